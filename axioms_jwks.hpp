@@ -1,0 +1,6192 @@
+// axioms_jwks.hpp - keeps the JSON Web Key Sets (JWKS, RFC 7517) of identity providers for C++20:
+// fetched over HTTP(S), checked, cached with a TTL, refreshed in the background, ready as OpenSSL keys.
+//
+// Version 0.1.0
+// SPDX-License-Identifier: MIT
+//
+// MIT License
+//
+// Copyright (c) 2026 the axioms_jwks authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+// associated documentation files (the "Software"), to deal in the Software without restriction,
+// including without limitation the rights to use, copy, modify, merge, publish, distribute,
+// sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all copies or
+// substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+// NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+// NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+// DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT
+// OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+//
+// Example:
+//
+//   #include "axioms_jwks.hpp"
+//   #include <iostream>
+//
+//   int main() {
+//     axioms::jwks_manager manager;
+//     axioms::jwks_config config;
+//     config.jwks_url = "https://idp.example.com/.well-known/jwks.json";
+//     if (auto ok = manager.initialize(config); !ok) return std::cerr << ok.error().description << '\n', 1;
+//
+//     auto key = manager.get_key({.kid = "2026-01", .alg = "RS256"});   // no I/O while the set is cached
+//     if (!key) return std::cerr << key.error().description << '\n', 1;
+//     EVP_PKEY* pkey = (*key)->native_handle();                         // for EVP_DigestVerifyInit
+//     return pkey != nullptr ? 0 : 1;
+//   }
+//
+// Contents (each name is a ruler line below; each part uses only parts above it):
+//
+//   version and language
+//   configuration macros
+//   includes
+//   errors
+//   http vocabulary
+//   concepts
+//   configuration
+//   keys
+//   detail: refresh policy
+//   clocks
+//   default fetcher
+//   blocking manager
+//   async manager
+//   tokens
+//   process-wide managers
+//   implementation
+//   clean-up
+
+#ifndef AXIOMS_JWKS_HPP
+#define AXIOMS_JWKS_HPP
+
+// ---- version and language ------------------------------------------------------------------------
+
+#define AXIOMS_JWKS_VERSION_MAJOR 0
+#define AXIOMS_JWKS_VERSION_MINOR 1
+#define AXIOMS_JWKS_VERSION_PATCH 0
+/// The version as text, and as one number for `#if` (major * 10000 + minor * 100 + patch).
+#define AXIOMS_JWKS_VERSION "0.1.0"
+#define AXIOMS_JWKS_VERSION_NUM 100
+
+#if defined(_MSVC_LANG)
+#define AXIOMS_JWKS_CPLUSPLUS _MSVC_LANG
+#else
+#define AXIOMS_JWKS_CPLUSPLUS __cplusplus
+#endif
+#if AXIOMS_JWKS_CPLUSPLUS < 202002L
+#error "axioms_jwks.hpp needs C++20: compile with -std=c++20 (MSVC: /std:c++20) or later."
+#endif
+
+// ---- configuration macros ------------------------------------------------------------------------
+//
+// Define them for a whole program, on the command line, before the header is included.
+//
+// AXIOMS_JWKS_NO_HTTPLIB        Leaves cpp-httplib, libssl and everything that needs them out: no default
+//                               fetcher, no jwks_manager, no process-wide managers. Only libcrypto is used.
+//                               Default: undefined. Reason: you bring your own HTTP client.
+// AXIOMS_JWKS_SPLIT             The bodies that need nlohmann/json, cpp-httplib or OpenSSL headers are compiled
+//                               in one TU only. Default: undefined (everything is inline). Reason: build time.
+// AXIOMS_JWKS_IMPLEMENTATION    With AXIOMS_JWKS_SPLIT, defined in exactly one TU: that one holds the bodies.
+// AXIOMS_JWKS_NO_EXCEPTIONS     No `throw` and no `try`: result::value() on an error ends the program instead.
+//                               Default: found from the compiler (-fno-exceptions).
+// AXIOMS_JWKS_OWN_STOP_TOKEN    Uses this header's stop_token and jthread although std has them. Default: defined
+//                               where `__cpp_lib_jthread` is not (libc++ before 20).
+
+// <version> carries the library feature macros (`__cpp_lib_jthread`).
+#include <version>
+
+#if !defined(AXIOMS_JWKS_NO_EXCEPTIONS) && !defined(__cpp_exceptions) && !defined(_CPPUNWIND)
+#define AXIOMS_JWKS_NO_EXCEPTIONS
+#endif
+#if !defined(AXIOMS_JWKS_OWN_STOP_TOKEN) && !defined(__cpp_lib_jthread)
+#define AXIOMS_JWKS_OWN_STOP_TOKEN
+#endif
+
+#if defined(AXIOMS_JWKS_SPLIT)
+#define AXIOMS_JWKS_INLINE
+#else
+#define AXIOMS_JWKS_INLINE inline
+#endif
+
+// `try` and `catch` that vanish without exceptions, so that each body is written once.
+#if defined(AXIOMS_JWKS_NO_EXCEPTIONS)
+#define AXIOMS_JWKS_TRY if constexpr (true)
+#define AXIOMS_JWKS_CATCH_ALL else
+#else
+#define AXIOMS_JWKS_TRY try
+#define AXIOMS_JWKS_CATCH_ALL catch (...)
+#endif
+
+// Without cpp-httplib the managers have no default fetcher.
+#if defined(AXIOMS_JWKS_NO_HTTPLIB)
+#define AXIOMS_JWKS_DEFAULT_FETCHER
+#else
+#define AXIOMS_JWKS_DEFAULT_FETCHER = httplib_fetcher
+#endif
+
+// The inline namespace carries the version and what changes a layout or a signature, so that two TUs
+// which disagree fail to link instead of corrupting each other.
+#if defined(AXIOMS_JWKS_NO_EXCEPTIONS) && defined(AXIOMS_JWKS_OWN_STOP_TOKEN)
+#define AXIOMS_JWKS_ABI v0_1_0_noexcept_ownstop
+#elif defined(AXIOMS_JWKS_NO_EXCEPTIONS)
+#define AXIOMS_JWKS_ABI v0_1_0_noexcept
+#elif defined(AXIOMS_JWKS_OWN_STOP_TOKEN)
+#define AXIOMS_JWKS_ABI v0_1_0_ownstop
+#else
+#define AXIOMS_JWKS_ABI v0_1_0
+#endif
+
+// ---- includes ------------------------------------------------------------------------------------
+
+#include <openssl/types.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <concepts>
+#include <condition_variable>
+#include <coroutine>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#if !defined(AXIOMS_JWKS_OWN_STOP_TOKEN)
+#include <stop_token>
+#endif
+
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB) && (!defined(AXIOMS_JWKS_SPLIT) || defined(AXIOMS_JWKS_IMPLEMENTATION))
+// The library's class layouts depend on this macro. Debian's compiled library links without it and then
+// corrupts memory, so a wrong setting must stop here. It must be set for the whole program, never by a header.
+#if !defined(CPPHTTPLIB_OPENSSL_SUPPORT)
+#error "axioms_jwks.hpp needs cpp-httplib with OpenSSL: compile with -DCPPHTTPLIB_OPENSSL_SUPPORT everywhere (pkg-config --cflags cpp-httplib, or CMake's httplib::httplib, set it), or define AXIOMS_JWKS_NO_HTTPLIB to bring your own fetcher."
+#endif
+#if defined(CPPHTTPLIB_MBEDTLS_SUPPORT) || defined(CPPHTTPLIB_WOLFSSL_SUPPORT)
+#error "axioms_jwks.hpp works with cpp-httplib's OpenSSL backend only: remove CPPHTTPLIB_MBEDTLS_SUPPORT / CPPHTTPLIB_WOLFSSL_SUPPORT, or define AXIOMS_JWKS_NO_HTTPLIB to bring your own fetcher."
+#endif
+#endif
+
+// ---- errors --------------------------------------------------------------------------------------
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+
+/// Everything that can go wrong, as a closed list with stable numbers (0 is no error).
+///
+/// Usable as a std::error_code: `std::error_code ec = axioms::errc::timed_out;`.
+enum class errc {
+  invalid_config = 1,     ///< an option of jwks_config breaks its rule; the description names it
+  invalid_url,            ///< not an absolute http(s) URL, or one with user-info, control bytes, too long
+  unsupported_scheme,     ///< a scheme other than https (and http, unless `require_https`)
+  resolve_failed,         ///< the host name has no address
+  connect_failed,         ///< no address of the host accepted a connection
+  tls_failed,             ///< handshake or certificate check failed, or a CA or key file is bad
+  fetch_failed,           ///< any other failure of the exchange, and whatever a fetcher or clock throws
+  timed_out,              ///< `fetch_timeout` or `unknown_kid_wait` was over
+  cancelled,              ///< the caller's stop token asked
+  shut_down,              ///< the manager is shut down, or the process was forked
+  http_status,            ///< a status other than 200 (or 304 where it was asked for)
+  response_too_large,     ///< head or body is over its limit
+  not_a_key_set,          ///< the body is not a JSON object with an array `keys` (RFC 7517 section 5)
+  no_usable_key,          ///< a key set in which every member had to be skipped
+  key_not_found,          ///< no key of the set fits the query
+  key_ambiguous,          ///< several keys of the set fit the query
+  throttled,              ///< a budget of requests or of waiters is used up
+  malformed_token,        ///< tokens, from here to token_missing: see the part of that name
+  unsupported_algorithm,
+  bad_signature,
+  token_expired,
+  token_not_yet_valid,
+  issuer_mismatch,
+  audience_mismatch,
+  token_type_mismatch,
+  claim_missing,
+  insufficient_scope,
+  token_missing,
+  no_resources            ///< a thread could not be started
+};
+
+/// The name of @p code as it stands in the enumeration, for logs.
+[[nodiscard]] constexpr std::string_view to_string(errc code) noexcept {
+  constexpr std::array<std::string_view, 30> names{
+      "success",           "invalid_config",      "invalid_url",         "unsupported_scheme",
+      "resolve_failed",    "connect_failed",      "tls_failed",          "fetch_failed",
+      "timed_out",         "cancelled",           "shut_down",           "http_status",
+      "response_too_large", "not_a_key_set",      "no_usable_key",       "key_not_found",
+      "key_ambiguous",     "throttled",           "malformed_token",     "unsupported_algorithm",
+      "bad_signature",     "token_expired",       "token_not_yet_valid", "issuer_mismatch",
+      "audience_mismatch", "token_type_mismatch", "claim_missing",       "insufficient_scope",
+      "token_missing",     "no_resources"};
+  const auto index = static_cast<std::size_t>(code);
+  return index < names.size() ? names[index] : std::string_view("unknown");
+}
+
+/// The category of errc in a std::error_code: name "axioms.jwks", message to_string().
+[[nodiscard]] inline const std::error_category& error_category() noexcept {
+  struct category final : std::error_category {
+    const char* name() const noexcept override { return "axioms.jwks"; }
+    std::string message(int code) const override { return std::string(to_string(static_cast<errc>(code))); }
+  };
+  static const category instance;
+  return instance;
+}
+
+[[nodiscard]] inline std::error_code make_error_code(errc code) noexcept {
+  return {static_cast<int>(code), error_category()};
+}
+
+/// What went wrong, as a value.
+struct error {
+  errc code{};              ///< which of the closed list
+  std::string description;  ///< one sentence for logs: may hold URLs, never key bytes, tokens or credentials
+  int http_status = 0;      ///< status of the response that failed, 0 if there was none
+
+  /// The OAuth 2.0 error code to answer a request with (RFC 6749 section 5.2, RFC 6750 section 3.1); empty for token_missing.
+  [[nodiscard]] std::string_view oauth_error() const noexcept;
+  /// The HTTP status to answer a request with: 401, 403, 500 for a fault of configuration, 503 for an outage.
+  [[nodiscard]] int status_code() const noexcept;
+  /// The value of a `WWW-Authenticate` header (RFC 6750 section 3): fixed text per code, never the description.
+  ///
+  /// Empty where status_code() is 5xx: an outage is no fault of the token. Quotes and backslashes of @p realm are
+  /// escaped and its control bytes dropped.
+  [[nodiscard]] std::string www_authenticate(std::string_view realm = {}) const;
+};
+
+namespace detail {
+
+// The one table behind oauth_error(), status_code() and www_authenticate(): why a request is refused.
+enum class refusal { token, missing_token, scope, configuration, outage };
+
+constexpr refusal refusal_of(errc code) noexcept {
+  switch (code) {
+    case errc::malformed_token:
+    case errc::unsupported_algorithm:
+    case errc::bad_signature:
+    case errc::token_expired:
+    case errc::token_not_yet_valid:
+    case errc::issuer_mismatch:
+    case errc::audience_mismatch:
+    case errc::token_type_mismatch:
+    case errc::claim_missing:
+    case errc::key_not_found:
+    case errc::key_ambiguous: return refusal::token;
+    case errc::token_missing: return refusal::missing_token;
+    case errc::insufficient_scope: return refusal::scope;
+    case errc::invalid_config:
+    case errc::invalid_url:
+    case errc::unsupported_scheme: return refusal::configuration;
+    default: return refusal::outage;
+  }
+}
+
+// Text that a client may read. It says no more than the code does: what was compared stays in the description.
+constexpr std::string_view client_text(errc code) noexcept {
+  switch (code) {
+    case errc::malformed_token: return "The access token is malformed";
+    case errc::unsupported_algorithm: return "The access token is signed with an algorithm that is not accepted";
+    case errc::bad_signature: return "The signature of the access token is invalid";
+    case errc::token_expired: return "The access token expired";
+    case errc::token_not_yet_valid: return "The access token is not valid yet";
+    case errc::issuer_mismatch: return "The access token was issued by another issuer";
+    case errc::audience_mismatch: return "The access token is meant for another audience";
+    case errc::token_type_mismatch: return "The access token is of another type";
+    case errc::claim_missing: return "The access token lacks a required claim";
+    case errc::key_not_found: return "The access token is signed with an unknown key";
+    case errc::key_ambiguous: return "The access token does not name its key unambiguously";
+    case errc::insufficient_scope: return "The access token lacks a required scope";
+    default: return {};
+  }
+}
+
+// Quotes a string from outside for a message: escaped, so that it can forge no log line, and cut.
+inline std::string quote(std::string_view text, std::size_t limit = 96) {
+  constexpr std::string_view hex = "0123456789abcdef";
+  std::string out = "'";
+  for (const char c : text.substr(0, limit)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte >= 0x7f || c == '\'' || c == '\\') {
+      out += "\\x";
+      out += hex[byte >> 4U];
+      out += hex[byte & 15U];
+    } else {
+      out += c;
+    }
+  }
+  out += text.size() > limit ? "...'" : "'";
+  return out;
+}
+
+// "a" + "b" + 3 without a stream and without a temporary per plus.
+inline void append_to(std::string& out, std::string_view text) { out += text; }
+inline void append_to(std::string& out, char text) { out += text; }
+template <std::integral Number>
+  requires(!std::same_as<Number, char>)
+void append_to(std::string& out, Number number) {
+  out += std::to_string(number);
+}
+template <class... Pieces>
+[[nodiscard]] std::string concat(const Pieces&... pieces) {
+  std::string out;
+  (append_to(out, pieces), ...);
+  return out;
+}
+
+template <class... Pieces>
+[[nodiscard]] error make_error(errc code, const Pieces&... pieces) {
+  return error{code, concat(pieces...), 0};
+}
+
+}  // namespace detail
+
+inline std::string_view error::oauth_error() const noexcept {
+  switch (detail::refusal_of(code)) {
+    case detail::refusal::token: return "invalid_token";
+    case detail::refusal::scope: return "insufficient_scope";
+    case detail::refusal::missing_token: return {};
+    default: return "server_error";
+  }
+}
+
+inline int error::status_code() const noexcept {
+  switch (detail::refusal_of(code)) {
+    case detail::refusal::token:
+    case detail::refusal::missing_token: return 401;
+    case detail::refusal::scope: return 403;
+    case detail::refusal::configuration: return 500;
+    default: return 503;
+  }
+}
+
+inline std::string error::www_authenticate(std::string_view realm) const {
+  if (status_code() >= 500) return {};
+  std::string out = "Bearer";
+  std::string_view separator = " ";
+  const auto attribute = [&](std::string_view name, std::string_view text) {
+    if (text.empty()) return;
+    out.append(separator).append(name).append("=\"");
+    for (const char c : text) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (byte < 0x20 || byte == 0x7f) continue;  // a realm from outside must not start a header of its own
+      if (c == '"' || c == '\\') out += '\\';
+      out += c;
+    }
+    out += '"';
+    separator = ", ";
+  };
+  attribute("realm", realm);
+  attribute("error", oauth_error());
+  attribute("error_description", detail::client_text(code));
+  return out;
+}
+
+/// An error as an exception. Only result::value() throws it.
+class exception : public std::exception {
+ public:
+  explicit exception(axioms::error why) noexcept : error_(std::move(why)) {}
+  [[nodiscard]] const char* what() const noexcept override { return error_.description.c_str(); }
+  [[nodiscard]] const axioms::error& error() const noexcept { return error_; }
+
+ private:
+  axioms::error error_;
+};
+
+namespace detail {
+
+[[noreturn]] inline void throw_error(const error& why) {
+#if defined(AXIOMS_JWKS_NO_EXCEPTIONS)
+  static_cast<void>(why);
+  std::abort();
+#else
+  throw exception(why);
+#endif
+}
+
+template <class T>
+inline constexpr bool is_result = false;
+
+}  // namespace detail
+
+/// A value or an error: what std::expected<T, error> will be where every standard library has it.
+///
+/// Both T and error convert to it, so a function returns either. Inside the class the type error is spelt
+/// axioms::error. operator*, operator-> and error() on the wrong alternative end the program: they are for after a check.
+template <class T>
+class [[nodiscard]] result {
+ public:
+  using value_type = T;
+  using error_type = axioms::error;
+
+  template <class U = T>
+    requires(std::is_constructible_v<T, U> && std::is_convertible_v<U, T> &&
+             !std::same_as<std::remove_cvref_t<U>, result> &&
+             !std::same_as<std::remove_cvref_t<U>, axioms::error>)
+  result(U&& value) : state_(std::in_place_index<0>, std::forward<U>(value)) {}
+  result(axioms::error why) noexcept : state_(std::in_place_index<1>, std::move(why)) {}
+
+  [[nodiscard]] bool has_value() const noexcept { return state_.index() == 0; }
+  [[nodiscard]] explicit operator bool() const noexcept { return has_value(); }
+
+  [[nodiscard]] T& operator*() & noexcept { return *get<0>(state_); }
+  [[nodiscard]] const T& operator*() const& noexcept { return *get<0>(state_); }
+  [[nodiscard]] T&& operator*() && noexcept { return std::move(*get<0>(state_)); }
+  [[nodiscard]] T* operator->() noexcept { return get<0>(state_); }
+  [[nodiscard]] const T* operator->() const noexcept { return get<0>(state_); }
+
+  /// The value; throws axioms::exception on an error (ends the program without exceptions).
+  [[nodiscard]] T& value() & { return checked(), **this; }
+  [[nodiscard]] const T& value() const& { return checked(), **this; }
+  [[nodiscard]] T&& value() && { return checked(), *std::move(*this); }
+
+  template <class U>
+  [[nodiscard]] T value_or(U&& other) const& {
+    return has_value() ? **this : static_cast<T>(std::forward<U>(other));
+  }
+  template <class U>
+  [[nodiscard]] T value_or(U&& other) && {
+    return has_value() ? *std::move(*this) : static_cast<T>(std::forward<U>(other));
+  }
+
+  [[nodiscard]] axioms::error& error() & noexcept { return *get<1>(state_); }
+  [[nodiscard]] const axioms::error& error() const& noexcept { return *get<1>(state_); }
+  [[nodiscard]] axioms::error&& error() && noexcept { return std::move(*get<1>(state_)); }
+
+  /// f(value), which returns a result; an error passes through.
+  template <class F>
+  [[nodiscard]] auto and_then(F&& f) const& {
+    return chain(*this, std::forward<F>(f));
+  }
+  template <class F>
+  [[nodiscard]] auto and_then(F&& f) && {
+    return chain(std::move(*this), std::forward<F>(f));
+  }
+  /// A result of f(value), which returns a plain value or void; an error passes through.
+  template <class F>
+  [[nodiscard]] auto transform(F&& f) const& {
+    return map(*this, std::forward<F>(f));
+  }
+  template <class F>
+  [[nodiscard]] auto transform(F&& f) && {
+    return map(std::move(*this), std::forward<F>(f));
+  }
+  /// f(error), which returns a result<T>; a value passes through.
+  template <class F>
+  [[nodiscard]] result or_else(F&& f) const& {
+    return has_value() ? *this : result(std::forward<F>(f)(error()));
+  }
+  template <class F>
+  [[nodiscard]] result or_else(F&& f) && {
+    return has_value() ? std::move(*this) : result(std::forward<F>(f)(std::move(*this).error()));
+  }
+
+ private:
+  template <std::size_t Index, class State>
+  static auto* get(State& state) noexcept {
+    auto* held = std::get_if<Index>(&state);
+    if (held == nullptr) std::abort();
+    return held;
+  }
+  void checked() const {
+    if (!has_value()) detail::throw_error(error());
+  }
+  template <class Self, class F>
+  static auto chain(Self&& self, F&& f) -> std::remove_cvref_t<decltype(std::forward<F>(f)(*std::forward<Self>(self)))> {
+    using next = std::remove_cvref_t<decltype(std::forward<F>(f)(*std::forward<Self>(self)))>;
+    static_assert(detail::is_result<next>, "and_then takes a function that returns an axioms::result; use transform for a plain value");
+    if (!self) return std::forward<Self>(self).error();
+    return std::forward<F>(f)(*std::forward<Self>(self));
+  }
+  template <class Self, class F>
+  static auto map(Self&& self, F&& f) -> result<std::remove_cvref_t<decltype(std::forward<F>(f)(*std::forward<Self>(self)))>> {
+    using plain = decltype(std::forward<F>(f)(*std::forward<Self>(self)));
+    if (!self) return std::forward<Self>(self).error();
+    if constexpr (std::is_void_v<plain>) {
+      std::forward<F>(f)(*std::forward<Self>(self));
+      return {};
+    } else {
+      return std::forward<F>(f)(*std::forward<Self>(self));
+    }
+  }
+
+  std::variant<T, axioms::error> state_;
+};
+
+/// Success without a value, or an error.
+template <>
+class [[nodiscard]] result<void> {
+ public:
+  using value_type = void;
+  using error_type = axioms::error;
+
+  result() noexcept = default;
+  result(axioms::error why) noexcept : error_(std::move(why)) {}
+
+  [[nodiscard]] bool has_value() const noexcept { return !error_.has_value(); }
+  [[nodiscard]] explicit operator bool() const noexcept { return has_value(); }
+  void operator*() const noexcept {
+    if (!has_value()) std::abort();
+  }
+  /// Throws axioms::exception on an error (ends the program without exceptions).
+  void value() const {
+    if (!has_value()) detail::throw_error(*error_);
+  }
+
+  [[nodiscard]] axioms::error& error() & noexcept { return checked(), *error_; }
+  [[nodiscard]] const axioms::error& error() const& noexcept { return checked(), *error_; }
+  [[nodiscard]] axioms::error&& error() && noexcept { return checked(), std::move(*error_); }
+
+  /// f(), which returns a result; an error passes through.
+  template <class F>
+  [[nodiscard]] auto and_then(F&& f) const -> std::remove_cvref_t<decltype(std::forward<F>(f)())> {
+    using next = std::remove_cvref_t<decltype(std::forward<F>(f)())>;
+    static_assert(detail::is_result<next>, "and_then takes a function that returns an axioms::result; use transform for a plain value");
+    if (!has_value()) return *error_;
+    return std::forward<F>(f)();
+  }
+  /// A result of f(), which returns a plain value or void; an error passes through.
+  template <class F>
+  [[nodiscard]] auto transform(F&& f) const -> result<std::remove_cvref_t<decltype(std::forward<F>(f)())>> {
+    if (!has_value()) return *error_;
+    if constexpr (std::is_void_v<decltype(std::forward<F>(f)())>) {
+      std::forward<F>(f)();
+      return {};
+    } else {
+      return std::forward<F>(f)();
+    }
+  }
+  /// f(error), which returns a result<void>; success passes through.
+  template <class F>
+  [[nodiscard]] result or_else(F&& f) const {
+    return has_value() ? *this : result(std::forward<F>(f)(*error_));
+  }
+
+ private:
+  void checked() const noexcept {
+    if (has_value()) std::abort();
+  }
+
+  std::optional<axioms::error> error_;
+};
+
+namespace detail {
+template <class T>
+inline constexpr bool is_result<result<T>> = true;
+}
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+template <>
+struct std::is_error_code_enum<axioms::errc> : std::true_type {};
+
+// ---- http vocabulary -----------------------------------------------------------------------------
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+
+/// One GET that a manager asks its fetcher for.
+struct fetch_request {
+  std::string url{};            ///< absolute, http or https, without user-info and fragment
+  std::string etag{};           ///< for `If-None-Match` (RFC 9110 section 13.1.2); empty: do not send
+  std::string last_modified{};  ///< for `If-Modified-Since` (RFC 9110 section 13.1.3); empty: do not send
+  std::string accept{};         ///< for `Accept`
+  std::size_t max_body_bytes = 1 << 20;              ///< more decoded bytes than this are `response_too_large`
+  std::chrono::milliseconds timeout{10000};          ///< for the whole exchange, from resolve to the last byte
+  std::chrono::milliseconds connect_timeout{3000};   ///< for one address
+};
+
+/// What came back. Any status is a response; only an exchange that failed is an error.
+struct fetch_response {
+  int status = 0;
+  std::string body{};
+  std::vector<std::pair<std::string, std::string>> headers{};
+
+  /// The first header of that name, whatever the case of its letters (RFC 9110 section 5.1); empty if there is none.
+  [[nodiscard]] std::string_view header(std::string_view name) const noexcept;
+};
+
+namespace detail {
+
+constexpr char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
+constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+constexpr bool is_alnum(char c) noexcept { return is_digit(c) || (lower(c) >= 'a' && lower(c) <= 'z'); }
+
+inline std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = lower(c);
+  return out;
+}
+
+constexpr bool iequals(std::string_view a, std::string_view b) noexcept {
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (lower(a[i]) != lower(b[i])) return false;
+  }
+  return true;
+}
+
+constexpr std::string_view trim(std::string_view text) noexcept {
+  constexpr std::string_view blank = " \t";
+  const auto first = text.find_first_not_of(blank);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(blank) - first + 1);
+}
+
+// True for a value that may be sent or kept as a header: an ETag with CR or LF in it would split our next request.
+constexpr bool is_header_safe(std::string_view text) noexcept {
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte < 0x20 && c != '\t') || byte == 0x7f) return false;
+  }
+  return true;
+}
+
+// An absolute http or https URL, taken apart and checked (RFC 3986).
+struct parsed_url {
+  bool https = false;
+  bool ipv6 = false;         // host is an IPv6 literal, kept without its brackets
+  std::string host;          // lower case
+  std::uint16_t port = 0;    // the default one if none was given
+  std::string target;        // path and query as given, never empty, without fragment
+  std::string normalized;    // equal for the same URL: lower-case scheme and host, no default port, no fragment
+
+  [[nodiscard]] std::string_view scheme() const noexcept { return https ? "https" : "http"; }
+  // What belongs into a Host header, and what a URL has behind its slashes.
+  [[nodiscard]] std::string authority() const;
+};
+
+inline constexpr std::size_t max_url_bytes = 2048;
+
+// Errors: invalid_url, unsupported_scheme.
+[[nodiscard]] result<parsed_url> parse_url(std::string_view text);
+
+// Whole digits only, saturated far below overflow, as RFC 9111 section 1.2.2 asks of delta-seconds.
+[[nodiscard]] std::optional<std::chrono::seconds> parse_delta_seconds(std::string_view text) noexcept;
+
+// The three forms of RFC 9110 section 5.6.7.
+[[nodiscard]] std::optional<std::chrono::system_clock::time_point> parse_http_date(
+    std::string_view text, std::chrono::system_clock::time_point now) noexcept;
+
+// How long the server calls its answer fresh, less the Age it already has (RFC 9111 section 4.2); none if it says
+// nothing, forbids caching, or the time is already over.
+[[nodiscard]] std::optional<std::chrono::seconds> freshness_lifetime(
+    const fetch_response& response, std::chrono::system_clock::time_point now) noexcept;
+
+// Retry-After in seconds from now (RFC 9110 section 10.2.3), in either form; never negative.
+[[nodiscard]] std::optional<std::chrono::seconds> retry_after(
+    const fetch_response& response, std::chrono::system_clock::time_point now) noexcept;
+
+}  // namespace detail
+
+inline std::string_view fetch_response::header(std::string_view name) const noexcept {
+  for (const auto& [key, value] : headers) {
+    if (detail::iequals(key, name)) return value;
+  }
+  return {};
+}
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+// ---- concepts ------------------------------------------------------------------------------------
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+
+#if !defined(AXIOMS_JWKS_OWN_STOP_TOKEN)
+
+using stop_token = std::stop_token;
+using stop_source = std::stop_source;
+template <class Callback>
+using stop_callback = std::stop_callback<Callback>;
+using jthread = std::jthread;
+
+#else
+
+namespace detail {
+
+class stop_link;
+
+// What a stop_source, its tokens and its callbacks share. Callbacks run once, in the thread that asks, outside
+// the lock; a callback's destructor waits while another thread runs it.
+class stop_state {
+ public:
+  [[nodiscard]] bool requested() const noexcept { return requested_.load(std::memory_order_acquire); }
+  bool request() noexcept;
+  bool attach(stop_link& link) noexcept;  // false: asked already, the link is not kept
+  void detach(stop_link& link) noexcept;
+
+  std::atomic<int> sources{0};  // stop_possible() ends with the last source
+
+ private:
+  std::atomic<bool> requested_{false};
+  std::mutex mutex_;                       // guards everything below, and the links' neighbours
+  std::condition_variable idle_;
+  stop_link* first_ = nullptr;
+  stop_link* running_ = nullptr;
+  std::thread::id runner_;
+};
+
+class stop_link {
+ public:
+  stop_link(const stop_link&) = delete;
+  stop_link& operator=(const stop_link&) = delete;
+
+ protected:
+  stop_link() = default;
+  ~stop_link() = default;
+
+ private:
+  friend class stop_state;
+  virtual void run() noexcept = 0;
+  stop_link* next_ = nullptr;
+  stop_link* previous_ = nullptr;
+};
+
+inline bool stop_state::request() noexcept {
+  std::unique_lock lock(mutex_);
+  if (requested_.exchange(true, std::memory_order_acq_rel)) return false;
+  runner_ = std::this_thread::get_id();
+  while (first_ != nullptr) {
+    stop_link* link = first_;
+    first_ = link->next_;
+    if (first_ != nullptr) first_->previous_ = nullptr;
+    link->next_ = nullptr;
+    running_ = link;
+    lock.unlock();
+    link->run();
+    lock.lock();
+    running_ = nullptr;
+    idle_.notify_all();
+  }
+  return true;
+}
+
+inline bool stop_state::attach(stop_link& link) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (requested()) return false;
+  link.next_ = first_;
+  if (first_ != nullptr) first_->previous_ = &link;
+  first_ = &link;
+  return true;
+}
+
+inline void stop_state::detach(stop_link& link) noexcept {
+  std::unique_lock lock(mutex_);
+  if (running_ == &link) {
+    // Destroyed from inside its own call: nothing to wait for. request() does not touch a link that ran.
+    if (runner_ != std::this_thread::get_id()) idle_.wait(lock, [&] { return running_ != &link; });
+    return;
+  }
+  if (first_ != &link && link.previous_ == nullptr) return;  // never attached, or run already
+  if (link.previous_ != nullptr) link.previous_->next_ = link.next_;
+  if (link.next_ != nullptr) link.next_->previous_ = link.previous_;
+  if (first_ == &link) first_ = link.next_;
+}
+
+}  // namespace detail
+
+/// The part of std::stop_token that this library and its fetchers need, for standard libraries without it.
+class stop_token {
+ public:
+  stop_token() noexcept = default;
+  [[nodiscard]] bool stop_requested() const noexcept { return state_ && state_->requested(); }
+  [[nodiscard]] bool stop_possible() const noexcept {
+    return state_ && (state_->requested() || state_->sources.load(std::memory_order_acquire) > 0);
+  }
+  friend bool operator==(const stop_token&, const stop_token&) noexcept = default;
+
+ private:
+  friend class stop_source;
+  template <class Callback>
+  friend class stop_callback;
+  explicit stop_token(std::shared_ptr<detail::stop_state> state) noexcept : state_(std::move(state)) {}
+  std::shared_ptr<detail::stop_state> state_;
+};
+
+/// The part of std::stop_source that this library needs.
+class stop_source {
+ public:
+  stop_source() : state_(std::make_shared<detail::stop_state>()) { count(1); }
+  stop_source(const stop_source& other) noexcept : state_(other.state_) { count(1); }
+  stop_source(stop_source&& other) noexcept : state_(std::move(other.state_)) {}
+  stop_source& operator=(stop_source other) noexcept {
+    state_.swap(other.state_);
+    return *this;
+  }
+  ~stop_source() { count(-1); }
+
+  bool request_stop() noexcept { return state_ && state_->request(); }
+  [[nodiscard]] bool stop_requested() const noexcept { return state_ && state_->requested(); }
+  [[nodiscard]] bool stop_possible() const noexcept { return state_ != nullptr; }
+  [[nodiscard]] stop_token get_token() const noexcept { return stop_token(state_); }
+
+ private:
+  void count(int change) noexcept {
+    if (state_) state_->sources.fetch_add(change, std::memory_order_acq_rel);
+  }
+  std::shared_ptr<detail::stop_state> state_;
+};
+
+/// The part of std::stop_callback that this library needs: neither copied nor moved.
+template <class Callback>
+class stop_callback : private detail::stop_link {
+ public:
+  template <class C>
+  stop_callback(const stop_token& token, C&& callback) : callback_(std::forward<C>(callback)), state_(token.state_) {
+    if (state_ && !state_->attach(*this)) {
+      state_.reset();
+      run();
+    }
+  }
+  ~stop_callback() {
+    if (state_) state_->detach(*this);
+  }
+  stop_callback(const stop_callback&) = delete;
+  stop_callback& operator=(const stop_callback&) = delete;
+
+ private:
+  void run() noexcept override { callback_(); }
+  Callback callback_;
+  std::shared_ptr<detail::stop_state> state_;
+};
+template <class Callback>
+stop_callback(stop_token, Callback) -> stop_callback<Callback>;
+
+/// The part of std::jthread that this library needs: asks to stop and joins when it is destroyed.
+class jthread {
+ public:
+  jthread() noexcept = default;
+  template <class F, class... Args>
+    requires(!std::same_as<std::remove_cvref_t<F>, jthread>)
+  explicit jthread(F&& f, Args&&... args)
+      : source_(),
+        thread_(
+            [token = source_.get_token()](auto&& call, auto&&... rest) {
+              if constexpr (std::is_invocable_v<decltype(call), stop_token, decltype(rest)...>) {
+                std::forward<decltype(call)>(call)(token, std::forward<decltype(rest)>(rest)...);
+              } else {
+                std::forward<decltype(call)>(call)(std::forward<decltype(rest)>(rest)...);
+              }
+            },
+            std::forward<F>(f), std::forward<Args>(args)...) {}
+  jthread(jthread&&) noexcept = default;
+  jthread& operator=(jthread&& other) noexcept {
+    if (this != &other) {
+      finish();
+      source_ = std::move(other.source_);
+      thread_ = std::move(other.thread_);
+    }
+    return *this;
+  }
+  ~jthread() { finish(); }
+
+  [[nodiscard]] bool joinable() const noexcept { return thread_.joinable(); }
+  void join() { thread_.join(); }
+  void detach() { thread_.detach(); }
+  [[nodiscard]] std::thread::id get_id() const noexcept { return thread_.get_id(); }
+  bool request_stop() noexcept { return source_.request_stop(); }
+  [[nodiscard]] stop_token get_stop_token() const noexcept { return source_.get_token(); }
+
+ private:
+  void finish() noexcept {
+    if (!thread_.joinable()) return;
+    source_.request_stop();
+    thread_.join();
+  }
+  stop_source source_;
+  std::thread thread_;  // last: its function uses the source
+};
+
+#endif
+
+/// Waits in real time until ready(), the deadline or a stop; returns ready(). For your own clock's wait_until().
+///
+/// @p ready is called with @p lock held. `time_point::max()` is no deadline.
+///
+/// Threads: any number at once on one @p cv; whoever makes ready() true notifies it.
+template <class Ready>
+bool wait_until(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, stop_token stop,
+                std::chrono::steady_clock::time_point deadline, Ready ready) {
+  using time_point = std::chrono::steady_clock::time_point;
+#if !defined(AXIOMS_JWKS_OWN_STOP_TOKEN)
+  if (deadline == time_point::max()) return cv.wait(lock, std::move(stop), std::move(ready));
+  return cv.wait_until(lock, std::move(stop), deadline, std::move(ready));
+#else
+  // The callback must take the mutex, or its notification could fall between a check and the wait; so it is made
+  // and destroyed while the mutex is free.
+  lock.unlock();
+  {
+    std::mutex& mutex = *lock.mutex();
+    const auto wake = [&mutex, &cv] {
+      { const std::lock_guard hold(mutex); }
+      cv.notify_all();
+    };
+    const stop_callback<decltype(wake)> on_stop(stop, wake);
+    lock.lock();
+    while (!ready() && !stop.stop_requested()) {
+      if (deadline == time_point::max()) {
+        cv.wait(lock);
+      } else if (cv.wait_until(lock, deadline) == std::cv_status::timeout) {
+        break;
+      }
+    }
+    lock.unlock();
+  }
+  lock.lock();
+  return ready();
+#endif
+}
+
+namespace detail {
+
+// Stands for whatever the managers pass: a predicate, a fetch callback that only moves, a timer callback.
+struct ready_probe {
+  bool operator()() const { return true; }
+};
+struct fetch_callback_probe {
+  fetch_callback_probe() = default;
+  fetch_callback_probe(fetch_callback_probe&&) = default;
+  fetch_callback_probe& operator=(fetch_callback_probe&&) = default;
+  void operator()(result<fetch_response>) {}
+};
+struct timer_callback_probe {
+  void operator()() const {}
+};
+
+}  // namespace detail
+
+/// A blocking HTTP client: `f(const fetch_request&, stop_token) -> result<fetch_response>`.
+///
+/// Any status is a response, not an error. It must keep `timeout` in real time and return within 50 ms of a stop.
+/// What it throws becomes `fetch_failed`.
+///
+/// Threads: called from several threads at once.
+template <class F>
+concept fetcher = requires(F& f, const fetch_request& request, stop_token stop) {
+  { f(request, stop) } -> std::same_as<result<fetch_response>>;
+};
+
+/// An event loop's HTTP client: `f.async_fetch(fetch_request, stop_token, callback)`.
+///
+/// It calls `callback(result<fetch_response>)` exactly once, from any thread, possibly inside the call, possibly after
+/// the manager is gone. The callback can be moved but not copied.
+template <class F>
+concept async_fetcher = requires(F& f, fetch_request request, stop_token stop, detail::fetch_callback_probe callback) {
+  f.async_fetch(std::move(request), stop, std::move(callback));
+};
+
+/// Where a manager reads the time and how it waits, so that a test can own both.
+///
+/// - `now() -> std::chrono::steady_clock::time_point`: must never go back.
+/// - `system_now() -> std::chrono::system_clock::time_point`: for HTTP dates only.
+/// - `wait_until(std::unique_lock<std::mutex>&, std::condition_variable_any&, stop_token, deadline, ready) -> bool`: waits until
+///   ready(), the deadline or a stop, and returns ready(); `time_point::max()` is no deadline. axioms::wait_until() does it in
+///   real time. A clock that is moved by hand must lose no advance between its check and its wait.
+///
+/// Threads: called from several threads at once.
+template <class C>
+concept clock_source = requires(C& c, std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, stop_token stop,
+                                std::chrono::steady_clock::time_point deadline, detail::ready_probe ready) {
+  { c.now() } -> std::same_as<std::chrono::steady_clock::time_point>;
+  { c.system_now() } -> std::same_as<std::chrono::system_clock::time_point>;
+  { c.wait_until(lock, cv, stop, deadline, ready) } -> std::same_as<bool>;
+};
+
+/// The time of an event loop that calls back: `now()`, `system_now()` and `call_at(time_point, callback)`, which returns a
+/// handle with `cancel()`. The callback runs once, on the loop, never inside call_at(); it can be copied.
+template <class T>
+concept timer_source = requires(T& t, std::chrono::steady_clock::time_point when, detail::timer_callback_probe callback) {
+  { t.now() } -> std::same_as<std::chrono::steady_clock::time_point>;
+  { t.system_now() } -> std::same_as<std::chrono::system_clock::time_point>;
+  t.call_at(when, callback).cancel();
+};
+
+/// What an executor is given to run: two pointers, copyable, noexcept. Must be run exactly once.
+class executor_task {
+ public:
+  using function = void (*)(void*) noexcept;
+  constexpr executor_task(function call, void* argument) noexcept : call_(call), argument_(argument) {}
+  void operator()() const noexcept { call_(argument_); }
+
+ private:
+  function call_;
+  void* argument_;
+};
+
+/// A reference to anything with `e.post(f)`: says where continuations run.
+///
+/// post() must keep the copyable, noexcept f (at most two pointers), run it exactly once, later, never inside post(),
+/// and must not throw. An empty reference means: no executor.
+///
+/// Lifetime: does not own; the executor must outlive the manager or the call that it was given to.
+class executor_ref {
+ public:
+  constexpr executor_ref() noexcept = default;
+  template <class Executor>
+    requires(!std::same_as<std::remove_cv_t<Executor>, executor_ref> && requires(Executor& e, executor_task f) { e.post(f); })
+  constexpr executor_ref(Executor& executor) noexcept
+      : target_(const_cast<void*>(static_cast<const void*>(std::addressof(executor)))),
+        post_([](void* target, executor_task task) noexcept { static_cast<Executor*>(target)->post(task); }) {}
+
+  constexpr explicit operator bool() const noexcept { return target_ != nullptr; }
+  void post(executor_task task) const noexcept { post_(target_, task); }
+
+ private:
+  void* target_ = nullptr;
+  void (*post_)(void*, executor_task) noexcept = nullptr;
+};
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+// ---- configuration -------------------------------------------------------------------------------
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+
+/// What a jwks_event tells.
+enum class jwks_event_kind {
+  fetched = 1,   ///< a new document was published; `added`, `removed` and `changed` say how its keys differ
+  not_modified,  ///< the provider confirmed the document (304)
+  failed,        ///< a fetch failed; the old document stays
+  stale,         ///< told once when lookups begin to get a document past its `cache_ttl`
+  throttled      ///< told once when the budget for unknown kids is used up
+};
+
+[[nodiscard]] constexpr std::string_view to_string(jwks_event_kind kind) noexcept {
+  switch (kind) {
+    case jwks_event_kind::fetched: return "fetched";
+    case jwks_event_kind::not_modified: return "not_modified";
+    case jwks_event_kind::failed: return "failed";
+    case jwks_event_kind::stale: return "stale";
+    case jwks_event_kind::throttled: return "throttled";
+  }
+  return "unknown";
+}
+
+/// One thing that happened to one URL. Holds no key material.
+struct jwks_event {
+  jwks_event_kind kind{};
+  std::string url;
+  std::optional<axioms::error> error;     ///< of `failed`, and of `stale` if a failed fetch is the reason
+  int status = 0;                         ///< of the response, 0 if there was none
+  std::chrono::milliseconds duration{0};  ///< of the fetch, by the manager's clock
+  std::vector<std::string> added, removed, changed;  ///< kids (thumbprints of keys without kid); changed: same kid, new key
+  std::chrono::steady_clock::time_point next_attempt{};  ///< when the next fetch is due, by the manager's clock
+};
+
+/// Counters since the manager was made; they only grow.
+struct jwks_stats {
+  std::uint64_t hits = 0;            ///< lookups answered with a document younger than `cache_ttl`
+  std::uint64_t misses = 0;          ///< lookups that had to wait, or found nothing to serve
+  std::uint64_t stale_served = 0;    ///< lookups answered with a document past `cache_ttl`
+  std::uint64_t fetched = 0;         ///< fetches that published a document
+  std::uint64_t not_modified = 0;    ///< fetches answered with 304
+  std::uint64_t failed = 0;          ///< fetches that failed
+  std::uint64_t coalesced = 0;       ///< lookups that joined a fetch somebody else had started
+  std::uint64_t throttled = 0;       ///< lookups refused by a budget
+  std::uint64_t events_dropped = 0;  ///< events a slow listener lost
+};
+
+/// The state of one URL, for a readiness probe or a dashboard.
+struct jwks_health {
+  bool ready = false;               ///< a lookup would get a document now
+  bool stale = false;               ///< that document is past its `cache_ttl`
+  bool insecure_transport = false;  ///< the URL is http: anybody on the path can exchange the keys
+  std::chrono::milliseconds age{0};                   ///< of the document; 0 if there is none
+  std::optional<axioms::error> last_error;            ///< of the last fetch, none if it succeeded
+  int consecutive_failures = 0;
+  std::chrono::steady_clock::time_point next_attempt =
+      std::chrono::steady_clock::time_point::max();   ///< of a fetch, by the manager's clock; max(): none is planned
+};
+
+/// What a manager is to do for one URL. Every duration is at most 10 years; validate() says which rule is broken.
+///
+/// `min_refresh_interval` and `connect_timeout` are capped to `refresh_interval` and `fetch_timeout`, silently.
+struct jwks_config {
+  /// Where the key set is. Else `issuer` (less one trailing slash) + "/.well-known/jwks.json", else https://`domain` + the same.
+  std::string jwks_url{};
+  std::string issuer{}, domain{};
+  /// From one successful fetch to the next in the background, less up to 10 % jitter. More than 0. Default 1 h.
+  std::chrono::seconds refresh_interval{3600};
+  /// How long a document is served without I/O. At least 2 x `refresh_interval`. Default 2 h.
+  std::chrono::seconds cache_ttl{7200};
+  /// initialize() fetches before it returns. A failure is reported, not fatal. Default true.
+  bool prefetch = true;
+
+  /// How long past `cache_ttl` a document is served while the provider cannot be reached. 0: fail closed. Default 2 h.
+  std::chrono::seconds outage_window{7200};
+  /// The soonest refresh that the provider's Cache-Control or Expires may ask for. 0 or more. Default 60 s.
+  std::chrono::seconds min_refresh_interval{60};
+  /// How long a key that left the set may still be used. Only 0 (gone at once) is accepted by this version.
+  std::chrono::seconds withdrawn_key_grace{0};
+  /// Limit of one fetch, from resolve to the last byte. More than 0. Default 10 s.
+  std::chrono::milliseconds fetch_timeout{10000};
+  /// Limit of one connection attempt, per address. More than 0. Default 3 s.
+  std::chrono::milliseconds connect_timeout{3000};
+  /// Backoff after failed fetches: full jitter under a limit that doubles from `backoff_initial` to `backoff_max`.
+  /// More than 0, and `backoff_max` >= `backoff_initial`. Default 1 s and 5 min.
+  std::chrono::milliseconds backoff_initial{1000}, backoff_max{300000};
+  /// The longest Retry-After that is honoured. 0 or more. Default 1 h.
+  std::chrono::milliseconds retry_after_max{3600000};
+  /// Limit of a body. 1 byte to 1 GiB. Default 1 MiB.
+  std::size_t max_body_bytes = 1 << 20;
+  /// Fetch threads at most. 1 to 64. Default 8. Of initialize() only.
+  std::size_t max_parallel_fetches = 8;
+  /// Refetches for kids that the set lacks: a bucket of `unknown_kid_burst` (0 to 1000, 0 is never), one more per `unknown_kid_interval`
+  /// (more than 0); a caller waits at most `unknown_kid_wait` (0 or more). Default 3, 30 s, 2 s.
+  int unknown_kid_burst = 3;
+  std::chrono::milliseconds unknown_kid_interval{30000}, unknown_kid_wait{2000};
+  /// Refuses http. Default false, as in the Python original.
+  bool require_https = false;
+  /// Finds the key set through the issuer's metadata. This version refuses true.
+  bool discovery = false;
+  /// Accepts secp256k1 keys for ES256K. This version refuses true.
+  bool allow_es256k = false;
+  /// Lookups of URLs that neither initialize() nor add() named are refused. Default false. Of initialize() only.
+  bool only_configured_urls = false;
+  /// Told what happens, in order, on one thread of the manager's. May call the manager's non-waiting members only
+  /// (peek, health, stats, running); what it throws is swallowed. Default: none.
+  std::function<void(const jwks_event&)> on_event{};
+  /// Uniform random numbers for jitter, called from any thread. Default: seeded per process.
+  std::function<std::uint64_t()> random{};
+
+  /// Reads AXIOMS_JWKS_URL, AXIOMS_ISS_URL, AXIOMS_DOMAIN, AXIOMS_JWKS_REFRESH_INTERVAL and AXIOMS_JWKS_CACHE_TTL (seconds) and
+  /// AXIOMS_JWKS_PREFETCH (true/false, 1/0, yes/no, on/off). A variable that is unset or empty leaves its default.
+  ///
+  /// Errors: invalid_config for a value that cannot be read; it names the variable. The rest is validate()'s.
+  [[nodiscard]] static result<jwks_config> from_environment();
+
+  /// The URL that will be fetched; with `discovery` the metadata URL.
+  ///
+  /// Errors: invalid_config (no URL option is set), invalid_url, unsupported_scheme.
+  [[nodiscard]] result<std::string> resolved_url() const;
+
+  /// Checks every option and their combination; the description names the option, its value and the rule.
+  ///
+  /// Errors: invalid_config, invalid_url, unsupported_scheme.
+  [[nodiscard]] result<void> validate() const;
+};
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+// ---- keys ----------------------------------------------------------------------------------------
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+
+namespace detail {
+
+struct pkey_free {
+  void operator()(EVP_PKEY* key) const noexcept;
+};
+struct jwk_builder;
+
+}  // namespace detail
+
+/// One public key (RFC 7517 section 4), built once and ready for OpenSSL. Immutable.
+///
+/// Threads:  callable from any number at once; OpenSSL allows the same of native_handle() for verification.
+/// Lifetime: kept alive by key_ptr, also after its set has been replaced.
+class jwk {
+ public:
+  jwk(const jwk&) = delete;
+  jwk& operator=(const jwk&) = delete;
+
+  [[nodiscard]] std::string_view kid() const noexcept { return kid_; }      ///< key id, empty if the member has none
+  [[nodiscard]] std::string_view kty() const noexcept { return kty_; }      ///< "RSA", "EC" or "OKP"
+  [[nodiscard]] std::string_view alg() const noexcept { return alg_; }      ///< the one algorithm it is for, empty if not said
+  [[nodiscard]] std::string_view use() const noexcept { return use_; }      ///< "sig" or empty
+  [[nodiscard]] std::string_view curve() const noexcept { return curve_; }  ///< "P-256", "Ed25519", ..., empty for RSA
+  [[nodiscard]] const std::vector<std::string>& key_ops() const noexcept { return key_ops_; }
+  [[nodiscard]] int bits() const noexcept { return bits_; }                 ///< of the modulus or of the curve's field
+  /// The SHA-256 thumbprint, base64url without padding (RFC 7638, RFC 8037 section 2).
+  [[nodiscard]] const std::string& thumbprint() const noexcept { return thumbprint_; }
+  /// The public key as a PEM "PUBLIC KEY" block; empty if OpenSSL cannot write it.
+  [[nodiscard]] std::string to_pem() const;
+  /// The public members as JSON.
+  [[nodiscard]] const std::string& to_json() const noexcept { return json_; }
+  /// The OpenSSL key. Owned by this object: do not free; EVP_PKEY_up_ref to keep it longer.
+  [[nodiscard]] EVP_PKEY* native_handle() const noexcept { return key_.get(); }
+
+ private:
+  friend struct detail::jwk_builder;
+  jwk() = default;
+
+  std::string kid_, kty_, alg_, use_, curve_, thumbprint_, json_;
+  std::vector<std::string> key_ops_;
+  int bits_ = 0;
+  std::unique_ptr<EVP_PKEY, detail::pkey_free> key_;
+};
+
+using key_ptr = std::shared_ptr<const jwk>;
+
+/// Which key is wanted: what a token's header says. An empty member does not restrict.
+struct key_query {
+  std::string_view kid{};  ///< the header's `kid` (RFC 7515 section 4.1.4)
+  std::string_view alg{};  ///< the header's `alg`; it fixes key type and curve (RFC 7518 section 3.1)
+};
+
+/// A member of a key set that is not used, and why.
+struct skipped_key {
+  std::size_t index = 0;  ///< its place in `keys`
+  std::string kid;        ///< empty if it has none; from outside: quote before showing
+  std::string reason;
+};
+
+/// The usable keys of a JWK Set (RFC 7517 section 5). Immutable.
+///
+/// A bad member never fails the set: it is skipped and listed.
+class jwk_set {
+ public:
+  using const_iterator = std::vector<key_ptr>::const_iterator;
+
+  /// Reads a key set: RSA of 2048 to 16384 bits, EC P-256, P-384 and P-521, OKP Ed25519 and Ed448.
+  ///
+  /// Errors: not_a_key_set (not a JSON object with an array `keys`, or nested deeper than 32), no_usable_key.
+  [[nodiscard]] static result<jwk_set> parse(std::string_view json);
+
+  [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
+  [[nodiscard]] const_iterator begin() const noexcept { return keys_.begin(); }
+  [[nodiscard]] const_iterator end() const noexcept { return keys_.end(); }
+
+  /// All keys of that kid, in the order of the set.
+  [[nodiscard]] std::vector<key_ptr> find(std::string_view kid) const;
+  [[nodiscard]] bool contains(std::string_view kid) const noexcept;
+
+  /// The one key that fits: `alg` fixes key type and curve, then kid, then the member's own `alg`.
+  ///
+  /// Errors: unsupported_algorithm (unknown, `none`, HMAC), key_not_found, key_ambiguous (names the candidates).
+  [[nodiscard]] result<key_ptr> select(const key_query& query) const;
+
+  [[nodiscard]] const std::vector<skipped_key>& skipped() const noexcept { return skipped_; }
+
+ private:
+  friend struct detail::jwk_builder;
+  std::vector<key_ptr> keys_;
+  std::vector<skipped_key> skipped_;
+};
+
+namespace detail {
+
+// What one 200 response brought. Shared by every stamp that a 304 makes of it.
+struct document_content {
+  std::string url;
+  std::string body;
+  jwk_set keys;
+  std::uint64_t generation = 0;
+};
+
+}  // namespace detail
+
+/// One published key set: an immutable stamp (when it was confirmed) over shared content.
+///
+/// Lifetime: kept alive by jwks_ptr, also after it has been replaced and after the manager is gone.
+class jwks_document {
+ public:
+  using time_point = std::chrono::steady_clock::time_point;
+
+  jwks_document(std::shared_ptr<const detail::document_content> content, time_point fetched_at, time_point expires_at,
+                std::chrono::system_clock::time_point fetched_at_system) noexcept
+      : content_(std::move(content)), fetched_at_(fetched_at), expires_at_(expires_at), fetched_at_system_(fetched_at_system) {}
+
+  [[nodiscard]] std::string_view body() const noexcept { return content_->body; }  ///< the bytes as received
+  [[nodiscard]] const jwk_set& keys() const noexcept { return content_->keys; }
+  [[nodiscard]] std::string_view url() const noexcept { return content_->url; }
+  [[nodiscard]] time_point fetched_at() const noexcept { return fetched_at_; }    ///< last confirmed, by the manager's clock
+  [[nodiscard]] time_point expires_at() const noexcept { return expires_at_; }    ///< fetched_at() + `cache_ttl`
+  [[nodiscard]] std::chrono::system_clock::time_point fetched_at_system() const noexcept { return fetched_at_system_; }
+  /// Grows with every new content of a manager; a 304 keeps it.
+  [[nodiscard]] std::uint64_t generation() const noexcept { return content_->generation; }
+  [[nodiscard]] const std::shared_ptr<const detail::document_content>& content() const noexcept { return content_; }
+
+ private:
+  std::shared_ptr<const detail::document_content> content_;
+  time_point fetched_at_, expires_at_;
+  std::chrono::system_clock::time_point fetched_at_system_;
+};
+
+using jwks_ptr = std::shared_ptr<const jwks_document>;
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+// ---- detail: refresh policy ----------------------------------------------------------------------
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+namespace detail {
+
+using steady_point = std::chrono::steady_clock::time_point;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+inline constexpr seconds max_duration{std::int64_t{10} * 366 * 24 * 3600};
+inline constexpr milliseconds max_backoff_without_document{10000};
+inline constexpr std::size_t max_negative_kids = 1024;
+inline constexpr seconds negative_kid_ttl{30};
+inline constexpr std::size_t max_kid_bytes = 1024;
+inline constexpr std::size_t max_kid_waiters = 16;
+inline constexpr std::size_t max_looked_up_urls = 64;
+
+// t + d without overflow: a deadline beyond the end of time is none.
+[[nodiscard]] constexpr steady_point later(steady_point t, steady_point::duration d) noexcept {
+  return t > steady_point::max() - d ? steady_point::max() : t + d;
+}
+
+// What a flight brought, judged without a lock: a document, a confirmation, or a reason why not.
+struct verdict {
+  enum class kind { document, not_modified, failure };
+  kind what = kind::failure;
+  std::shared_ptr<document_content> content;  // of a document
+  axioms::error why{};                        // of a failure
+  int status = 0;
+  std::string etag, last_modified;
+  std::optional<seconds> freshness, retry_after;
+};
+
+// The rule of acceptance: only a 200 with a usable key set is a document, and only a 304 that was asked for confirms one.
+[[nodiscard]] verdict judge(const fetch_request& request, result<fetch_response> response,
+                            std::chrono::system_clock::time_point now);
+
+// Everything that is decided about one URL over time: what to serve, whether to fetch, when to look again.
+//
+// Sans-I/O: it is told the time, what happened and a random number; it has no thread, lock, socket or clock. Both managers
+// call it under their lock. A flight is a number; the newest one may be in progress.
+class refresh_policy {
+ public:
+  // What a lookup gets, and what its manager has to do.
+  enum class answer {
+    fresh,   // serve the document
+    stale,   // serve it although it is past cache_ttl
+    join,    // wait for the flight in progress
+    start,   // start a flight and wait for it
+    refuse   // last_error(), at once
+  };
+  // What a lookup of a kid gets that the served set lacks.
+  enum class kid_answer { join, start, missing, throttled, refuse };
+  enum class landing { published, confirmed, failed, dropped };
+
+  explicit refresh_policy(const jwks_config& config) noexcept { configure(config); }
+
+  // Takes new limits; the document and the failures so far stay.
+  void configure(const jwks_config& config) noexcept;
+  // The first background fetch, if no lookup comes before.
+  void plan_first(steady_point when) noexcept { next_attempt_ = when; }
+
+  [[nodiscard]] answer ask(steady_point now) const noexcept;
+  [[nodiscard]] kid_answer ask_unknown_kid(steady_point now, std::string_view kid, std::size_t waiting);
+  // A fetch that brought a set without the kid: do not ask for it again for a while.
+  void remember_missing(steady_point now, std::string_view kid);
+
+  std::uint64_t begin(steady_point now) noexcept;
+  // A flight came back, in time or late. generation: of the document that a 304 would confirm.
+  landing land(std::uint64_t flight, steady_point now, const verdict& what, bool confirms_current, std::uint64_t random);
+  // True once when the flight in progress has overstayed; it then counts as failed.
+  [[nodiscard]] bool expire(steady_point now, std::uint64_t random);
+  [[nodiscard]] bool due(steady_point now) const noexcept { return !in_flight_ && now >= next_attempt_; }
+  // Nobody looked it up for so long that a lookup would have to fetch anyway.
+  [[nodiscard]] bool unused(steady_point now, steady_point last_used) const noexcept { return now >= later(last_used, ttl_ + outage_); }
+
+  [[nodiscard]] bool servable(steady_point now) const noexcept { return has_document_ && now < later(fetched_at_, ttl_ + outage_); }
+  [[nodiscard]] bool stale(steady_point now) const noexcept { return servable(now) && now >= expires_at(); }
+  [[nodiscard]] bool in_flight() const noexcept { return in_flight_; }
+  [[nodiscard]] bool in_flight(std::uint64_t flight) const noexcept { return in_flight_ && flight == newest_; }
+  [[nodiscard]] steady_point flight_deadline() const noexcept { return deadline_; }
+  [[nodiscard]] steady_point next_attempt() const noexcept { return next_attempt_; }
+  [[nodiscard]] steady_point next_wake() const noexcept { return in_flight_ ? deadline_ : next_attempt_; }
+  [[nodiscard]] steady_point fetched_at() const noexcept { return fetched_at_; }
+  [[nodiscard]] steady_point expires_at() const noexcept { return later(fetched_at_, ttl_); }
+  [[nodiscard]] const std::optional<axioms::error>& last_error() const noexcept { return last_error_; }
+  [[nodiscard]] int consecutive_failures() const noexcept { return failures_; }
+  [[nodiscard]] std::size_t negative_kids() const noexcept { return missing_.size(); }
+
+ private:
+  [[nodiscard]] steady_point blocked_until(steady_point now) const noexcept;
+  void succeed(std::uint64_t flight, steady_point now, const std::optional<seconds>& freshness, std::uint64_t random) noexcept;
+  void fail(steady_point now, const axioms::error& why, const std::optional<seconds>& retry_after, std::uint64_t random);
+  [[nodiscard]] bool take_token(steady_point now) noexcept;
+
+  // limits
+  seconds refresh_{}, ttl_{}, outage_{}, floor_{};
+  milliseconds timeout_{}, backoff_initial_{}, backoff_max_{}, retry_after_max_{}, kid_interval_{};
+  int kid_burst_ = 0;
+
+  // document
+  bool has_document_ = false;
+  steady_point fetched_at_{};
+
+  // flights
+  bool in_flight_ = false;
+  std::uint64_t newest_ = 0;    // number of the newest flight
+  std::uint64_t answered_ = 0;  // number of the newest flight whose answer was good
+  steady_point deadline_{};
+  steady_point next_attempt_ = steady_point::max();
+
+  // failures
+  std::optional<axioms::error> last_error_;
+  int failures_ = 0;
+  steady_point failed_at_{};
+  steady_point backoff_until_{};      // our own backoff
+  steady_point retry_after_until_{};  // what the provider asked for
+
+  // unknown kids
+  int tokens_ = 0;
+  bool bucket_touched_ = false;
+  steady_point bucket_at_{};
+  std::map<std::string, steady_point, std::less<>> missing_;  // until when
+};
+
+}  // namespace detail
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+// ---- clocks --------------------------------------------------------------------------------------
+
+#if defined(__linux__)
+#include <time.h>
+#endif
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+
+namespace detail {
+
+// Grows in every forked child, so that whoever keeps threads, locks or sockets sees that they are not its own.
+inline std::atomic<std::uint64_t> fork_counter{1};
+[[nodiscard]] inline std::uint64_t fork_epoch() noexcept { return fork_counter.load(std::memory_order_relaxed); }
+void watch_forks() noexcept;
+
+}  // namespace detail
+
+/// Real time: the default clock of both managers.
+///
+/// On Linux now() counts suspended time too (CLOCK_BOOTTIME): keys must not look fresh after a night in a closed laptop.
+struct steady_clock {
+  [[nodiscard]] std::chrono::steady_clock::time_point now() const noexcept {
+#if defined(__linux__)
+    timespec t{};
+    if (::clock_gettime(CLOCK_BOOTTIME, &t) == 0) {
+      return std::chrono::steady_clock::time_point(std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+          std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec)));
+    }
+#endif
+    return std::chrono::steady_clock::now();
+  }
+  [[nodiscard]] std::chrono::system_clock::time_point system_now() const noexcept { return std::chrono::system_clock::now(); }
+
+  template <class Ready>
+  bool wait_until(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, stop_token stop,
+                  std::chrono::steady_clock::time_point deadline, Ready ready) const {
+    using real = std::chrono::steady_clock;
+    if (deadline == real::time_point::max()) return axioms::wait_until(lock, cv, stop, deadline, ready);
+    // The kernel's wait does not count suspended time, so a long one is looked at again from time to time.
+    constexpr auto slice = std::chrono::minutes(45);
+    for (;;) {
+      const auto left = deadline - now();
+      if (left <= real::duration::zero()) return ready();
+      if (axioms::wait_until(lock, cv, stop, real::now() + std::min<real::duration>(left, slice), ready)) return true;
+      if (stop.stop_requested()) return false;
+    }
+  }
+};
+static_assert(clock_source<steady_clock>);
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+// ---- default fetcher -----------------------------------------------------------------------------
+
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+
+namespace detail {
+class httplib_state;
+struct httplib_access;
+}  // namespace detail
+
+/// How httplib_fetcher reaches a provider. There is no option that turns certificate checks off.
+///
+/// Files are read at the first https fetch; a bad one is that fetch's `tls_failed`, and the next fetch reads it again.
+struct httplib_options {
+  std::string ca_file;           ///< PEM file of trusted certificates, in place of the system's; default: the system's
+  std::string ca_pem;            ///< the same as text; what stands in either is trusted
+  std::string client_cert_file;  ///< PEM chain shown to a server that asks for one; default: none
+  std::string client_key_file;   ///< its PEM key, not encrypted; default: looked for in client_cert_file
+  /// `http://[user:password@]host[:port]` for every fetch; default: none. https goes through CONNECT.
+  std::string proxy;
+  /// Without `proxy`: `https_proxy`, `HTTPS_PROXY`, `http_proxy`, `HTTP_PROXY` and `no_proxy`, `NO_PROXY`, read at each
+  /// fetch. HTTP_PROXY is not believed in a CGI process (REQUEST_METHOD set): there a client can set it.
+  bool proxy_from_environment = true;
+  /// Further request headers, asked for once per fetch, from the fetching thread, so that a token can be renewed; default:
+  /// none. They are not sent to another origin that a redirect names. What it throws becomes `fetch_failed`.
+  std::function<std::vector<std::pair<std::string, std::string>>()> headers;
+};
+
+/// The fetcher over cpp-httplib and OpenSSL that the managers use by default.
+///
+/// One deadline covers the whole exchange with all its redirects (at most 5, never from https to http, never with
+/// user-info). TLS is 1.2 or later with peer and host verified. Bodies come with 2xx only, unencoded, within
+/// `max_body_bytes`; header names and values come as they were received. Copies share one state.
+///
+/// Threads: callable from any number at once.
+/// Blocks:  at most `timeout`; a stop ends it within 50 ms in every phase, name resolution too.
+/// Errors:  invalid_url, unsupported_scheme, resolve_failed, connect_failed, tls_failed, fetch_failed, timed_out, cancelled,
+///          response_too_large, no_resources.
+class httplib_fetcher {
+ public:
+  explicit httplib_fetcher(httplib_options options = {});
+  // Without moves: a moved-from handle would have no state to fetch with.
+  httplib_fetcher(const httplib_fetcher&) noexcept = default;
+  httplib_fetcher& operator=(const httplib_fetcher&) noexcept = default;
+  ~httplib_fetcher() = default;
+
+  result<fetch_response> operator()(const fetch_request& request, stop_token stop) const;
+
+ private:
+  friend struct detail::httplib_access;
+  std::shared_ptr<detail::httplib_state> state_;
+};
+
+static_assert(fetcher<httplib_fetcher>);
+
+namespace detail {
+
+// For the process-wide managers, whose fetcher exists before their user's options do.
+struct httplib_access {
+  // For every copy; fetches in flight keep the options they began with. Threads: any, at any time.
+  static void set_options(httplib_fetcher& fetcher, httplib_options options);
+};
+
+}  // namespace detail
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+#endif  // !AXIOMS_JWKS_NO_HTTPLIB
+
+// ---- blocking manager ----------------------------------------------------------------------------
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+namespace detail {
+
+class engine;
+struct entry;
+struct effects;
+
+// Tells the threads that keep a document whether it is still the published one, without a lock and without the manager.
+struct publication {
+  std::atomic<std::uint64_t> version{1};     // grows with every stamp, and when the URL is dropped
+  std::atomic<std::int64_t> last_used{0};    // ticks of the manager's clock, at most once a second
+};
+
+// What a lookup ends with. failure is empty on success.
+struct outcome {
+  jwks_ptr document;
+  key_ptr key;
+  std::optional<axioms::error> failure;
+  std::shared_ptr<publication> source;  // of a fresh document: may be kept per thread while version is this
+  std::uint64_t version = 0;
+};
+
+enum class verb { lookup, key, refresh, ready, initialize, shutdown };
+
+// What is asked for. url: as the caller spelt it; none for the configured one.
+struct request {
+  verb what = verb::lookup;
+  std::optional<std::string_view> url{};
+  key_query query{};
+  std::chrono::milliseconds limit{0};  // of ready
+};
+
+// One caller that waits, blocked or suspended. Everything but the first two members is guarded by the engine's mutex until
+// done() is called, which happens once, without the mutex.
+class waiter : public std::enable_shared_from_this<waiter> {
+ public:
+  explicit waiter(const request& asked)
+      : what(asked.what), limit(asked.limit), url_(asked.url ? *asked.url : std::string_view()), kid_(asked.query.kid), alg_(asked.query.alg),
+        has_url_(asked.url.has_value()) {}
+  virtual ~waiter() = default;
+  waiter(const waiter&) = delete;
+  waiter& operator=(const waiter&) = delete;
+
+  virtual void done() noexcept = 0;
+  // A continuation that nobody gave an executor for: it must run on a manager thread, not on the one that cancels.
+  [[nodiscard]] virtual bool wants_manager_thread() const noexcept { return false; }
+  // Copies: what the caller's views point to may be gone while it waits.
+  [[nodiscard]] request asked() const noexcept {
+    return {what, has_url_ ? std::optional<std::string_view>(url_) : std::nullopt, {kid_, alg_}, limit};
+  }
+
+  const verb what;
+  const std::chrono::milliseconds limit;
+  bool finished = false;
+  bool cancelled = false;         // before it was submitted
+  bool refetching = false;        // waits for a refetch because of an unknown kid
+  bool forgiving = false;         // waits for a prefetch, whose failure is success
+  steady_point deadline = steady_point::max();
+  outcome out;
+  std::shared_ptr<entry> on;      // in whose list it stands
+  std::list<std::shared_ptr<waiter>>::iterator place;
+
+ private:
+  std::string url_, kid_, alg_;
+  bool has_url_;
+};
+
+// One fetch in progress. It belongs to the manager; whoever waits for it may leave.
+struct flight {
+  std::shared_ptr<entry> on;
+  std::uint64_t number = 0;
+  std::uint64_t life = 0;
+  fetch_request request;
+  stop_source stop;
+  std::shared_ptr<const document_content> basis;  // whose validators were sent
+  steady_point begun{};
+  bool foreground = false;
+};
+
+// An event as it is queued; the kids are compared when it is delivered, not under the engine's lock.
+struct event_record {
+  std::shared_ptr<const jwks_config> listener;
+  jwks_event event;
+  std::shared_ptr<const document_content> before, after;
+};
+
+// The documents that this thread has got lately. A hit reads nothing else: no lock, no allocation, no parsing.
+struct hit_slot {
+  std::uint64_t engine = 0;  // never reused, so a new manager at an old address is no hit
+  std::string url;           // as the caller spells it; empty: the configured one
+  std::shared_ptr<publication> source;
+  std::uint64_t version = 0;
+  jwks_ptr document;         // with a control block of this thread's own: copies do not fight over a cache line
+  steady_point until{}, touch{};
+};
+
+struct hit_cache {
+  std::array<hit_slot, 8> slots;
+  std::size_t recent = 0, next = 0;
+  std::size_t shard = 0;  // of the counters
+};
+
+// A plain pointer costs no guard on the hit path; the object behind it is made on the first refill and freed at thread exit.
+inline thread_local constinit hit_cache* this_thread_hits = nullptr;
+
+[[nodiscard]] inline hit_slot* find_hit(std::uint64_t engine, std::string_view url, steady_point now) noexcept {
+  hit_cache* cache = this_thread_hits;
+  if (cache == nullptr) return nullptr;
+  for (std::size_t i = 0, at = cache->recent; i < cache->slots.size(); ++i, at = (at + 1) % cache->slots.size()) {
+    hit_slot& slot = cache->slots[at];
+    if (slot.engine != engine || slot.url != url) continue;
+    if (slot.source->version.load(std::memory_order_acquire) != slot.version || now >= slot.until) return nullptr;
+    cache->recent = at;
+    if (now >= slot.touch) {
+      slot.source->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+      slot.touch = later(now, std::chrono::seconds(1));
+    }
+    return &slot;
+  }
+  return nullptr;
+}
+void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept;
+
+// Locks, flights and waiters round the cores: all that the two managers have in common. It decides nothing about time, retries
+// or acceptance; those rules stand in refresh_policy and judge().
+//
+// How flights are launched and when it is woken is its driver's: threads (thread_engine) or an event loop (loop_engine).
+class engine : public std::enable_shared_from_this<engine> {
+ public:
+  enum class life { idle, lazy, running, down };
+
+  engine() noexcept;
+  virtual ~engine();
+  engine(const engine&) = delete;
+  engine& operator=(const engine&) = delete;
+
+  [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
+  [[nodiscard]] bool forked() const noexcept { return epoch_ != fork_epoch(); }
+  [[nodiscard]] bool running() const noexcept { return state_.load(std::memory_order_acquire) == life::running; }
+  // Until the holder lets go; threads that still run keep it a little longer.
+  void own_itself(std::shared_ptr<engine> self) noexcept {
+    const std::shared_ptr<engine> last = std::exchange(self_, std::move(self));
+  }
+  void start_down() noexcept { state_.store(life::down, std::memory_order_release); }
+  void count_hit() noexcept {
+    const std::size_t shard = this_thread_hits != nullptr ? this_thread_hits->shard : 0;
+    hits_[shard % hits_.size()].count.fetch_add(1, std::memory_order_relaxed);
+  }
+
+  // The answer, if it needs no waiting; changes nothing otherwise.
+  [[nodiscard]] std::optional<outcome> answer_now(const request& asked);
+  // Finishes the waiter now or lets it wait.
+  void submit(const std::shared_ptr<waiter>& who);
+  // A stop token asked: the waiter alone is finished, with `cancelled`.
+  void cancel(const std::shared_ptr<waiter>& who);
+  // The frame of the waiter is gone: nobody may be told.
+  void abandon(const std::shared_ptr<waiter>& who) noexcept;
+
+  // Starts, or is started already. With a prefetch, who is submitted to wait for it.
+  void start(jwks_config config, const std::shared_ptr<waiter>& who);
+  [[nodiscard]] result<void> add(jwks_config config);
+  // Ends this life at once; threads and flights wind down by themselves, then who is finished (if given).
+  void begin_shutdown(const std::shared_ptr<waiter>& who = nullptr) noexcept;
+
+  [[nodiscard]] std::optional<jwks_ptr> peek(const request& asked);
+  [[nodiscard]] jwks_health health(std::string_view url);
+  [[nodiscard]] jwks_stats stats() const;
+
+  [[nodiscard]] virtual bool read_clock(steady_point& now) noexcept = 0;
+  [[nodiscard]] virtual bool read_clock(std::chrono::system_clock::time_point& now) noexcept = 0;
+
+ protected:
+  // Of the driver. Those marked (locked) are called under the mutex.
+  virtual result<void> open(bool with_listener) = 0;               // be ready to launch flights
+  virtual void retire(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who) = 0;  // (locked)
+  virtual void wind_down() noexcept = 0;                           // after retire, unlocked
+  virtual void launch(const std::shared_ptr<flight>& what) = 0;    // may come back inside
+  virtual void wake() noexcept = 0;                                // next_wake() may be sooner now
+  [[nodiscard]] virtual std::size_t busy() const noexcept = 0;     // (locked) flights that hold a slot
+  [[nodiscard]] virtual bool defer(const std::shared_ptr<waiter>& who) = 0;  // (locked) finish it on a manager thread
+  [[nodiscard]] virtual bool queue_event(event_record&& record) = 0;         // (locked) false: full
+  virtual void deliver_events() noexcept = 0;
+
+  // For the driver.
+  static void finish_all(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who);
+  void tick_now();                                                 // unlocked
+  [[nodiscard]] std::size_t flights_in_the_air() const noexcept;   // locked
+  void land(const std::shared_ptr<flight>& what, verdict&& brought);
+  void tick(steady_point now, std::uint64_t random, effects& fx);  // locked
+  void perform(effects& fx);                                       // unlocked
+  [[nodiscard]] steady_point next_wake() const noexcept;           // locked
+  [[nodiscard]] std::uint64_t draw() const noexcept;               // unlocked: it may be the user's function
+  bool remove(waiter& who) noexcept;                               // locked; false: it does not wait
+  static void deliver(const event_record& record) noexcept;
+  void finish(waiter& who, effects& fx, bool here);                // locked
+  [[nodiscard]] std::size_t slots() const noexcept { return config_->max_parallel_fetches; }       // locked
+  [[nodiscard]] std::uint64_t life_number() const noexcept { return life_number_; }                // locked
+  void count_dropped_events(std::size_t count) noexcept { stats_.events_dropped += count; }        // locked
+
+  mutable std::mutex mutex_;  // guards everything below but the atomics; never held over I/O, a callback or parsing
+
+ private:
+  enum class progress { done, must_wait };
+
+  result<std::shared_ptr<entry>> find(const request& asked, steady_point now, bool create, effects& fx);
+  result<void> make_room(effects& fx);
+  progress step(const request& asked, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
+  progress serve(const request& asked, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
+  progress ask_for_kid(std::string_view kid, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
+  void begin_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground, effects& fx);
+  void publish(entry& on, steady_point now, std::chrono::system_clock::time_point system_now,
+               std::shared_ptr<const document_content> content, effects& fx);
+  void settle(entry& on, steady_point now, bool landed_well, bool flight_over, effects& fx);
+  void enqueue(const std::shared_ptr<waiter>& who, const std::shared_ptr<entry>& on, steady_point deadline, effects& fx);
+  void drop(const std::shared_ptr<entry>& on, effects& fx);
+  void configure(entry& on, std::shared_ptr<const jwks_config> config, effects& fx);
+  std::shared_ptr<entry> settle_in(const parsed_url& url, const std::shared_ptr<const jwks_config>& config, steady_point first, effects& fx);
+  result<bool> try_start(std::shared_ptr<const jwks_config> config, waiter& who);  // true: who may wait for the prefetch
+  void tell(const entry& on, jwks_event&& event, std::shared_ptr<const document_content> before,
+            std::shared_ptr<const document_content> after, effects& fx);
+  void wait_over(waiter& who, entry& on, effects& fx);
+  result<void> ensure_open();
+
+  struct alignas(64) counter {
+    std::atomic<std::uint64_t> count{0};
+  };
+
+  const std::uint64_t id_;
+  const std::uint64_t epoch_;
+  std::atomic<life> state_{life::idle};
+  std::array<counter, 16> hits_;
+  std::mutex life_mutex_;  // start, add, ensure_open and begin_shutdown one after the other; taken before mutex_
+  std::shared_ptr<const jwks_config> config_;
+  std::shared_ptr<entry> configured_;
+  std::map<std::string, std::shared_ptr<entry>, std::less<>> entries_;
+  std::uint64_t life_number_ = 0, generation_ = 0;
+  jwks_stats stats_;
+  std::shared_ptr<engine> self_;
+};
+
+// A reference to a predicate, so that the threads below need no template.
+class ready_ref {
+ public:
+  template <class Ready>
+    requires(!std::same_as<std::remove_cvref_t<Ready>, ready_ref>)
+  ready_ref(const Ready& ready) noexcept
+      : target_(std::addressof(ready)), call_([](const void* target) -> bool { return (*static_cast<const Ready*>(target))(); }) {}
+  bool operator()() const { return call_(target_); }
+
+ private:
+  const void* target_;
+  bool (*call_)(const void*);
+};
+
+// The user's fetcher and clock. Nothing they throw gets past it.
+class blocking_io {
+ public:
+  blocking_io() = default;
+  virtual ~blocking_io() = default;
+  blocking_io(const blocking_io&) = delete;
+  blocking_io& operator=(const blocking_io&) = delete;
+  [[nodiscard]] virtual bool now(steady_point& out) noexcept = 0;
+  [[nodiscard]] virtual bool now(std::chrono::system_clock::time_point& out) noexcept = 0;
+  [[nodiscard]] virtual result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept = 0;
+  // False: the clock failed.
+  [[nodiscard]] virtual bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, const stop_token& stop,
+                                  steady_point deadline, ready_ref ready) noexcept = 0;
+};
+
+template <class Clock, class Point>
+[[nodiscard]] bool guarded_now(Clock& clock, Point& out) noexcept {
+  AXIOMS_JWKS_TRY {
+    if constexpr (std::same_as<Point, steady_point>) {
+      out = clock.now();
+    } else {
+      out = clock.system_now();
+    }
+    return true;
+  }
+  AXIOMS_JWKS_CATCH_ALL { return false; }
+}
+
+template <fetcher Fetcher, clock_source Clock>
+class io_of final : public blocking_io {
+ public:
+  io_of(Fetcher&& fetch, Clock&& time) : fetcher_(std::move(fetch)), clock_(std::move(time)) {}
+  bool now(steady_point& out) noexcept override { return guarded_now(clock_, out); }
+  bool now(std::chrono::system_clock::time_point& out) noexcept override { return guarded_now(clock_, out); }
+  result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept override {
+    AXIOMS_JWKS_TRY { return fetcher_(request, stop); }
+    AXIOMS_JWKS_CATCH_ALL { return error{errc::fetch_failed, "the fetcher threw an exception", 0}; }
+  }
+  bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, const stop_token& stop, steady_point deadline,
+            ready_ref ready) noexcept override {
+    AXIOMS_JWKS_TRY {
+      static_cast<void>(clock_.wait_until(lock, cv, stop, deadline, ready));
+      return true;
+    }
+    AXIOMS_JWKS_CATCH_ALL {
+      if (!lock.owns_lock()) lock.lock();
+      return false;
+    }
+  }
+
+ private:
+  Fetcher fetcher_;
+  Clock clock_;
+};
+
+struct crew;
+
+// Drives the engine with one scheduler thread, fetch threads on demand, and a listener thread if somebody listens.
+class thread_engine final : public engine {
+ public:
+  explicit thread_engine(std::shared_ptr<blocking_io> io) noexcept;
+  ~thread_engine() override;
+
+  // Submits and blocks until the answer, the stop, or an end by the manager's clock.
+  [[nodiscard]] outcome ask(const request& asked, const stop_token& stop);
+  [[nodiscard]] outcome start_and_wait(jwks_config config, const stop_token& stop);
+  // Waits until the threads of all past lives have ended; returns at once on one of them.
+  void join() noexcept;
+  void close() noexcept;
+
+  [[nodiscard]] bool read_clock(steady_point& now) noexcept override { return io_->now(now); }
+  [[nodiscard]] bool read_clock(std::chrono::system_clock::time_point& now) noexcept override { return io_->now(now); }
+
+ private:
+  result<void> open(bool with_listener) override;
+  void retire(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who) override;
+  void wind_down() noexcept override;
+  void launch(const std::shared_ptr<flight>& what) override;
+  void wake() noexcept override;
+  std::size_t busy() const noexcept override;
+  bool defer(const std::shared_ptr<waiter>& who) override;
+  bool queue_event(event_record&& record) override;
+  void deliver_events() noexcept override;
+
+  void schedule(crew& mine, const stop_token& stop);
+  void end_of_life(crew& mine) noexcept;
+  void work(crew& mine) noexcept;
+  void listen(crew& mine) noexcept;
+  void spawn_worker(crew& mine);
+  outcome wait_for(const std::shared_ptr<waiter>& who, std::condition_variable_any& cv, const stop_token& stop);
+
+  std::shared_ptr<blocking_io> io_;
+  std::shared_ptr<crew> crew_;                  // of the present life
+  std::vector<std::shared_ptr<crew>> retired_;  // of past lives, until joined
+};
+
+// Holds the engine that is in use. A forked child gets a new one: the old one's locks may be held by threads that do not exist
+// here, so it is left as it is and never touched again.
+template <class Engine>
+class engine_holder {
+ public:
+  template <class Make>
+  explicit engine_holder(Make make) : make_(std::move(make)) {
+    watch_forks();
+    std::shared_ptr<Engine> first = make_();
+    current_.store(first.get(), std::memory_order_release);
+    first->own_itself(first);
+  }
+  engine_holder(const engine_holder&) = delete;
+  engine_holder& operator=(const engine_holder&) = delete;
+  ~engine_holder() {
+    Engine* last = current_.load(std::memory_order_acquire);
+    if (last->forked()) return;
+    last->close();
+    last->own_itself(nullptr);
+  }
+
+  [[nodiscard]] Engine& get() {
+    Engine* now = current_.load(std::memory_order_acquire);
+    return now->forked() ? renewed(now) : *now;
+  }
+
+ private:
+  Engine& renewed(Engine* old) {
+    std::shared_ptr<Engine> fresh = make_();
+    fresh->start_down();
+    if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel)) return *old;  // another thread was faster
+    fresh->own_itself(fresh);
+    return *fresh;
+  }
+
+  std::function<std::shared_ptr<Engine>()> make_;
+  std::atomic<Engine*> current_{nullptr};
+};
+
+// A lookup on the hit path, without the engine's slow path.
+template <class Engine>
+[[nodiscard]] const jwks_ptr* warm_hit(Engine& core, std::string_view url) noexcept {
+  steady_point now{};
+  if (this_thread_hits == nullptr || !core.read_clock(now)) return nullptr;
+  const hit_slot* slot = find_hit(core.id(), url, now);
+  if (slot == nullptr) return nullptr;
+  core.count_hit();
+  return &slot->document;
+}
+
+}  // namespace detail
+
+/// Keeps the key sets of identity providers for threads that may block.
+///
+/// initialize() fetches the configured URL and keeps it fresh in the background; get_jwks() and get_key() answer from memory.
+/// A lookup without initialize() works too: it fetches on demand, with the default configuration, and from then on that URL is
+/// refreshed in the background as well. Fetches run on the manager's threads, one at a time per URL, never on the caller's.
+///
+/// Fetcher and Clock are held by value. For your own HTTP client write a type that models `fetcher`; if the compiler says
+/// "constraints not satisfied", its call operator is not `result<fetch_response> (const fetch_request&, stop_token)`.
+///
+/// Threads:  every member is callable from any number of threads at once.
+/// Blocks:   only where a member says so.
+/// Lifetime: documents and keys outlive the manager. The destructor calls shutdown(). After fork() the child's manager is down,
+///           without threads; initialize() starts it afresh there.
+template <fetcher Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, clock_source Clock = steady_clock>
+class basic_jwks_manager {
+ public:
+  explicit basic_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
+      : io_(std::make_shared<detail::io_of<Fetcher, Clock>>(std::move(fetch), std::move(time))),
+        engine_([io = io_] { return std::make_shared<detail::thread_engine>(io); }) {}
+  basic_jwks_manager(const basic_jwks_manager&) = delete;
+  basic_jwks_manager& operator=(const basic_jwks_manager&) = delete;
+  ~basic_jwks_manager() = default;
+
+  /// Starts the manager: checks @p config, fetches its URL (unless `prefetch` is false), then refreshes it in the background.
+  ///
+  /// A failed prefetch is success; on_event and health() tell it. While the manager runs it succeeds and changes nothing.
+  /// Documents that were looked up before stay cached.
+  ///
+  /// Blocks: for the prefetch, at most `fetch_timeout`.
+  /// Errors: invalid_config, invalid_url, unsupported_scheme: nothing was started. no_resources: no thread could be started.
+  ///         cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was asked before the call).
+  ///         shut_down: shutdown() was called meanwhile.
+  result<void> initialize(jwks_config config, stop_token stop = {}) {
+    return to_void(engine_.get().start_and_wait(std::move(config), stop));
+  }
+
+  /// Stops everything: waiting callers get `shut_down`, fetches in flight are stopped, threads joined, documents dropped.
+  ///
+  /// Idempotent. Afterwards lookups give `shut_down` until initialize().
+  ///
+  /// Blocks: until the threads have ended, within 100 ms if the fetcher returns within 50 ms of a stop.
+  void shutdown() noexcept {
+    detail::thread_engine& core = engine_.get();
+    core.begin_shutdown();
+    core.join();
+  }
+
+  /// True between a successful initialize() and shutdown().
+  [[nodiscard]] bool running() const noexcept { return engine_.get().running(); }
+
+  /// Adds one more URL, with a policy of its own; with `prefetch` its first fetch starts at once, in the background.
+  ///
+  /// A URL that is configured already takes the new policy and keeps its document. Options marked "of initialize() only" are ignored.
+  ///
+  /// Errors: as initialize(), and shut_down.
+  result<void> add(jwks_config config) { return engine_.get().add(std::move(config)); }
+
+  /// Returns the key set published at @p url, from the cache when it is younger than `cache_ttl`.
+  ///
+  /// A miss makes the caller wait for one fetch; callers that miss together share it. Past `cache_ttl`, within `outage_window`, one
+  /// caller waits for the renewal and everybody else gets the stale document at once.
+  ///
+  /// Blocks:   only on a miss, at most `fetch_timeout`; ends at once when @p stop or shutdown() asks.
+  /// Errors:   invalid_url, unsupported_scheme, cancelled, shut_down, no_resources, throttled, timed_out, and every error of a fetch.
+  /// Lifetime: the document lives as long as the returned pointer, also after it has been replaced.
+  [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url, stop_token stop = {}) const {
+    detail::thread_engine& core = engine_.get();
+    if (const jwks_ptr* hit = url.empty() ? nullptr : detail::warm_hit(core, url)) return *hit;
+    return to_document(core.ask({.url = url}, stop));
+  }
+  /// The same for the URL of initialize(). Errors: also invalid_config, if there is none.
+  [[nodiscard]] result<jwks_ptr> get_jwks(stop_token stop = {}) const {
+    detail::thread_engine& core = engine_.get();
+    if (const jwks_ptr* hit = detail::warm_hit(core, {})) return *hit;
+    return to_document(core.ask({}, stop));
+  }
+
+  /// Returns the one key of the set at @p url that fits @p query.
+  ///
+  /// A kid that the set lacks is fetched again once, within the budget of `unknown_kid_burst`; a known kid never is.
+  ///
+  /// Blocks: as get_jwks(), and for an unknown kid at most `unknown_kid_wait`.
+  /// Errors: as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled (the budget is used up).
+  [[nodiscard]] result<key_ptr> get_key(std::string_view url, const key_query& query, stop_token stop = {}) const {
+    detail::thread_engine& core = engine_.get();
+    if (const jwks_ptr* hit = url.empty() ? nullptr : detail::warm_hit(core, url)) {
+      if (auto key = (*hit)->keys().select(query)) return key;
+    }
+    return to_key(core.ask({.what = detail::verb::key, .url = url, .query = query}, stop));
+  }
+  /// The same for the URL of initialize().
+  [[nodiscard]] result<key_ptr> get_key(const key_query& query, stop_token stop = {}) const {
+    detail::thread_engine& core = engine_.get();
+    if (const jwks_ptr* hit = detail::warm_hit(core, {})) {
+      if (auto key = (*hit)->keys().select(query)) return key;
+    }
+    return to_key(core.ask({.what = detail::verb::key, .query = query}, stop));
+  }
+
+  /// What get_jwks() would serve now without a fetch; none if it would have to wait or fail. Blocks: never.
+  [[nodiscard]] std::optional<jwks_ptr> peek(std::string_view url) const { return engine_.get().peek({.url = url}); }
+  [[nodiscard]] std::optional<jwks_ptr> peek() const { return engine_.get().peek({}); }
+
+  /// Fetches now, whatever the age of the document and the backoff, joining a fetch in progress.
+  ///
+  /// Blocks: until that fetch is over, at most `fetch_timeout`. Errors: as get_jwks(); the old document stays.
+  result<void> refresh(std::string_view url, stop_token stop = {}) {
+    return to_void(engine_.get().ask({.what = detail::verb::refresh, .url = url}, stop));
+  }
+  result<void> refresh(stop_token stop = {}) { return to_void(engine_.get().ask({.what = detail::verb::refresh}, stop)); }
+
+  /// Waits until the configured URL has a document that would be served; false if it has none when @p limit is over.
+  ///
+  /// Blocks: at most @p limit, by the manager's clock; ends at once on shutdown().
+  [[nodiscard]] bool wait_ready(std::chrono::milliseconds limit) const {
+    return !engine_.get().ask({.what = detail::verb::ready, .limit = limit}, {}).failure;
+  }
+
+  /// The state of @p url, of the configured one if it is empty. Never waits for a fetch.
+  [[nodiscard]] jwks_health health(std::string_view url = {}) const { return engine_.get().health(url); }
+  /// Counters of all URLs since the manager was made. Never waits for a fetch.
+  [[nodiscard]] jwks_stats stats() const { return engine_.get().stats(); }
+
+ private:
+  static result<void> to_void(detail::outcome&& out) { return out.failure ? result<void>(*std::move(out.failure)) : result<void>(); }
+  static result<jwks_ptr> to_document(detail::outcome&& out) {
+    return out.failure ? result<jwks_ptr>(*std::move(out.failure)) : result<jwks_ptr>(std::move(out.document));
+  }
+  static result<key_ptr> to_key(detail::outcome&& out) {
+    return out.failure ? result<key_ptr>(*std::move(out.failure)) : result<key_ptr>(std::move(out.key));
+  }
+
+  std::shared_ptr<detail::blocking_io> io_;
+  mutable detail::engine_holder<detail::thread_engine> engine_;
+};
+
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+using jwks_manager = basic_jwks_manager<>;
+#endif
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+// ---- async manager -------------------------------------------------------------------------------
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+
+/// Per call: where the continuation runs, and what cancels the wait.
+struct async_options {
+  executor_ref executor{};  ///< empty: the manager's default, see set_executor()
+  stop_token stop{};        ///< ends this wait alone, with `cancelled`
+};
+
+namespace detail {
+
+// Turns what a request ended with into what its verb returns.
+template <class T>
+[[nodiscard]] T convert(outcome&& out) {
+  if constexpr (std::same_as<T, bool>) {
+    return !out.failure;
+  } else if constexpr (!std::is_void_v<T>) {
+    if (out.failure) return T(*std::move(out.failure));
+    if constexpr (std::same_as<T, result<jwks_ptr>>) return T(std::move(out.document));
+    if constexpr (std::same_as<T, result<key_ptr>>) return T(std::move(out.key));
+    if constexpr (std::same_as<T, result<void>>) return T();
+  }
+}
+
+// A waiter that goes on somewhere: on its executor, or where it is finished.
+class async_waiter : public waiter {
+ public:
+  async_waiter(const request& asked, executor_ref where) : waiter(asked), executor_(where) {}
+  [[nodiscard]] bool wants_manager_thread() const noexcept override { return !executor_; }
+  void done() noexcept override {
+    if (!arrive()) return;
+    if (!executor_) return resume();
+    self_ = shared_from_this();
+    executor_.post({[](void* posted) noexcept {
+                      auto* who = static_cast<async_waiter*>(posted);
+                      const auto keep = std::move(who->self_);
+                      who->resume();
+                    },
+                    this});
+  }
+
+ protected:
+  virtual bool arrive() noexcept { return true; }
+  virtual void resume() noexcept = 0;
+
+ private:
+  executor_ref executor_;
+  std::shared_ptr<waiter> self_;  // while it is posted
+};
+
+struct canceller {
+  std::shared_ptr<engine> core;
+  std::weak_ptr<waiter> who;
+  void operator()() const noexcept {
+    if (const auto still = who.lock()) core->cancel(still);
+  }
+};
+
+// A coroutine that waits. It is resumed at most once, and never inside its own await_suspend(): a fetcher or a stop that completes
+// at once would otherwise destroy the awaiter while it is still being set up.
+class coroutine_waiter final : public async_waiter {
+ public:
+  coroutine_waiter(const request& asked, executor_ref where, std::coroutine_handle<> frame) : async_waiter(asked, where), frame_(frame) {}
+
+  // Of await_suspend(): true if the frame is suspended now; it may be gone already, then.
+  [[nodiscard]] bool suspend() noexcept { return move(phase::starting, phase::suspended); }
+  // Of the awaiter's destructor: true if nobody will resume the frame.
+  [[nodiscard]] bool abandon() noexcept { return move(phase::suspended, phase::over); }
+
+ protected:
+  bool arrive() noexcept override { return !move(phase::starting, phase::early); }
+  void resume() noexcept override {
+    if (move(phase::suspended, phase::over)) frame_.resume();
+  }
+
+ private:
+  enum class phase { starting, early, suspended, over };
+  bool move(phase from, phase to) noexcept { return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel); }
+  std::atomic<phase> phase_{phase::starting};
+  std::coroutine_handle<> frame_;
+};
+
+template <class T, class Callback>
+class callback_waiter final : public async_waiter {
+ public:
+  callback_waiter(const request& asked, executor_ref where, Callback&& callback) : async_waiter(asked, where), callback_(std::move(callback)) {}
+  void arm(const stop_token& stop, std::shared_ptr<engine> core) {
+    if (stop.stop_possible()) on_stop_.emplace(stop, canceller{std::move(core), weak_from_this()});
+  }
+
+ private:
+  void resume() noexcept override {
+    if constexpr (std::is_void_v<T>) {
+      callback_();
+    } else {
+      callback_(convert<T>(std::move(out)));
+    }
+  }
+  Callback callback_;
+  std::optional<stop_callback<canceller>> on_stop_;
+};
+
+// What the awaitables need of their manager, so that they are no templates over its fetcher and clock.
+class async_shell {
+ public:
+  async_shell() = default;
+  virtual ~async_shell() = default;
+  async_shell(const async_shell&) = delete;
+  async_shell& operator=(const async_shell&) = delete;
+  [[nodiscard]] virtual std::shared_ptr<engine> core() const = 0;
+  [[nodiscard]] virtual engine& hot_core() const = 0;
+  executor_ref default_executor;
+};
+
+[[nodiscard]] inline bool answer_warm(engine& core, const request& asked, outcome& out) {
+  if ((asked.what != verb::lookup && asked.what != verb::key) || (asked.url && asked.url->empty())) return false;
+  const jwks_ptr* hit = warm_hit(core, asked.url.value_or(std::string_view()));
+  if (hit == nullptr) return false;
+  if (asked.what == verb::key) {
+    auto key = (*hit)->keys().select(asked.query);
+    if (!key) return false;
+    out.key = *std::move(key);
+  }
+  out.document = *hit;
+  return true;
+}
+
+inline void begin(engine& core, const std::shared_ptr<waiter>& who, std::optional<jwks_config>&& config) {
+  if (who->what == verb::initialize) {
+    core.start(*std::move(config), who);
+  } else if (who->what == verb::shutdown) {
+    core.begin_shutdown(who);
+  } else {
+    core.submit(who);
+  }
+}
+
+}  // namespace detail
+
+/// What the verbs of an async manager return: lazy, movable, to be awaited once, by any coroutine.
+///
+/// Lifetime: the manager, and the url and key_query that the verb was given, must live until the `co_await` has suspended.
+template <class T>
+class [[nodiscard]] async_operation {
+ public:
+  class awaiter {
+   public:
+    explicit awaiter(async_operation&& what) noexcept : what_(std::move(what)) {}
+    awaiter(const awaiter&) = delete;
+    awaiter& operator=(const awaiter&) = delete;
+    ~awaiter() {
+      stop_.reset();
+      if (who_ && who_->abandon()) core_->abandon(who_);
+    }
+
+    [[nodiscard]] bool await_ready() {
+      detail::engine& core = what_.shell_->hot_core();
+      ready_.emplace();
+      if (detail::answer_warm(core, what_.asked_, *ready_)) return true;
+      ready_.reset();
+      if (what_.asked_.what == detail::verb::initialize || what_.asked_.what == detail::verb::shutdown) return false;
+      ready_ = core.answer_now(what_.asked_);
+      return ready_.has_value();
+    }
+    [[nodiscard]] bool await_suspend(std::coroutine_handle<> frame) {
+      core_ = what_.shell_->core();
+      const executor_ref where = what_.options_.executor ? what_.options_.executor : what_.shell_->default_executor;
+      const auto who = std::make_shared<detail::coroutine_waiter>(what_.asked_, where, frame);
+      who_ = who;
+      if (what_.options_.stop.stop_possible()) stop_.emplace(what_.options_.stop, detail::canceller{core_, who});
+      const auto core = core_;  // from here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so
+      detail::begin(*core, who, std::move(what_.config_));
+      return who->suspend();
+    }
+    T await_resume() {
+      stop_.reset();
+      return detail::convert<T>(std::move(ready_ ? *ready_ : who_->out));
+    }
+
+   private:
+    async_operation what_;
+    std::optional<detail::outcome> ready_;
+    std::shared_ptr<detail::engine> core_;
+    std::shared_ptr<detail::coroutine_waiter> who_;
+    std::optional<stop_callback<detail::canceller>> stop_;
+  };
+
+  async_operation(const detail::async_shell& shell, const detail::request& asked, async_options options,
+                  std::optional<jwks_config> config = std::nullopt)
+      : shell_(&shell), asked_(asked), options_(std::move(options)), config_(std::move(config)) {}
+  async_operation(async_operation&&) noexcept = default;
+  async_operation& operator=(async_operation&&) noexcept = default;
+  async_operation(const async_operation&) = delete;
+  async_operation& operator=(const async_operation&) = delete;
+
+  // Not only for rvalues: some coroutine libraries await a named object.
+  awaiter operator co_await() noexcept { return awaiter(std::move(*this)); }
+
+ private:
+  const detail::async_shell* shell_;
+  detail::request asked_;
+  async_options options_;
+  std::optional<jwks_config> config_;
+};
+
+namespace detail {
+
+// Drives the engine on an event loop: no thread of ours, and nothing ever waits.
+template <async_fetcher Fetcher, timer_source Timer>
+class loop_engine final : public engine {
+ public:
+  struct io {
+    io(Fetcher&& fetch, Timer&& time) : fetcher(std::move(fetch)), timer(std::move(time)) {}
+    Fetcher fetcher;
+    Timer timer;
+  };
+  explicit loop_engine(std::shared_ptr<io> loop) noexcept : io_(std::move(loop)) {}
+
+  void join() noexcept {}
+  void close() noexcept { begin_shutdown(); }
+  bool read_clock(steady_point& now) noexcept override { return guarded_now(io_->timer, now); }
+  bool read_clock(std::chrono::system_clock::time_point& now) noexcept override { return guarded_now(io_->timer, now); }
+
+ private:
+  using handle = decltype(std::declval<Timer&>().call_at(steady_point{}, timer_callback_probe{}));
+
+  // What the fetcher is given. It holds the engine weakly: the answer may come when the manager is gone.
+  struct landing {
+    std::weak_ptr<engine> core;
+    std::shared_ptr<flight> what;
+    landing(std::weak_ptr<engine> whose, std::shared_ptr<flight> which) : core(std::move(whose)), what(std::move(which)) {}
+    landing(landing&&) noexcept = default;
+    landing& operator=(landing&&) noexcept = default;
+    void operator()(result<fetch_response> response) {
+      const auto still = core.lock();
+      if (!still) return;
+      auto& self = static_cast<loop_engine&>(*still);
+      std::chrono::system_clock::time_point system_now{};
+      if (!self.read_clock(system_now)) response = error{errc::fetch_failed, "the clock threw an exception", 0};
+      self.land(what, judge(what->request, std::move(response), system_now));
+    }
+  };
+
+  result<void> open(bool) override { return {}; }
+  void retire(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who) override {
+    finish_all(fx, std::move(last), who);
+  }
+  void wind_down() noexcept override { wake(); }  // nothing is due any more: takes the timer back
+  void launch(const std::shared_ptr<flight>& what) override {
+    landing callback(weak_from_this(), what);
+    AXIOMS_JWKS_TRY { io_->fetcher.async_fetch(what->request, what->stop.get_token(), std::move(callback)); }
+    AXIOMS_JWKS_CATCH_ALL {
+      verdict none;
+      none.why = {errc::fetch_failed, "the fetcher threw an exception", 0};
+      land(what, std::move(none));
+    }
+  }
+  // One thread at a time sets the timer; whoever comes meanwhile makes it look again.
+  void wake() noexcept override {
+    {
+      const std::lock_guard lock(mutex_);
+      again_ = true;
+      if (arming_) return;
+      arming_ = true;
+    }
+    for (;;) {
+      steady_point when{};
+      {
+        const std::lock_guard lock(mutex_);
+        if (!again_) {
+          arming_ = false;
+          return;
+        }
+        again_ = false;
+        when = next_wake();
+      }
+      AXIOMS_JWKS_TRY {
+        if (timer_) timer_->cancel();
+        timer_.reset();
+        if (when == steady_point::max()) continue;
+        timer_.emplace(io_->timer.call_at(when, [core = weak_from_this()] {
+          if (const auto still = core.lock()) static_cast<loop_engine&>(*still).on_timer();
+        }));
+      }
+      AXIOMS_JWKS_CATCH_ALL {}  // the next lookup or landing arms it again
+    }
+  }
+  void on_timer() {
+    tick_now();
+    wake();
+  }
+  std::size_t busy() const noexcept override { return flights_in_the_air(); }
+  bool defer(const std::shared_ptr<waiter>&) override { return false; }
+  bool queue_event(event_record&& record) override {
+    if (events_.size() >= 256) return false;
+    events_.push_back(std::move(record));
+    return true;
+  }
+  // On the thread that caused them, in order: a listener that causes another is not entered again.
+  void deliver_events() noexcept override {
+    std::unique_lock lock(mutex_);
+    if (delivering_) return;
+    delivering_ = true;
+    while (!events_.empty()) {
+      const event_record record = std::move(events_.front());
+      events_.pop_front();
+      lock.unlock();
+      deliver(record);
+      lock.lock();
+    }
+    delivering_ = false;
+  }
+
+  std::shared_ptr<io> io_;
+  std::optional<handle> timer_;  // of the thread that is arming
+  bool arming_ = false, again_ = false, delivering_ = false;
+  std::deque<event_record> events_;
+};
+
+// Which engine a pair of policies gets. A loop is preferred: who brings a timer_source wants no threads.
+template <class Fetcher, class Clock>
+struct async_driver {
+  static constexpr bool on_loop = async_fetcher<Fetcher> && timer_source<Clock>;
+  static auto make_io(Fetcher&& fetch, Clock&& time) {
+    if constexpr (on_loop) {
+      return std::make_shared<typename loop_engine<Fetcher, Clock>::io>(std::move(fetch), std::move(time));
+    } else {
+      return std::shared_ptr<blocking_io>(std::make_shared<io_of<Fetcher, Clock>>(std::move(fetch), std::move(time)));
+    }
+  }
+  template <class Io>
+  static auto make_engine(std::shared_ptr<Io> io) {
+    if constexpr (on_loop) {
+      return std::make_shared<loop_engine<Fetcher, Clock>>(std::move(io));
+    } else {
+      return std::make_shared<thread_engine>(std::move(io));
+    }
+  }
+  using io_ptr = decltype(make_io(std::declval<Fetcher>(), std::declval<Clock>()));
+  using engine_type = typename decltype(make_engine(std::declval<io_ptr>()))::element_type;
+};
+
+struct process_wide;
+
+}  // namespace detail
+
+/// Keeps the key sets of identity providers for event loops and coroutines: what basic_jwks_manager does, without blocking anybody.
+///
+/// Every verb comes twice: as an awaitable (`co_await m.get_jwks(url)`) and with a callback (`m.async_get_jwks(url, callback, stop)`).
+/// With a blocking fetcher it runs fetches on threads of its own; with an async_fetcher and a timer_source it lives on their event loop
+/// alone and starts no thread. A hit neither suspends nor allocates.
+///
+/// Continuations run on the executor of the call, else on the manager's, see set_executor(). Without one they run inline when the
+/// answer is ready, else on a manager thread (with an event loop: on the thread that has the answer); there every verb is legal.
+/// A caller that is cancelled completes once, with `cancelled`; one whose frame is destroyed while it waits is never resumed.
+/// Callbacks, and the `post` of an executor, must not throw.
+///
+/// Threads:  every member is callable from any number of threads at once.
+/// Blocks:   never, but for the destructor, which returns when every waiter without executor has completed. A destructor that runs
+///           on a manager thread does not wait.
+/// Lifetime: documents and keys outlive the manager; awaitables and executors must not outlive each other as said at executor_ref.
+template <class Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, class Clock = steady_clock>
+  requires((fetcher<Fetcher> && clock_source<Clock>) || (async_fetcher<Fetcher> && timer_source<Clock>))
+class basic_async_jwks_manager : private detail::async_shell {
+  using driver = detail::async_driver<Fetcher, Clock>;
+
+ public:
+  explicit basic_async_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
+      : io_(driver::make_io(std::move(fetch), std::move(time))), engine_([io = io_] { return driver::make_engine(io); }) {}
+  ~basic_async_jwks_manager() override = default;
+
+  /// Where continuations run that no executor was given for. Threads: set it before the first verb.
+  void set_executor(executor_ref executor) noexcept { default_executor = executor; }
+
+  /// As basic_jwks_manager::initialize(). Awaits the prefetch.
+  [[nodiscard]] async_operation<result<void>> initialize(jwks_config config, async_options options = {}) {
+    return {*this, {.what = detail::verb::initialize}, std::move(options), std::move(config)};
+  }
+  template <class Callback>
+    requires std::invocable<Callback&, result<void>>
+  void async_initialize(jwks_config config, Callback callback, stop_token stop = {}) {
+    call<result<void>>({.what = detail::verb::initialize}, std::move(callback), stop, std::move(config));
+  }
+
+  /// As basic_jwks_manager::shutdown(). Completes when the threads and fetches of this life have ended.
+  [[nodiscard]] async_operation<void> shutdown(async_options options = {}) {
+    options.stop = {};  // it is not to be cancelled
+    return {*this, {.what = detail::verb::shutdown}, std::move(options)};
+  }
+  template <class Callback>
+    requires std::invocable<Callback&>
+  void async_shutdown(Callback callback) {
+    call<void>({.what = detail::verb::shutdown}, std::move(callback), {});
+  }
+
+  /// True between the start of a successful initialize() and shutdown().
+  [[nodiscard]] bool running() const noexcept { return engine_.get().running(); }
+  /// As basic_jwks_manager::add(). Waits for nothing.
+  result<void> add(jwks_config config) { return engine_.get().add(std::move(config)); }
+
+  /// As basic_jwks_manager::get_jwks().
+  [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(std::string_view url, async_options options = {}) const {
+    return {*this, {.url = url}, std::move(options)};
+  }
+  [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(async_options options = {}) const { return {*this, {}, std::move(options)}; }
+  template <class Callback>
+    requires std::invocable<Callback&, result<jwks_ptr>>
+  void async_get_jwks(std::string_view url, Callback callback, stop_token stop = {}) const {
+    call<result<jwks_ptr>>({.url = url}, std::move(callback), stop);
+  }
+  template <class Callback>
+    requires std::invocable<Callback&, result<jwks_ptr>>
+  void async_get_jwks(Callback callback, stop_token stop = {}) const {
+    call<result<jwks_ptr>>({}, std::move(callback), stop);
+  }
+
+  /// As basic_jwks_manager::get_key().
+  [[nodiscard]] async_operation<result<key_ptr>> get_key(std::string_view url, const key_query& query, async_options options = {}) const {
+    return {*this, {.what = detail::verb::key, .url = url, .query = query}, std::move(options)};
+  }
+  [[nodiscard]] async_operation<result<key_ptr>> get_key(const key_query& query, async_options options = {}) const {
+    return {*this, {.what = detail::verb::key, .query = query}, std::move(options)};
+  }
+  template <class Callback>
+    requires std::invocable<Callback&, result<key_ptr>>
+  void async_get_key(std::string_view url, const key_query& query, Callback callback, stop_token stop = {}) const {
+    call<result<key_ptr>>({.what = detail::verb::key, .url = url, .query = query}, std::move(callback), stop);
+  }
+  template <class Callback>
+    requires std::invocable<Callback&, result<key_ptr>>
+  void async_get_key(const key_query& query, Callback callback, stop_token stop = {}) const {
+    call<result<key_ptr>>({.what = detail::verb::key, .query = query}, std::move(callback), stop);
+  }
+
+  /// As basic_jwks_manager::refresh().
+  [[nodiscard]] async_operation<result<void>> refresh(std::string_view url, async_options options = {}) {
+    return {*this, {.what = detail::verb::refresh, .url = url}, std::move(options)};
+  }
+  [[nodiscard]] async_operation<result<void>> refresh(async_options options = {}) {
+    return {*this, {.what = detail::verb::refresh}, std::move(options)};
+  }
+  template <class Callback>
+    requires std::invocable<Callback&, result<void>>
+  void async_refresh(std::string_view url, Callback callback, stop_token stop = {}) {
+    call<result<void>>({.what = detail::verb::refresh, .url = url}, std::move(callback), stop);
+  }
+
+  /// As basic_jwks_manager::wait_ready().
+  [[nodiscard]] async_operation<bool> wait_ready(std::chrono::milliseconds limit, async_options options = {}) const {
+    return {*this, {.what = detail::verb::ready, .limit = limit}, std::move(options)};
+  }
+  template <class Callback>
+    requires std::invocable<Callback&, bool>
+  void async_wait_ready(std::chrono::milliseconds limit, Callback callback, stop_token stop = {}) const {
+    call<bool>({.what = detail::verb::ready, .limit = limit}, std::move(callback), stop);
+  }
+
+  /// As basic_jwks_manager::peek(), health() and stats().
+  [[nodiscard]] std::optional<jwks_ptr> peek(std::string_view url) const { return engine_.get().peek({.url = url}); }
+  [[nodiscard]] std::optional<jwks_ptr> peek() const { return engine_.get().peek({}); }
+  [[nodiscard]] jwks_health health(std::string_view url = {}) const { return engine_.get().health(url); }
+  [[nodiscard]] jwks_stats stats() const { return engine_.get().stats(); }
+
+ private:
+  friend struct detail::process_wide;
+
+  std::shared_ptr<detail::engine> core() const override { return engine_.get().shared_from_this(); }
+  detail::engine& hot_core() const override { return engine_.get(); }
+  void shutdown_and_join() noexcept {
+    engine_.get().begin_shutdown();
+    engine_.get().join();
+  }
+
+  template <class T, class Callback>
+  void call(const detail::request& asked, Callback&& callback, const stop_token& stop, std::optional<jwks_config> config = std::nullopt) const {
+    const auto core = engine_.get().shared_from_this();
+    if constexpr (!std::is_void_v<T>) {
+      detail::outcome out;
+      if (!default_executor && detail::answer_warm(*core, asked, out)) return callback(detail::convert<T>(std::move(out)));
+    }
+    const auto who = std::make_shared<detail::callback_waiter<T, Callback>>(asked, default_executor, std::move(callback));
+    who->arm(stop, core);
+    detail::begin(*core, who, std::move(config));
+  }
+
+  typename driver::io_ptr io_;
+  mutable detail::engine_holder<typename driver::engine_type> engine_;
+};
+
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+using async_jwks_manager = basic_async_jwks_manager<>;
+#endif
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+// ---- tokens --------------------------------------------------------------------------------------
+//
+// Verification of tokens comes after 0.1. Until then only its values of errc stand, so that their numbers never change.
+
+// ---- process-wide managers -----------------------------------------------------------------------
+
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+
+/// The one blocking manager of this process. Made at the first use, shut down at process exit, never destroyed.
+[[nodiscard]] jwks_manager& default_jwks_manager();
+/// The one async manager of this process, as above.
+[[nodiscard]] async_jwks_manager& default_async_jwks_manager();
+
+/// default_jwks_manager().initialize(); the options take effect unless that manager runs already.
+///
+/// Blocks and Errors: as basic_jwks_manager::initialize().
+result<void> initialize_jwks_manager(jwks_config config, httplib_options options = {});
+/// The short form, for a URL and the three options that are set most.
+result<void> initialize_jwks_manager(std::string jwks_url, std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
+                                     std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true);
+/// default_jwks_manager().shutdown().
+void shutdown_jwks_manager() noexcept;
+
+/// The awaitable twins, on default_async_jwks_manager().
+[[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(jwks_config config, httplib_options options = {});
+[[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(std::string jwks_url,
+                                                                          std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
+                                                                          std::chrono::seconds cache_ttl = std::chrono::seconds(7200),
+                                                                          bool prefetch = true);
+[[nodiscard]] async_operation<void> shutdown_async_jwks_manager();
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+#endif
+
+// ---- implementation ------------------------------------------------------------------------------
+
+#if !defined(AXIOMS_JWKS_SPLIT) || defined(AXIOMS_JWKS_IMPLEMENTATION)
+
+#include <nlohmann/json.hpp>
+#include <openssl/bio.h>
+#include <openssl/bn.h>
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/param_build.h>
+#include <openssl/pem.h>
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+#include <openssl/ssl.h>
+#endif
+
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+#include <httplib.h>
+#endif
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+#include <charconv>
+#include <cmath>
+#include <iterator>
+#include <limits>
+#include <random>
+#include <unordered_map>
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+namespace detail {
+
+// -- http vocabulary --
+
+AXIOMS_JWKS_INLINE std::string parsed_url::authority() const {
+  const bool default_port = port == (https ? 443 : 80);
+  std::string out = ipv6 ? concat('[', host, ']') : host;
+  if (!default_port) append_to(out, concat(':', port));
+  return out;
+}
+
+AXIOMS_JWKS_INLINE result<parsed_url> parse_url(std::string_view text) {
+  // What stands before an @ may be a password, so such a URL is in no message.
+  const auto shown = [&] { return text.find('@') == std::string_view::npos ? quote(text) : std::string("(not shown, it holds an @)"); };
+  const auto refuse = [&](const auto&... why) { return make_error(errc::invalid_url, "invalid URL ", shown(), ": ", why...); };
+  if (text.empty()) return refuse("it is empty");
+  if (text.size() > max_url_bytes) return refuse("it has ", text.size(), " bytes, the limit is ", max_url_bytes);
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte <= 0x20 || byte == 0x7f) return refuse("it holds a space or a control byte");
+    if (byte > 0x7f) return refuse("it holds a byte outside ASCII (write the host in Punycode and percent-encode the path)");
+  }
+
+  const auto colon = text.find(':');
+  const auto is_scheme = [](std::string_view s) {
+    return !s.empty() && !is_digit(s.front()) &&
+           std::all_of(s.begin(), s.end(), [](char c) { return is_alnum(c) || c == '+' || c == '-' || c == '.'; });
+  };
+  if (colon == std::string_view::npos || !is_scheme(text.substr(0, colon))) {
+    return refuse("it is relative; an absolute http or https URL is needed");
+  }
+  parsed_url url;
+  if (iequals(text.substr(0, colon), "https")) {
+    url.https = true;
+  } else if (!iequals(text.substr(0, colon), "http")) {
+    return make_error(errc::unsupported_scheme, "URL ", shown(), " has the scheme ", quote(text.substr(0, colon)),
+                      "; only http and https are allowed");
+  }
+  // After the scheme, so that data: and its kin are told what is really wrong with them.
+  if (const auto bad = text.find_first_of("\\\"<>^`{|}"); bad != std::string_view::npos) {
+    return refuse("it holds the illegal character '", text[bad], "'");
+  }
+  std::string_view rest = text.substr(colon + 1);
+  if (rest.substr(0, 2) != "//") return refuse("'//' must follow the scheme");
+  rest.remove_prefix(2);
+  rest = rest.substr(0, rest.find('#'));
+  const auto path = std::min(rest.find_first_of("/?"), rest.size());
+  std::string_view authority = rest.substr(0, path);
+  const std::string_view target = rest.substr(path);
+
+  if (authority.find('@') != std::string_view::npos) return refuse("user-info before the host; credentials do not belong into a URL");
+  std::string_view port;
+  if (!authority.empty() && authority.front() == '[') {
+    const auto end = authority.find(']');
+    if (end == std::string_view::npos) return refuse("the IPv6 address lacks its closing bracket");
+    url.ipv6 = true;
+    url.host = lower(authority.substr(1, end - 1));
+    port = authority.substr(end + 1);
+    const auto colons = std::count(url.host.begin(), url.host.end(), ':');
+    if (colons < 2 || colons > 7 || url.host.find_first_not_of("0123456789abcdef:.") != std::string::npos) {
+      return refuse("the host is no IPv6 address");
+    }
+  } else {
+    const auto end = std::min(authority.find(':'), authority.size());
+    url.host = lower(authority.substr(0, end));
+    port = authority.substr(end);
+    if (url.host.empty()) return refuse("it has no host");
+    if (url.host.size() > 253) return refuse("the host has more than 253 bytes");
+    for (const char c : url.host) {
+      if (!is_alnum(c) && c != '-' && c != '.' && c != '_') return refuse("the host holds the illegal character '", c, "'");
+    }
+  }
+  url.port = url.https ? 443 : 80;
+  if (!port.empty()) {
+    if (port.front() != ':') return refuse("only a port may follow the host");
+    port.remove_prefix(1);
+    unsigned number = 0;
+    const auto [end, failed] = std::from_chars(port.data(), port.data() + port.size(), number);
+    if (!port.empty()) {  // "host:" means the default port (RFC 3986 section 3.2.3)
+      if (failed != std::errc() || end != port.data() + port.size() || number < 1 || number > 65535) {
+        return refuse("the port must be a number from 1 to 65535");
+      }
+      url.port = static_cast<std::uint16_t>(number);
+    }
+  }
+  url.normalized = concat(url.scheme(), "://", url.authority(), target);
+  url.target = target.empty() || target.front() != '/' ? concat('/', target) : std::string(target);
+  return url;
+}
+
+// A sum of headers, comma-separated lists and all: every directive once, name and value (RFC 9110 section 5.6.1).
+template <class Visit>
+void each_directive(const fetch_response& response, std::string_view header, Visit visit) {
+  for (const auto& [name, value] : response.headers) {
+    if (!iequals(name, header)) continue;
+    std::string_view rest = value;
+    while (!rest.empty()) {
+      std::size_t end = 0;
+      for (bool quoted = false; end < rest.size() && (quoted || rest[end] != ','); ++end) {
+        if (rest[end] == '"') quoted = !quoted;
+      }
+      const std::string_view directive = trim(rest.substr(0, end));
+      const auto equals = std::min(directive.find('='), directive.size());
+      std::string_view argument = equals < directive.size() ? trim(directive.substr(equals + 1)) : std::string_view();
+      if (argument.size() >= 2 && argument.front() == '"' && argument.back() == '"') argument = argument.substr(1, argument.size() - 2);
+      visit(trim(directive.substr(0, equals)), argument);
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+  }
+}
+
+AXIOMS_JWKS_INLINE std::optional<std::chrono::seconds> parse_delta_seconds(std::string_view text) noexcept {
+  text = trim(text);
+  if (text.empty() || !std::all_of(text.begin(), text.end(), is_digit)) return std::nullopt;
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  std::int64_t value = 0;
+  for (const char c : text) value = std::min(most, value * 10 + (c - '0'));
+  return std::chrono::seconds(value);
+}
+
+AXIOMS_JWKS_INLINE std::optional<std::chrono::system_clock::time_point> parse_http_date(
+    std::string_view text, std::chrono::system_clock::time_point now) noexcept {
+  // "Sun, 06 Nov 1994 08:49:37 GMT" | "Sunday, 06-Nov-94 08:49:37 GMT" | "Sun Nov  6 08:49:37 1994"
+  std::array<std::string_view, 6> words{};
+  std::size_t count = 0;
+  for (text = trim(text); !text.empty() && count < words.size();) {
+    const auto end = std::min(text.find_first_of(" ,-"), text.size());
+    if (end > 0) words[count++] = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  const bool asctime = count == 5;
+  if (!text.empty() || (!asctime && (count != 6 || !iequals(words[5], "GMT")))) return std::nullopt;
+  const std::string_view day = words[asctime ? 2 : 1], month = words[asctime ? 1 : 2];
+  const std::string_view year = words[asctime ? 4 : 3], clock = words[asctime ? 3 : 4];
+
+  const auto number = [](std::string_view s) -> int {
+    if (s.empty() || s.size() > 4 || !std::all_of(s.begin(), s.end(), is_digit)) return -1;
+    int value = 0;
+    for (const char c : s) value = value * 10 + (c - '0');
+    return value;
+  };
+  constexpr std::string_view months = "janfebmaraprmayjunjulaugsepoctnovdec";
+  const auto month_at = month.size() == 3 ? months.find(lower(month)) : std::string_view::npos;
+  if (month_at == std::string_view::npos || month_at % 3 != 0) return std::nullopt;
+  if (clock.size() != 8 || clock[2] != ':' || clock[5] != ':') return std::nullopt;
+  const int hour = number(clock.substr(0, 2)), minute = number(clock.substr(3, 2)), second = number(clock.substr(6, 2));
+  int years = number(year);
+  if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60 || years < 0 || number(day) < 1) return std::nullopt;
+
+  const auto today = std::chrono::year_month_day(std::chrono::floor<std::chrono::days>(now));
+  if (year.size() == 2) {  // RFC 9110: more than 50 years ahead means the past century
+    const int this_year = static_cast<int>(today.year());
+    years += this_year - this_year % 100;
+    if (years > this_year + 50) years -= 100;
+  } else if (year.size() != 4) {
+    return std::nullopt;
+  }
+  const auto date = std::chrono::year(years) / std::chrono::month(static_cast<unsigned>(month_at / 3 + 1)) /
+                    std::chrono::day(static_cast<unsigned>(number(day)));
+  if (!date.ok() || years < 1970 || years > 2200) return std::nullopt;
+  return std::chrono::sys_days(date) + std::chrono::hours(hour) + std::chrono::minutes(minute) + std::chrono::seconds(second);
+}
+
+AXIOMS_JWKS_INLINE std::optional<std::chrono::seconds> freshness_lifetime(
+    const fetch_response& response, std::chrono::system_clock::time_point now) noexcept {
+  using std::chrono::seconds;
+  bool forbidden = false;
+  std::optional<seconds> lifetime;
+  each_directive(response, "Cache-Control", [&](std::string_view name, std::string_view argument) {
+    if (iequals(name, "no-cache") || iequals(name, "no-store")) forbidden = true;
+    if (!iequals(name, "max-age")) return;
+    if (const auto age = parse_delta_seconds(argument)) lifetime = std::min(*age, lifetime.value_or(seconds::max()));
+  });
+  if (forbidden) return std::nullopt;
+  if (!lifetime) {
+    const auto expires = parse_http_date(response.header("Expires"), now);
+    if (!expires) return std::nullopt;
+    const auto date = parse_http_date(response.header("Date"), now).value_or(now);
+    lifetime = std::chrono::duration_cast<seconds>(*expires - date);
+  }
+  *lifetime -= parse_delta_seconds(response.header("Age")).value_or(seconds(0));
+  if (*lifetime <= seconds(0)) return std::nullopt;
+  return lifetime;
+}
+
+AXIOMS_JWKS_INLINE std::optional<std::chrono::seconds> retry_after(
+    const fetch_response& response, std::chrono::system_clock::time_point now) noexcept {
+  const std::string_view value = response.header("Retry-After");
+  if (const auto delta = parse_delta_seconds(value)) return delta;
+  const auto date = parse_http_date(value, now);
+  if (!date) return std::nullopt;
+  return std::max(std::chrono::seconds(0), std::chrono::duration_cast<std::chrono::seconds>(*date - now));
+}
+
+// -- configuration --
+
+AXIOMS_JWKS_INLINE std::uint64_t default_random() noexcept {
+  // splitmix64 over a counter: no lock, and a forked child goes its own way with the next seed.
+  static std::atomic<std::uint64_t> state{[] {
+    std::uint64_t seed = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+    AXIOMS_JWKS_TRY {
+      std::random_device device;
+      seed ^= (static_cast<std::uint64_t>(device()) << 32U) ^ device();
+    }
+    AXIOMS_JWKS_CATCH_ALL {}  // no entropy source: the time has to do, jitter is no secret
+    return seed;
+  }()};
+  std::uint64_t z = state.fetch_add(0x9e3779b97f4a7c15U, std::memory_order_relaxed) + fork_epoch() * 0xd1342543de82ef95U;
+  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
+  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
+  return z ^ (z >> 31U);
+}
+
+AXIOMS_JWKS_INLINE result<std::int64_t> integer_from(std::string_view variable, std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (failed == std::errc() && end == text.data() + text.size() && value >= 0 && value <= max_duration.count()) return value;
+  return make_error(errc::invalid_config, variable, " is ", quote(text), "; it must be a whole number of seconds, at most 10 years");
+}
+
+AXIOMS_JWKS_INLINE result<bool> boolean_from(std::string_view variable, std::string_view text) {
+  for (const std::string_view yes : {"true", "1", "yes", "on"}) {
+    if (iequals(text, yes)) return true;
+  }
+  for (const std::string_view no : {"false", "0", "no", "off"}) {
+    if (iequals(text, no)) return false;
+  }
+  return make_error(errc::invalid_config, variable, " is ", quote(text), "; it must be true or false");
+}
+
+}  // namespace detail
+
+AXIOMS_JWKS_INLINE result<jwks_config> jwks_config::from_environment() {
+  const auto read = [](const char* variable) -> std::string_view {
+    const char* value = std::getenv(variable);
+    return value != nullptr ? value : "";
+  };
+  jwks_config config;
+  config.jwks_url = read("AXIOMS_JWKS_URL");
+  config.issuer = read("AXIOMS_ISS_URL");
+  config.domain = read("AXIOMS_DOMAIN");
+  for (const auto& [variable, option] : {std::pair("AXIOMS_JWKS_REFRESH_INTERVAL", &jwks_config::refresh_interval),
+                                         std::pair("AXIOMS_JWKS_CACHE_TTL", &jwks_config::cache_ttl)}) {
+    if (const std::string_view text = read(variable); !text.empty()) {
+      const auto value = detail::integer_from(variable, text);
+      if (!value) return value.error();
+      config.*option = std::chrono::seconds(*value);
+    }
+  }
+  if (const std::string_view text = read("AXIOMS_JWKS_PREFETCH"); !text.empty()) {
+    const auto value = detail::boolean_from("AXIOMS_JWKS_PREFETCH", text);
+    if (!value) return value.error();
+    config.prefetch = *value;
+  }
+  return config;
+}
+
+AXIOMS_JWKS_INLINE result<std::string> jwks_config::resolved_url() const {
+  const auto checked = [](std::string url) -> result<std::string> {
+    if (auto parsed = detail::parse_url(url); !parsed) return std::move(parsed).error();
+    return url;
+  };
+  if (!jwks_url.empty() && !discovery) return checked(jwks_url);
+  std::string base = issuer;
+  if (base.empty()) {
+    if (domain.empty()) {
+      return detail::make_error(errc::invalid_config, discovery ? "discovery needs issuer or domain" : "one of jwks_url, issuer and domain must be set");
+    }
+    if (domain.find("://") != std::string::npos) {
+      return detail::make_error(errc::invalid_config, "domain is ", detail::quote(domain), "; it must be a host name, without a scheme");
+    }
+    base = detail::concat("https://", domain);
+  } else if (base.find_first_of("?#") != std::string::npos) {
+    return detail::make_error(errc::invalid_config, "issuer is ", detail::quote(issuer), "; it must have no query and no fragment");
+  }
+  if (base.back() == '/') base.pop_back();
+  return checked(base + (discovery ? "/.well-known/openid-configuration" : "/.well-known/jwks.json"));
+}
+
+AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
+  using detail::make_error;
+  std::optional<axioms::error> broken;
+  const auto rule = [&](bool holds, std::string_view option, auto value, std::string_view unit, std::string_view text) {
+    if (!holds && !broken) broken = make_error(errc::invalid_config, option, " is ", value, unit, "; it must be ", text);
+  };
+  const auto duration = [&](std::string_view option, auto value, bool zero_allowed) {
+    const std::string_view unit = std::is_same_v<decltype(value), std::chrono::seconds> ? " s" : " ms";
+    rule(zero_allowed ? value.count() >= 0 : value.count() > 0, option, value.count(), unit, zero_allowed ? "0 or more" : "more than 0");
+    rule(value <= detail::max_duration, option, value.count(), unit, "at most 10 years");
+  };
+  duration("refresh_interval", refresh_interval, false);
+  duration("cache_ttl", cache_ttl, false);
+  rule(cache_ttl.count() / 2 >= refresh_interval.count(), "cache_ttl", cache_ttl.count(), " s",
+       detail::concat("at least 2 x refresh_interval (", refresh_interval.count(), " s)"));
+  duration("outage_window", outage_window, true);
+  duration("min_refresh_interval", min_refresh_interval, true);
+  duration("withdrawn_key_grace", withdrawn_key_grace, true);
+  duration("fetch_timeout", fetch_timeout, false);
+  duration("connect_timeout", connect_timeout, false);
+  duration("backoff_initial", backoff_initial, false);
+  duration("backoff_max", backoff_max, false);
+  rule(backoff_max >= backoff_initial, "backoff_max", backoff_max.count(), " ms",
+       detail::concat("at least backoff_initial (", backoff_initial.count(), " ms)"));
+  duration("retry_after_max", retry_after_max, true);
+  rule(max_body_bytes >= 1 && max_body_bytes <= (std::size_t{1} << 30U), "max_body_bytes", max_body_bytes, "", "1 byte to 1 GiB");
+  rule(max_parallel_fetches >= 1 && max_parallel_fetches <= 64, "max_parallel_fetches", max_parallel_fetches, "", "1 to 64");
+  rule(unknown_kid_burst >= 0 && unknown_kid_burst <= 1000, "unknown_kid_burst", unknown_kid_burst, "", "0 to 1000");
+  duration("unknown_kid_interval", unknown_kid_interval, false);
+  duration("unknown_kid_wait", unknown_kid_wait, true);
+  rule(withdrawn_key_grace.count() == 0, "withdrawn_key_grace", withdrawn_key_grace.count(), " s", "0 in this version");
+  rule(!discovery, "discovery", "true", "", "false in this version");
+  rule(!allow_es256k, "allow_es256k", "true", "", "false in this version");
+  if (broken) return *broken;
+
+  const auto url = resolved_url();
+  if (!url) return url.error();
+  if (require_https && !detail::parse_url(*url)->https) {
+    return make_error(errc::unsupported_scheme, "URL ", detail::quote(*url), " is http; require_https allows https only");
+  }
+  return {};
+}
+
+namespace detail {
+
+// -- keys --
+
+using json = nlohmann::json;
+
+AXIOMS_JWKS_INLINE void pkey_free::operator()(EVP_PKEY* key) const noexcept { EVP_PKEY_free(key); }
+
+// Whatever OpenSSL leaves in the thread's error queue inside this scope is taken away again: a stale entry there makes
+// an unrelated SSL_get_error() of the application fail.
+class openssl_errors {
+ public:
+  openssl_errors() noexcept { ERR_set_mark(); }
+  ~openssl_errors() { ERR_pop_to_mark(); }
+  openssl_errors(const openssl_errors&) = delete;
+  openssl_errors& operator=(const openssl_errors&) = delete;
+};
+
+template <auto Free>
+struct openssl_free {
+  template <class T>
+  void operator()(T* object) const noexcept {
+    Free(object);
+  }
+};
+
+struct curve_info {
+  std::string_view kty, crv, alg;  // the one alg of an EC curve; EdDSA for OKP (RFC 8037), or the curve's own name (RFC 9864)
+  const char* openssl_name;
+  int bits;
+  std::size_t bytes;
+};
+inline constexpr std::array curves{
+    curve_info{"EC", "P-256", "ES256", "P-256", 256, 32},      curve_info{"EC", "P-384", "ES384", "P-384", 384, 48},
+    curve_info{"EC", "P-521", "ES512", "P-521", 521, 66},      curve_info{"OKP", "Ed25519", "EdDSA", "ED25519", 256, 32},
+    curve_info{"OKP", "Ed448", "EdDSA", "ED448", 456, 57},
+};
+
+inline constexpr std::array<std::string_view, 6> rsa_algs{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"};
+
+// RFC 7518 section 3.1: does this algorithm go with that key type and curve? No unknown algorithm goes with any.
+constexpr bool alg_fits(std::string_view alg, std::string_view kty, std::string_view crv) noexcept {
+  if (kty == "RSA") {
+    for (const auto known : rsa_algs) {
+      if (alg == known) return true;
+    }
+    return false;
+  }
+  for (const auto& curve : curves) {
+    if (curve.kty == kty && curve.crv == crv) return alg == curve.alg || (kty == "OKP" && alg == crv);
+  }
+  return false;
+}
+
+constexpr bool alg_supported(std::string_view alg) noexcept {
+  if (alg_fits(alg, "RSA", {})) return true;
+  for (const auto& curve : curves) {
+    if (alg_fits(alg, curve.kty, curve.crv)) return true;
+  }
+  return false;
+}
+
+// RFC 4648 section 5. Padding is dropped: some providers send it.
+AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view text) {
+  while (!text.empty() && text.back() == '=') text.remove_suffix(1);
+  if (text.empty() || text.size() % 4 == 1) return std::nullopt;
+  std::string block(text);
+  for (char& c : block) {
+    if (!is_alnum(c) && c != '-' && c != '_') return std::nullopt;
+    c = c == '-' ? '+' : c == '_' ? '/' : c;
+  }
+  const std::size_t padding = (4 - block.size() % 4) % 4;
+  block.append(padding, '=');
+  std::string out(block.size() / 4 * 3, '\0');
+  const int length = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                                     reinterpret_cast<const unsigned char*>(block.data()), static_cast<int>(block.size()));
+  if (length < 0) return std::nullopt;
+  out.resize(static_cast<std::size_t>(length) - padding);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE std::string base64url_encode(std::string_view bytes) {
+  std::string out((bytes.size() + 2) / 3 * 4 + 1, '\0');
+  const int length = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                                     reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<int>(bytes.size()));
+  out.resize(static_cast<std::size_t>(std::max(length, 0)));
+  while (!out.empty() && out.back() == '=') out.pop_back();
+  for (char& c : out) c = c == '+' ? '-' : c == '/' ? '_' : c;
+  return out;
+}
+
+inline void trim_zeros(std::string& number) { number.erase(0, std::min(number.find_first_not_of('\0'), number.size())); }
+
+// Turns members of a key set into keys. What it returns as text is the reason why a member is skipped.
+struct jwk_builder {
+  using reason = std::optional<std::string>;
+
+  static result<jwk_set> build_set(std::string_view text);
+  static reason build(const json& member, jwk& out);
+  static reason read_common(const json& member, jwk& out);
+  static reason read_text(const json& member, const char* name, std::string& out, std::size_t limit);
+  static reason read_number(const json& member, const char* name, std::string& out);
+  static reason build_rsa(const json& member, jwk& out, json& published);
+  static reason build_ec(const json& member, const curve_info& curve, jwk& out, json& published);
+  static reason build_okp(const json& member, const curve_info& curve, jwk& out, json& published);
+  static reason import(const char* type, OSSL_PARAM_BLD* parameters, jwk& out);
+};
+
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_text(const json& member, const char* name, std::string& out, std::size_t limit) {
+  const auto found = member.find(name);
+  if (found == member.end()) return std::nullopt;
+  const auto* text = found->get_ptr<const json::string_t*>();
+  if (text == nullptr) return concat(name, " is no string");
+  if (text->size() > limit) return concat(name, " has more than ", limit, " bytes");
+  out = *text;
+  return std::nullopt;
+}
+
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_number(const json& member, const char* name, std::string& out) {
+  std::string text;
+  if (auto why = read_text(member, name, text, 8192)) return why;
+  auto bytes = base64url_decode(text);
+  if (!bytes) return concat(name, text.empty() ? " is missing" : " is no base64url");
+  out = std::move(*bytes);
+  return std::nullopt;
+}
+
+// kid, alg, use and key_ops, and whether they allow the key to verify signatures at all (RFC 7517 section 4).
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_common(const json& member, jwk& out) {
+  for (const auto& [name, field] : {std::pair("kty", &out.kty_), std::pair("kid", &out.kid_), std::pair("alg", &out.alg_),
+                                    std::pair("use", &out.use_), std::pair("crv", &out.curve_)}) {
+    if (auto why = read_text(member, name, *field, max_kid_bytes)) return why;
+  }
+  if (out.kty_ == "oct") return "a symmetric key does not belong into a public key set";
+  for (const char* secret : {"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"}) {
+    if (member.contains(secret)) return "it holds private members";
+  }
+  if (out.kty_.empty()) return "kty is missing";
+  if (out.kty_ != "RSA" && out.kty_ != "EC" && out.kty_ != "OKP") return concat("kty ", quote(out.kty_), " is not supported");
+  // SPIFFE marks its signing keys "jwt-svid".
+  if (!out.use_.empty() && out.use_ != "sig" && out.use_ != "jwt-svid") return concat("use is ", quote(out.use_), ", not sig");
+  if (const auto operations = member.find("key_ops"); operations != member.end()) {
+    if (!operations->is_array()) return "key_ops is no array";
+    for (const auto& operation : *operations) {
+      const auto* text = operation.get_ptr<const json::string_t*>();
+      if (text == nullptr) return "key_ops holds something other than strings";
+      out.key_ops_.push_back(*text);
+    }
+    if (std::find(out.key_ops_.begin(), out.key_ops_.end(), "verify") == out.key_ops_.end()) return "key_ops lacks verify";
+  }
+  return std::nullopt;
+}
+
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::import(const char* type, OSSL_PARAM_BLD* parameters, jwk& out) {
+  const std::unique_ptr<OSSL_PARAM, openssl_free<&OSSL_PARAM_free>> params(OSSL_PARAM_BLD_to_param(parameters));
+  const std::unique_ptr<EVP_PKEY_CTX, openssl_free<&EVP_PKEY_CTX_free>> maker(EVP_PKEY_CTX_new_from_name(nullptr, type, nullptr));
+  EVP_PKEY* key = nullptr;
+  if (!params || !maker || EVP_PKEY_fromdata_init(maker.get()) != 1 ||
+      EVP_PKEY_fromdata(maker.get(), &key, EVP_PKEY_PUBLIC_KEY, params.get()) != 1) {
+    return "OpenSSL refuses the key";
+  }
+  out.key_.reset(key);
+  const std::unique_ptr<EVP_PKEY_CTX, openssl_free<&EVP_PKEY_CTX_free>> checker(EVP_PKEY_CTX_new_from_pkey(nullptr, key, nullptr));
+  if (!checker || EVP_PKEY_public_check(checker.get()) != 1) return "the point or modulus is invalid";
+  return std::nullopt;
+}
+
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_rsa(const json& member, jwk& out, json& published) {
+  std::string n, e;
+  if (auto why = read_number(member, "n", n)) return why;
+  if (auto why = read_number(member, "e", e)) return why;
+  trim_zeros(n);  // Firebase once published a leading zero byte
+  trim_zeros(e);
+  const auto as_bytes = [](const std::string& s) { return reinterpret_cast<const unsigned char*>(s.data()); };
+  using bignum = std::unique_ptr<BIGNUM, openssl_free<&BN_free>>;
+  const bignum modulus(BN_bin2bn(as_bytes(n), static_cast<int>(n.size()), nullptr));
+  const bignum exponent(BN_bin2bn(as_bytes(e), static_cast<int>(e.size()), nullptr));
+  const std::unique_ptr<OSSL_PARAM_BLD, openssl_free<&OSSL_PARAM_BLD_free>> parameters(OSSL_PARAM_BLD_new());
+  if (!modulus || !exponent || !parameters) return "out of memory";
+  out.bits_ = BN_num_bits(modulus.get());
+  if (out.bits_ < 2048 || out.bits_ > 16384) return concat("the modulus has ", out.bits_, " bits, not 2048 to 16384");
+  if (BN_is_odd(modulus.get()) == 0) return "the modulus is even";
+  if (BN_is_odd(exponent.get()) == 0 || BN_is_one(exponent.get()) != 0 || BN_num_bits(exponent.get()) > 64) {
+    return "the exponent is not odd, at least 3 and at most 64 bits";
+  }
+  published["n"] = base64url_encode(n);
+  published["e"] = base64url_encode(e);
+  if (OSSL_PARAM_BLD_push_BN(parameters.get(), OSSL_PKEY_PARAM_RSA_N, modulus.get()) != 1 ||
+      OSSL_PARAM_BLD_push_BN(parameters.get(), OSSL_PKEY_PARAM_RSA_E, exponent.get()) != 1) {
+    return "out of memory";
+  }
+  return import("RSA", parameters.get(), out);
+}
+
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json& member, const curve_info& curve, jwk& out, json& published) {
+  std::string point(1, '\x04');  // SEC 1 section 2.3.4: uncompressed
+  for (const char* name : {"x", "y"}) {
+    std::string coordinate;
+    if (auto why = read_number(member, name, coordinate)) return why;
+    trim_zeros(coordinate);  // one coordinate in 256 starts with a zero, and some providers drop it
+    if (coordinate.size() > curve.bytes) return concat(name, " has more than ", curve.bytes, " bytes");
+    coordinate.insert(0, curve.bytes - coordinate.size(), '\0');
+    published[name] = base64url_encode(coordinate);
+    point += coordinate;
+  }
+  const std::unique_ptr<OSSL_PARAM_BLD, openssl_free<&OSSL_PARAM_BLD_free>> parameters(OSSL_PARAM_BLD_new());
+  if (!parameters || OSSL_PARAM_BLD_push_utf8_string(parameters.get(), OSSL_PKEY_PARAM_GROUP_NAME, curve.openssl_name, 0) != 1 ||
+      OSSL_PARAM_BLD_push_octet_string(parameters.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(), point.size()) != 1) {
+    return "out of memory";
+  }
+  return import("EC", parameters.get(), out);
+}
+
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_okp(const json& member, const curve_info& curve, jwk& out, json& published) {
+  std::string x;
+  if (auto why = read_number(member, "x", x)) return why;
+  if (x.size() != curve.bytes) return concat("x has ", x.size(), " bytes, not ", curve.bytes);
+  published["x"] = base64url_encode(x);
+  out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, curve.openssl_name, nullptr, reinterpret_cast<const unsigned char*>(x.data()), x.size()));
+  if (!out.key_) return "OpenSSL refuses the key";
+  return std::nullopt;
+}
+
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, jwk& out) {
+  if (!member.is_object()) return "it is no object";
+  if (auto why = read_common(member, out)) return why;
+  json published = {{"kty", out.kty_}};
+  reason why;
+  if (out.kty_ == "RSA") {
+    out.curve_.clear();
+    why = build_rsa(member, out, published);
+  } else {
+    const auto* curve = std::find_if(curves.begin(), curves.end(), [&](const auto& c) { return c.kty == out.kty_ && c.crv == out.curve_; });
+    if (curve == curves.end()) return concat("crv ", quote(out.curve_), " is not supported");
+    out.bits_ = curve->bits;
+    published["crv"] = out.curve_;
+    why = out.kty_ == "EC" ? build_ec(member, *curve, out, published) : build_okp(member, *curve, out, published);
+  }
+  if (why) return why;
+  if (!out.alg_.empty() && !alg_fits(out.alg_, out.kty_, out.curve_)) return concat("alg ", quote(out.alg_), " does not go with the key");
+
+  // RFC 7638 section 3.3: exactly the required members, sorted (nlohmann sorts), no blanks.
+  const std::string canonical = published.dump();
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  std::size_t length = 0;
+  if (EVP_Q_digest(nullptr, "SHA256", nullptr, canonical.data(), canonical.size(), digest.data(), &length) != 1) return "SHA-256 is not available";
+  out.thumbprint_ = base64url_encode({reinterpret_cast<const char*>(digest.data()), length});
+
+  for (const auto& [name, text] : {std::pair("kid", &out.kid_), std::pair("alg", &out.alg_), std::pair("use", &out.use_)}) {
+    if (!text->empty()) published[name] = *text;
+  }
+  if (!out.key_ops_.empty()) published["key_ops"] = out.key_ops_;
+  out.json_ = published.dump(-1, ' ', false, json::error_handler_t::replace);
+  return std::nullopt;
+}
+
+inline constexpr std::size_t max_json_depth = 32;
+inline constexpr std::size_t max_set_members = 256;
+
+// Deeper nesting than any key set needs is refused before a parser allocates for it.
+AXIOMS_JWKS_INLINE bool too_deep(std::string_view text) noexcept {
+  std::size_t depth = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > max_json_depth) return true;
+    } else if ((c == '}' || c == ']') && depth > 0) {
+      --depth;
+    }
+  }
+  return false;
+}
+
+AXIOMS_JWKS_INLINE result<jwk_set> jwk_builder::build_set(std::string_view text) {
+  const openssl_errors scope;
+  if (too_deep(text)) return make_error(errc::not_a_key_set, "the JSON is nested deeper than ", max_json_depth, " levels");
+  const json document = json::parse(text, nullptr, false);
+  if (document.is_discarded()) {
+    return make_error(errc::not_a_key_set, "the body (", text.size(), " bytes) is no JSON; it starts with ", quote(text, 32));
+  }
+  if (!document.is_object()) return make_error(errc::not_a_key_set, "the body is JSON, but no object");
+  const auto members = document.find("keys");
+  if (members == document.end() || !members->is_array()) return make_error(errc::not_a_key_set, "the JSON object has no array named keys");
+
+  jwk_set set;
+  std::size_t index = 0;
+  for (const auto& member : *members) {
+    const std::shared_ptr<jwk> key(new jwk);
+    const reason why = index >= max_set_members ? reason(concat("the set has more than ", max_set_members, " members")) : build(member, *key);
+    if (why) {
+      if (set.skipped_.size() < 2 * max_set_members) set.skipped_.push_back({index, key->kid_, *why});
+    } else {
+      set.keys_.push_back(key);
+    }
+    ++index;
+  }
+  if (set.keys_.empty()) {
+    std::string first = set.skipped_.empty() ? std::string("the set is empty") : concat("the first was skipped because ", set.skipped_.front().reason);
+    return make_error(errc::no_usable_key, "none of ", index, " members is a usable key: ", first);
+  }
+  return set;
+}
+
+}  // namespace detail
+
+AXIOMS_JWKS_INLINE std::string jwk::to_pem() const {
+  const detail::openssl_errors scope;
+  const std::unique_ptr<BIO, detail::openssl_free<&BIO_free>> memory(BIO_new(BIO_s_mem()));
+  if (!memory || PEM_write_bio_PUBKEY(memory.get(), key_.get()) != 1) return {};
+  char* text = nullptr;
+  const long length = BIO_get_mem_data(memory.get(), &text);
+  return {text, static_cast<std::size_t>(std::max(length, 0L))};
+}
+
+AXIOMS_JWKS_INLINE result<jwk_set> jwk_set::parse(std::string_view json) { return detail::jwk_builder::build_set(json); }
+
+AXIOMS_JWKS_INLINE std::vector<key_ptr> jwk_set::find(std::string_view kid) const {
+  std::vector<key_ptr> found;
+  std::copy_if(keys_.begin(), keys_.end(), std::back_inserter(found), [&](const key_ptr& key) { return key->kid() == kid; });
+  return found;
+}
+
+AXIOMS_JWKS_INLINE bool jwk_set::contains(std::string_view kid) const noexcept {
+  return std::any_of(keys_.begin(), keys_.end(), [&](const key_ptr& key) { return key->kid() == kid; });
+}
+
+AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const {
+  using detail::concat, detail::make_error, detail::quote;
+  if (!query.alg.empty() && !detail::alg_supported(query.alg)) {
+    return make_error(errc::unsupported_algorithm, "alg ", quote(query.alg), " is not accepted");
+  }
+  const auto fits = [&](const jwk& key) {
+    if (!query.kid.empty() && key.kid() != query.kid) return false;
+    if (query.alg.empty()) return true;
+    if (!detail::alg_fits(query.alg, key.kty(), key.curve())) return false;
+    return key.alg().empty() || key.alg() == query.alg || key.kty() == "OKP";  // EdDSA and Ed25519 name the same (RFC 9864)
+  };
+  const key_ptr* found = nullptr;
+  std::string candidates;
+  for (const auto& key : keys_) {
+    if (!fits(*key)) continue;
+    if (found == nullptr) {
+      found = &key;
+      continue;
+    }
+    if (candidates.empty()) candidates = (*found)->thumbprint();
+    candidates += concat(", ", key->thumbprint());
+  }
+  const auto asked = [&] { return concat("kid ", quote(query.kid), " and alg ", quote(query.alg)); };
+  if (found == nullptr) return make_error(errc::key_not_found, "no key of the set fits ", asked());
+  if (!candidates.empty()) return make_error(errc::key_ambiguous, "several keys fit ", asked(), ", thumbprints: ", candidates);
+  return *found;
+}
+
+namespace detail {
+
+// -- refresh policy --
+
+AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_response> response,
+                                 std::chrono::system_clock::time_point now) {
+  verdict out;
+  const auto failed = [&](axioms::error why) {
+    out.what = verdict::kind::failure;
+    out.why = std::move(why);
+    out.why.http_status = out.status;
+    if (out.why.code == errc{}) out.why.code = errc::fetch_failed;  // a fetcher's error without a code is still one
+    return std::move(out);
+  };
+  const std::string from = quote(request.url, 256);
+  if (!response) return failed(std::move(response).error());
+  out.status = response->status;
+  out.freshness = freshness_lifetime(*response, now);
+  out.retry_after = retry_after(*response, now);
+  const auto validator = [&](std::string_view name) {
+    const std::string_view value = response->header(name);
+    return value.size() <= 1024 && is_header_safe(value) ? std::string(value) : std::string();
+  };
+  out.etag = validator("ETag");
+  out.last_modified = validator("Last-Modified");
+  if (out.status == 304 && !(request.etag.empty() && request.last_modified.empty())) {
+    out.what = verdict::kind::not_modified;
+    return out;
+  }
+  if (out.status != 200) return failed(make_error(errc::http_status, "HTTP status ", out.status, " from ", from));
+  if (response->body.size() > request.max_body_bytes) {
+    return failed(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ", request.max_body_bytes, " bytes"));
+  }
+  auto keys = jwk_set::parse(response->body);
+  if (!keys) return failed(make_error(keys.error().code, "no key set from ", from, ": ", keys.error().description));
+  out.what = verdict::kind::document;
+  out.content = std::make_shared<document_content>();
+  out.content->body = std::move(response->body);
+  out.content->keys = *std::move(keys);
+  return out;
+}
+
+// Uniform in [0, most).
+inline milliseconds scaled(milliseconds most, std::uint64_t random) noexcept {
+  return milliseconds(static_cast<std::int64_t>(static_cast<double>(most.count()) * (static_cast<double>(random >> 11U) * 0x1p-53)));
+}
+
+AXIOMS_JWKS_INLINE void refresh_policy::configure(const jwks_config& config) noexcept {
+  refresh_ = config.refresh_interval;
+  ttl_ = config.cache_ttl;
+  outage_ = config.outage_window;
+  floor_ = std::min(config.min_refresh_interval, config.refresh_interval);
+  timeout_ = config.fetch_timeout;
+  backoff_initial_ = config.backoff_initial;
+  backoff_max_ = config.backoff_max;
+  retry_after_max_ = config.retry_after_max;
+  kid_interval_ = config.unknown_kid_interval;
+  kid_burst_ = config.unknown_kid_burst;
+  // A document from a lazy life keeps its age; its renewal must not wait for the old, longer interval.
+  if (has_document_) next_attempt_ = std::min(next_attempt_, std::max(later(fetched_at_, refresh_), std::max(backoff_until_, retry_after_until_)));
+}
+
+// While there is nothing to serve, a lookup may try again after 10 s at most: the provider's return must not be missed for
+// the rest of a long backoff. What the provider itself asked for is kept all the same.
+AXIOMS_JWKS_INLINE steady_point refresh_policy::blocked_until(steady_point now) const noexcept {
+  const steady_point own = servable(now) ? backoff_until_ : std::min(backoff_until_, later(failed_at_, max_backoff_without_document));
+  return std::max(own, retry_after_until_);
+}
+
+AXIOMS_JWKS_INLINE refresh_policy::answer refresh_policy::ask(steady_point now) const noexcept {
+  const bool blocked = last_error_ && now < blocked_until(now);
+  if (servable(now)) {
+    if (now < expires_at()) return answer::fresh;
+    return in_flight_ || blocked ? answer::stale : answer::start;
+  }
+  if (in_flight_) return answer::join;
+  return blocked ? answer::refuse : answer::start;
+}
+
+AXIOMS_JWKS_INLINE std::uint64_t refresh_policy::begin(steady_point now) noexcept {
+  in_flight_ = true;
+  deadline_ = later(now, timeout_);
+  return ++newest_;
+}
+
+AXIOMS_JWKS_INLINE bool refresh_policy::expire(steady_point now, std::uint64_t random) {
+  if (!in_flight_ || now < deadline_) return false;
+  in_flight_ = false;
+  fail(now, make_error(errc::timed_out, "the fetch took longer than fetch_timeout (", timeout_.count(), " ms)"), std::nullopt, random);
+  return true;
+}
+
+AXIOMS_JWKS_INLINE refresh_policy::landing refresh_policy::land(std::uint64_t flight, steady_point now, const verdict& what,
+                                                                bool confirms_current, std::uint64_t random) {
+  const bool current = in_flight(flight);
+  const bool good = what.what == verdict::kind::document || (what.what == verdict::kind::not_modified && confirms_current);
+  if (good) {
+    if (flight <= answered_) return landing::dropped;  // a newer flight has brought its answer already
+    if (current) in_flight_ = false;
+    if (what.what == verdict::kind::document) missing_.clear();
+    succeed(flight, now, what.freshness, random);
+    return what.what == verdict::kind::document ? landing::published : landing::confirmed;
+  }
+  if (!current) return landing::dropped;  // it was counted as failed when it overstayed
+  in_flight_ = false;
+  if (what.what == verdict::kind::not_modified) {
+    fail(now, axioms::error{errc::http_status, "HTTP status 304 for a document that was replaced meanwhile", 304}, what.retry_after, random);
+  } else {
+    fail(now, what.why, what.retry_after, random);
+  }
+  return landing::failed;
+}
+
+AXIOMS_JWKS_INLINE void refresh_policy::succeed(std::uint64_t flight, steady_point now, const std::optional<seconds>& freshness,
+                                                std::uint64_t random) noexcept {
+  answered_ = flight;
+  has_document_ = true;
+  fetched_at_ = now;
+  last_error_.reset();
+  failures_ = 0;
+  backoff_until_ = retry_after_until_ = steady_point{};
+  milliseconds wait = refresh_, least{0};
+  if (freshness && std::max(*freshness, floor_) < refresh_) {  // the server may ask for sooner, never for later
+    wait = std::max(*freshness, floor_);
+    least = floor_;
+  }
+  next_attempt_ = later(now, std::max(wait - scaled(wait / 10, random), least));
+}
+
+AXIOMS_JWKS_INLINE void refresh_policy::fail(steady_point now, const axioms::error& why, const std::optional<seconds>& retry_after,
+                                             std::uint64_t random) {
+  last_error_ = why;
+  failures_ = std::min(failures_ + 1, 1000000);
+  failed_at_ = now;
+  milliseconds limit = backoff_initial_;
+  for (int i = 1; i < failures_ && limit < backoff_max_; ++i) limit *= 2;
+  limit = std::min(limit, backoff_max_);
+  backoff_until_ = later(now, std::max(scaled(limit, random), backoff_initial_ / 2));
+  retry_after_until_ = retry_after ? later(now, std::min<milliseconds>(*retry_after, retry_after_max_)) : steady_point{};
+  next_attempt_ = std::max(backoff_until_, retry_after_until_);
+}
+
+AXIOMS_JWKS_INLINE bool refresh_policy::take_token(steady_point now) noexcept {
+  if (!bucket_touched_) {
+    bucket_touched_ = true;
+    tokens_ = kid_burst_;
+    bucket_at_ = now;
+  } else if (now > bucket_at_) {
+    const auto earned = (now - bucket_at_) / kid_interval_;
+    tokens_ = static_cast<int>(std::min<std::int64_t>(kid_burst_, tokens_ + std::min<std::int64_t>(earned, kid_burst_)));
+    bucket_at_ += earned * kid_interval_;
+    if (tokens_ == kid_burst_) bucket_at_ = now;  // a full bucket earns nothing
+  }
+  if (tokens_ <= 0) return false;
+  --tokens_;
+  return true;
+}
+
+AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_unknown_kid(steady_point now, std::string_view kid,
+                                                                              std::size_t waiting) {
+  if (kid.size() > max_kid_bytes) return kid_answer::missing;
+  if (const auto found = missing_.find(kid); found != missing_.end()) {
+    if (now < found->second) return kid_answer::missing;
+    missing_.erase(found);
+  }
+  if (waiting >= max_kid_waiters) return kid_answer::throttled;
+  if (in_flight_) return kid_answer::join;
+  if (last_error_ && now < blocked_until(now)) return kid_answer::refuse;
+  return take_token(now) ? kid_answer::start : kid_answer::throttled;
+}
+
+AXIOMS_JWKS_INLINE void refresh_policy::remember_missing(steady_point now, std::string_view kid) {
+  if (missing_.size() >= max_negative_kids) {
+    missing_.erase(std::min_element(missing_.begin(), missing_.end(), [](const auto& a, const auto& b) { return a.second < b.second; }));
+  }
+  missing_.insert_or_assign(std::string(kid), later(now, negative_kid_ttl));
+}
+
+// -- clocks --
+
+AXIOMS_JWKS_INLINE void watch_forks() noexcept {
+#if defined(__unix__) || defined(__APPLE__)
+  // A function-local static runs once, and the handler does nothing but count: it is called in a process where any lock may be held.
+  static const int registered = ::pthread_atfork(nullptr, nullptr, [] { fork_counter.fetch_add(1, std::memory_order_relaxed); });
+  static_cast<void>(registered);
+#endif
+}
+
+// -- blocking manager: hits --
+
+AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept {
+  struct owner {
+    hit_cache cache;
+    owner() noexcept {
+      static std::atomic<std::size_t> threads{0};
+      cache.shard = threads.fetch_add(1, std::memory_order_relaxed);
+      this_thread_hits = &cache;
+    }
+    // Destructors of other thread_locals may still look keys up: they find no cache and take the slow path.
+    ~owner() { this_thread_hits = nullptr; }
+  };
+  static thread_local bool ended = false;
+  struct end_mark {
+    ~end_mark() { ended = true; }
+  };
+  if (ended || url.size() > max_url_bytes) return;
+  static thread_local owner mine;
+  static thread_local end_mark mark;  // made after `mine`, so that it ends before it
+  static_cast<void>(mark);
+
+  AXIOMS_JWKS_TRY {
+    hit_cache& cache = mine.cache;
+    std::size_t at = cache.next;
+    for (std::size_t i = 0; i < cache.slots.size(); ++i) {
+      if (cache.slots[i].engine == engine && cache.slots[i].url == url) at = i;
+    }
+    if (at == cache.next) cache.next = (cache.next + 1) % cache.slots.size();
+    hit_slot& slot = cache.slots[at];
+    // A control block per thread: the counts of copies made here stay in this core's cache.
+    const auto block = std::make_shared<const jwks_ptr>(served.document);
+    slot.engine = 0;
+    slot.url = url;
+    slot.source = served.source;
+    slot.version = served.version;
+    slot.document = jwks_ptr(block, served.document.get());
+    slot.until = served.document->expires_at();
+    slot.touch = steady_point{};
+    slot.engine = engine;
+    cache.recent = at;
+  }
+  AXIOMS_JWKS_CATCH_ALL {}  // out of memory: the next lookup takes the slow path again
+}
+
+// -- blocking manager: engine --
+
+// One URL of a manager. Guarded by the engine's mutex.
+struct entry {
+  entry(std::string normalized, bool https, std::shared_ptr<const jwks_config> its_config)
+      : url(std::move(normalized)), insecure(!https), config(std::move(its_config)), policy(*config) {}
+
+  const std::string url;
+  const bool insecure;
+  std::shared_ptr<const jwks_config> config;
+  refresh_policy policy;
+  bool configured = false;
+  bool gone = false;            // dropped while a flight was in the air
+  bool stale_told = false, throttled_told = false;
+  jwks_ptr document;
+  std::string etag, last_modified;
+  std::shared_ptr<publication> cell = std::make_shared<publication>();
+  std::shared_ptr<flight> current;
+  std::list<std::shared_ptr<waiter>> waiters;
+  std::size_t kid_waiters = 0;
+};
+
+// What is to be done when the mutex is free again.
+struct effects {
+  std::vector<std::shared_ptr<waiter>> finished;
+  std::vector<std::shared_ptr<flight>> launches, stopped;
+  std::vector<jwks_ptr> replaced;  // destroyed outside: the last reference frees all its keys
+  bool rescheduled = false, events = false;
+
+  [[nodiscard]] bool empty() const noexcept {
+    return finished.empty() && launches.empty() && stopped.empty() && replaced.empty() && !rescheduled && !events;
+  }
+};
+
+inline error shut_down_error() { return {errc::shut_down, "the manager is shut down; initialize() starts it", 0}; }
+inline error cancelled_error() { return {errc::cancelled, "the caller asked to stop", 0}; }
+inline error clock_error() { return {errc::fetch_failed, "the clock threw an exception", 0}; }
+inline outcome failed(error why) {
+  outcome out;
+  out.failure = std::move(why);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE engine::engine() noexcept
+    : id_([] {
+        static std::atomic<std::uint64_t> last{0};
+        return last.fetch_add(1, std::memory_order_relaxed) + 1;
+      }()),
+      epoch_(fork_epoch()),
+      config_(std::make_shared<const jwks_config>()) {}
+
+AXIOMS_JWKS_INLINE engine::~engine() = default;
+
+AXIOMS_JWKS_INLINE std::uint64_t engine::draw() const noexcept {
+  std::shared_ptr<const jwks_config> config;
+  {
+    const std::lock_guard lock(mutex_);
+    config = config_;
+  }
+  if (!config->random) return default_random();
+  AXIOMS_JWKS_TRY { return config->random(); }
+  AXIOMS_JWKS_CATCH_ALL { return default_random(); }
+}
+
+// Finds the URL, or makes an entry for it. Errors are of the argument; they come before those of the state.
+AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const request& asked, steady_point now, bool create, effects& fx) {
+  if (!asked.url) {
+    if (state_ == life::down) return shut_down_error();
+    if (configured_) return configured_;
+    return error{errc::invalid_config, "there is no configured URL: call initialize(), or name one", 0};
+  }
+  auto url = parse_url(*asked.url);
+  if (!url) return std::move(url).error();
+  if (config_->require_https && !url->https) {
+    return make_error(errc::unsupported_scheme, "URL ", quote(url->normalized), " is http; require_https allows https only");
+  }
+  if (state_ == life::down) return shut_down_error();
+  const auto found = entries_.find(url->normalized);
+  if (found != entries_.end()) {
+    found->second->cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+    return found->second;
+  }
+  if (config_->only_configured_urls) {
+    return make_error(errc::invalid_url, "URL ", quote(url->normalized), " is not configured, and only_configured_urls is set");
+  }
+  if (!create) return std::shared_ptr<entry>();
+  if (auto room = make_room(fx); !room) return std::move(room).error();
+  auto fresh = std::make_shared<entry>(url->normalized, url->https, config_);
+  fresh->cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+  entries_.emplace(fresh->url, fresh);
+  return fresh;
+}
+
+// Looked-up URLs may come from anywhere, so their number is bounded; the least recently used goes.
+AXIOMS_JWKS_INLINE result<void> engine::make_room(effects& fx) {
+  std::size_t count = 0;
+  std::shared_ptr<entry> oldest;
+  for (const auto& [url, on] : entries_) {
+    if (on->configured) continue;
+    ++count;
+    if (!on->waiters.empty()) continue;
+    if (!oldest || on->cell->last_used.load(std::memory_order_relaxed) < oldest->cell->last_used.load(std::memory_order_relaxed)) oldest = on;
+  }
+  if (count < max_looked_up_urls) return {};
+  if (!oldest) {
+    ++stats_.throttled;
+    return make_error(errc::throttled, "lookups of ", max_looked_up_urls, " other URLs are waiting for their fetch");
+  }
+  drop(oldest, fx);
+  return {};
+}
+
+AXIOMS_JWKS_INLINE void engine::drop(const std::shared_ptr<entry>& on, effects& fx) {
+  on->gone = true;
+  on->cell->version.fetch_add(1, std::memory_order_release);
+  if (on->document) fx.replaced.push_back(std::move(on->document));
+  if (on->current) fx.stopped.push_back(std::move(on->current));
+  on->current.reset();
+  entries_.erase(on->url);
+}
+
+// One step of a request: answers it, or says that it must wait. Without who it never starts anything, and waiting is all it says.
+AXIOMS_JWKS_INLINE engine::progress engine::step(const request& asked, entry& on, steady_point now,
+                                                 outcome& out, waiter* who, effects& fx) {
+  if (asked.what == verb::ready) {
+    if (on.policy.servable(now)) return progress::done;
+    if (who != nullptr) who->deadline = later(now, std::max(asked.limit, milliseconds(0)));
+    return progress::must_wait;
+  }
+  if (asked.what == verb::refresh) return progress::must_wait;
+  switch (on.policy.ask(now)) {
+    case refresh_policy::answer::fresh:
+    case refresh_policy::answer::stale: return serve(asked, on, now, out, who, fx);
+    case refresh_policy::answer::refuse:
+      ++stats_.misses;
+      out.failure = on.policy.last_error();
+      return progress::done;
+    default: return progress::must_wait;
+  }
+}
+
+AXIOMS_JWKS_INLINE engine::progress engine::serve(const request& asked, entry& on, steady_point now, outcome& out, waiter* who,
+                                                  effects& fx) {
+  if (asked.what == verb::key) {
+    auto key = on.document->keys().select(asked.query);
+    const bool unknown = !key && key.error().code == errc::key_not_found && !asked.query.kid.empty() &&
+                         !on.document->keys().contains(asked.query.kid);
+    if (unknown) return ask_for_kid(asked.query.kid, on, now, out, who, fx);
+    if (key) {
+      out.key = *std::move(key);
+    } else {
+      out.failure = std::move(key).error();
+    }
+  }
+  out.document = on.document;
+  if (on.policy.stale(now)) {
+    ++stats_.stale_served;
+    if (!on.stale_told) {
+      on.stale_told = true;
+      jwks_event event;
+      event.kind = jwks_event_kind::stale;
+      event.error = on.policy.last_error();
+      tell(on, std::move(event), nullptr, nullptr, fx);
+    }
+  } else {
+    ++stats_.hits;
+    out.source = on.cell;
+    out.version = on.cell->version.load(std::memory_order_relaxed);
+  }
+  return progress::done;
+}
+
+// The set lacks the kid. Whether it is worth a fetch is the policy's to say.
+AXIOMS_JWKS_INLINE engine::progress engine::ask_for_kid(std::string_view kid, entry& on, steady_point now, outcome& out, waiter* who,
+                                                        effects& fx) {
+  if (who == nullptr) return progress::must_wait;  // asking would spend the budget
+  auto answer = on.policy.ask_unknown_kid(now, kid, on.kid_waiters);
+  switch (answer) {
+    case refresh_policy::kid_answer::missing:
+      out.failure = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
+      return progress::done;
+    case refresh_policy::kid_answer::refuse:
+      out.failure = on.policy.last_error();
+      return progress::done;
+    case refresh_policy::kid_answer::throttled: {
+      ++stats_.throttled;
+      out.failure = make_error(errc::throttled, "the budget for unknown kids is used up; kid ", quote(kid), " was not looked for");
+      if (!on.throttled_told) {
+        on.throttled_told = true;
+        jwks_event event;
+        event.kind = jwks_event_kind::throttled;
+        event.error = out.failure;
+        tell(on, std::move(event), nullptr, nullptr, fx);
+      }
+      return progress::done;
+    }
+    default: break;
+  }
+  on.throttled_told = false;
+  who->refetching = true;
+  who->deadline = later(now, on.config->unknown_kid_wait);
+  return progress::must_wait;
+}
+
+AXIOMS_JWKS_INLINE std::optional<outcome> engine::answer_now(const request& asked) {
+  steady_point now{};
+  if (!read_clock(now)) return failed(clock_error());
+  effects fx;
+  outcome out;
+  {
+    const std::lock_guard lock(mutex_);
+    auto on = find(asked, now, false, fx);
+    if (!on) return failed(std::move(on).error());
+    if (!*on || step(asked, **on, now, out, nullptr, fx) == progress::must_wait) return std::nullopt;
+  }
+  perform(fx);
+  if (out.source) keep_hit(id_, asked.url.value_or(std::string_view()), out);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE void engine::submit(const std::shared_ptr<waiter>& who) {
+  effects fx;
+  steady_point now{};
+  const request asked = who->asked();
+  const auto answer = [&](error why) {
+    who->out.failure = std::move(why);
+    finish(*who, fx, true);
+  };
+  const bool clock_works = read_clock(now);
+  const auto opened = asked.url && parse_url(*asked.url) ? ensure_open() : result<void>();
+  {
+    const std::lock_guard lock(mutex_);
+    if (who->cancelled) {
+      answer(cancelled_error());
+    } else if (!clock_works) {
+      answer(clock_error());
+    } else if (auto on = find(asked, now, true, fx); !on) {
+      answer(std::move(on).error());
+    } else if (!opened) {
+      answer(opened.error());
+    } else if (step(asked, **on, now, who->out, who.get(), fx) == progress::done) {
+      finish(*who, fx, true);
+    } else {
+      if (asked.what == verb::lookup || asked.what == verb::key) ++stats_.misses;
+      const bool joins = (*on)->policy.in_flight();
+      if (joins && asked.what != verb::ready) ++stats_.coalesced;
+      enqueue(who, *on, who->deadline, fx);
+      if (!joins && asked.what != verb::ready) begin_flight(*on, now, true, fx);
+    }
+  }
+  perform(fx);
+}
+
+AXIOMS_JWKS_INLINE void engine::enqueue(const std::shared_ptr<waiter>& who, const std::shared_ptr<entry>& on, steady_point deadline,
+                                        effects& fx) {
+  who->on = on;
+  who->place = on->waiters.insert(on->waiters.end(), who);
+  if (who->refetching) ++on->kid_waiters;
+  if (deadline != steady_point::max()) fx.rescheduled = true;
+}
+
+AXIOMS_JWKS_INLINE bool engine::remove(waiter& who) noexcept {
+  const std::shared_ptr<entry> on = std::move(who.on);
+  who.on.reset();
+  if (!on) return false;
+  if (who.refetching) --on->kid_waiters;
+  on->waiters.erase(who.place);
+  return true;
+}
+
+// here: on the thread that asked, or on one of the manager's; elsewhere a continuation without executor is handed over.
+AXIOMS_JWKS_INLINE void engine::finish(waiter& who, effects& fx, bool here) {
+  auto self = who.shared_from_this();
+  remove(who);
+  who.finished = true;
+  if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled && who.out.failure->code != errc::shut_down &&
+      who.out.failure->code != errc::no_resources) {
+    who.out.failure.reset();  // on_event and health() tell it
+  }
+  if (!here && who.wants_manager_thread() && defer(self)) return;
+  fx.finished.push_back(std::move(self));
+}
+
+AXIOMS_JWKS_INLINE void engine::cancel(const std::shared_ptr<waiter>& who) {
+  effects fx;
+  {
+    const std::lock_guard lock(mutex_);
+    if (who->finished) return;
+    who->cancelled = true;
+    if (!who->on) return;  // not submitted yet; submit() will see it
+    who->out = failed(cancelled_error());
+    finish(*who, fx, false);
+  }
+  perform(fx);
+}
+
+AXIOMS_JWKS_INLINE void engine::abandon(const std::shared_ptr<waiter>& who) noexcept {
+  const std::lock_guard lock(mutex_);
+  remove(*who);
+  who->finished = true;
+}
+
+AXIOMS_JWKS_INLINE void engine::begin_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground, effects& fx) {
+  auto what = std::make_shared<flight>();
+  what->on = on;
+  what->number = on->policy.begin(now);
+  what->life = life_number_;
+  what->begun = now;
+  what->foreground = foreground;
+  what->request.url = on->url;
+  if (on->document) {
+    what->basis = on->document->content();
+    what->request.etag = on->etag;
+    what->request.last_modified = on->last_modified;
+  }
+  what->request.accept = "application/jwk-set+json, application/json";
+  what->request.max_body_bytes = on->config->max_body_bytes;
+  what->request.timeout = on->config->fetch_timeout;
+  what->request.connect_timeout = std::min(on->config->connect_timeout, on->config->fetch_timeout);
+  on->current = what;
+  fx.launches.push_back(std::move(what));
+  fx.rescheduled = true;
+}
+
+// A new stamp: what the threads keep is out of date from here on.
+AXIOMS_JWKS_INLINE void engine::publish(entry& on, steady_point now, std::chrono::system_clock::time_point system_now,
+                                        std::shared_ptr<const document_content> content, effects& fx) {
+  if (on.document) fx.replaced.push_back(std::move(on.document));
+  on.document = std::make_shared<const jwks_document>(std::move(content), now, on.policy.expires_at(), system_now);
+  on.cell->version.fetch_add(1, std::memory_order_release);
+  on.stale_told = false;
+}
+
+AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdict&& brought) {
+  steady_point now{};
+  std::chrono::system_clock::time_point system_now{};
+  if (!read_clock(now) || !read_clock(system_now)) {
+    now = what->begun;
+    brought.what = verdict::kind::failure;
+    brought.why = clock_error();
+  }
+  const std::uint64_t random = draw();
+  effects fx;
+  {
+    const std::lock_guard lock(mutex_);
+    entry& on = *what->on;
+    if (on.gone || what->life != life_number_) return;
+    const bool confirms = on.document && what->basis == on.document->content();
+    const auto landing = on.policy.land(what->number, now, brought, confirms, random);
+    if (landing == refresh_policy::landing::dropped) return;
+    const bool current = on.current == what;
+    if (current) on.current.reset();
+
+    jwks_event event;
+    event.status = brought.status;
+    event.duration = std::chrono::duration_cast<milliseconds>(now - what->begun);
+    const auto before = on.document ? on.document->content() : nullptr;
+    if (landing == refresh_policy::landing::failed) {
+      ++stats_.failed;
+      event.kind = jwks_event_kind::failed;
+      event.error = on.policy.last_error();
+    } else {
+      const bool fresh = landing == refresh_policy::landing::published;
+      if (fresh) {
+        brought.content->url = on.url;
+        brought.content->generation = ++generation_;
+      }
+      ++(fresh ? stats_.fetched : stats_.not_modified);
+      event.kind = fresh ? jwks_event_kind::fetched : jwks_event_kind::not_modified;
+      if (fresh || !brought.etag.empty()) on.etag = std::move(brought.etag);
+      if (fresh || !brought.last_modified.empty()) on.last_modified = std::move(brought.last_modified);
+      publish(on, now, system_now, fresh ? std::shared_ptr<const document_content>(std::move(brought.content)) : before, fx);
+    }
+    tell(on, std::move(event), before, on.document ? on.document->content() : nullptr, fx);
+    settle(on, now, landing != refresh_policy::landing::failed, current, fx);
+    fx.rescheduled = true;
+  }
+  perform(fx);
+}
+
+// Answers those who wait, after a flight ended or a late answer came.
+AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, bool landed_well, bool flight_over, effects& fx) {
+  for (auto next = on.waiters.begin(); next != on.waiters.end();) {
+    waiter& who = **next++;
+    if (who.what == verb::refresh && !flight_over) continue;  // it waits for the flight that is still in the air
+    if (who.what == verb::ready && !on.policy.servable(now)) continue;
+    const request asked = who.asked();
+    if (!on.policy.servable(now) || (!landed_well && (who.what == verb::refresh || who.refetching))) {
+      who.out.failure = on.policy.last_error();
+    } else if (who.what == verb::key) {
+      auto key = on.document->keys().select(asked.query);
+      if (key) {
+        who.out.key = *std::move(key);
+      } else {
+        const bool unknown = key.error().code == errc::key_not_found && !asked.query.kid.empty() && !on.document->keys().contains(asked.query.kid);
+        // Without a good answer it is not known whether the provider has that key: an outage must not look like a bad token.
+        who.out.failure = unknown && !landed_well ? on.policy.last_error() : std::move(key).error();
+        if (unknown && landed_well) on.policy.remember_missing(now, asked.query.kid);
+      }
+      who.out.document = on.document;
+    } else {
+      who.out.document = on.document;
+    }
+    if (!who.out.failure && on.policy.stale(now) && who.what != verb::ready) ++stats_.stale_served;
+    finish(who, fx, true);
+  }
+}
+
+AXIOMS_JWKS_INLINE void engine::wait_over(waiter& who, entry& on, effects& fx) {
+  who.out.failure = who.what == verb::ready ? make_error(errc::timed_out, "there was no document within the limit")
+                                            : make_error(errc::timed_out, "the refetch for an unknown kid took longer than unknown_kid_wait (",
+                                                         on.config->unknown_kid_wait.count(), " ms)");
+  finish(who, fx, false);
+}
+
+AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, effects& fx) {
+  std::size_t free = slots() - std::min(slots(), busy());
+  for (auto next = entries_.begin(); next != entries_.end();) {
+    const std::shared_ptr<entry> on = (next++)->second;
+    if (on->policy.expire(now, random)) {
+      ++stats_.failed;
+      jwks_event event;
+      event.kind = jwks_event_kind::failed;
+      event.error = on->policy.last_error();
+      if (on->current) event.duration = std::chrono::duration_cast<milliseconds>(now - on->current->begun);
+      tell(*on, std::move(event), nullptr, nullptr, fx);
+      if (on->current) fx.stopped.push_back(std::move(on->current));
+      on->current.reset();
+      settle(*on, now, false, true, fx);
+    }
+    for (auto place = on->waiters.begin(); place != on->waiters.end();) {
+      waiter& who = **place++;
+      if (now >= who.deadline) wait_over(who, *on, fx);
+    }
+    if (!on->policy.due(now)) continue;
+    const steady_point last_used{steady_point::duration(on->cell->last_used.load(std::memory_order_relaxed))};
+    if (!on->configured && on->waiters.empty() && on->policy.unused(now, last_used)) {
+      drop(on, fx);
+    } else if (free > 0) {
+      --free;
+      begin_flight(on, now, false, fx);
+    }
+  }
+}
+
+AXIOMS_JWKS_INLINE steady_point engine::next_wake() const noexcept {
+  steady_point soonest = steady_point::max();
+  const bool full = busy() >= slots();
+  for (const auto& [url, on] : entries_) {
+    if (on->policy.in_flight() || !full) soonest = std::min(soonest, on->policy.next_wake());  // a slot that gets free wakes us
+    for (const auto& who : on->waiters) soonest = std::min(soonest, who->deadline);
+  }
+  return soonest;
+}
+
+AXIOMS_JWKS_INLINE void engine::perform(effects& fx) {
+  for (const auto& what : fx.stopped) what->stop.request_stop();
+  for (const auto& what : fx.launches) launch(what);
+  if (fx.rescheduled) wake();
+  if (fx.events) deliver_events();
+  for (const auto& who : fx.finished) who->done();
+  fx = effects{};
+}
+
+AXIOMS_JWKS_INLINE result<void> engine::ensure_open() {
+  if (state_.load(std::memory_order_acquire) != life::idle) return {};
+  const std::lock_guard lock(life_mutex_);
+  if (state_ != life::idle) return {};
+  if (auto opened = open(false); !opened) return opened;
+  state_.store(life::lazy, std::memory_order_release);
+  return {};
+}
+
+// A URL of initialize() or add(): stays until shutdown, with limits of its own. A document that is there keeps its age.
+AXIOMS_JWKS_INLINE void engine::configure(entry& on, std::shared_ptr<const jwks_config> config, effects& fx) {
+  on.config = std::move(config);
+  on.policy.configure(*on.config);
+  if (on.document) {
+    const jwks_ptr old = std::move(on.document);
+    on.document = std::make_shared<const jwks_document>(old->content(), old->fetched_at(), on.policy.expires_at(), old->fetched_at_system());
+    on.cell->version.fetch_add(1, std::memory_order_release);
+    fx.replaced.push_back(old);
+  }
+  fx.rescheduled = true;
+}
+
+// Under the life mutex and the mutex.
+AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::settle_in(const parsed_url& url, const std::shared_ptr<const jwks_config>& config,
+                                                            steady_point first, effects& fx) {
+  auto& on = entries_[url.normalized];
+  if (!on) on = std::make_shared<entry>(url.normalized, url.https, config);
+  configure(*on, config, fx);
+  on->configured = true;
+  if (!on->policy.in_flight() && on->policy.next_attempt() == steady_point::max()) on->policy.plan_first(first);
+  return on;
+}
+
+AXIOMS_JWKS_INLINE result<bool> engine::try_start(std::shared_ptr<const jwks_config> config, waiter& who) {
+  if (auto valid = config->validate(); !valid) return std::move(valid).error();
+  steady_point now{};
+  if (!read_clock(now)) return clock_error();
+  const auto url = parse_url(*config->resolved_url());
+  effects fx;
+  {
+    const std::lock_guard life_lock(life_mutex_);
+    {
+      const std::lock_guard lock(mutex_);
+      if (who.cancelled) return cancelled_error();
+    }
+    if (state_ == life::running) return false;
+    if (auto opened = open(static_cast<bool>(config->on_event)); !opened) return std::move(opened).error();
+    const std::lock_guard lock(mutex_);
+    config_ = config;
+    for (const auto& [name, on] : entries_) {
+      if (!on->configured) configure(*on, config, fx);
+    }
+    configured_ = settle_in(*url, config, later(now, config->refresh_interval), fx);
+    who.forgiving = true;
+    state_.store(life::running, std::memory_order_release);
+  }
+  perform(fx);
+  return config->prefetch;
+}
+
+AXIOMS_JWKS_INLINE void engine::start(jwks_config config, const std::shared_ptr<waiter>& who) {
+  const auto wait = try_start(std::make_shared<const jwks_config>(std::move(config)), *who);
+  if (wait && *wait) return submit(who);
+  effects fx;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!wait) who->out.failure = wait.error();
+    finish(*who, fx, true);
+  }
+  perform(fx);
+}
+
+AXIOMS_JWKS_INLINE result<void> engine::add(jwks_config config) {
+  if (auto valid = config.validate(); !valid) return valid;
+  steady_point now{};
+  if (!read_clock(now)) return clock_error();
+  const auto shared = std::make_shared<const jwks_config>(std::move(config));
+  const auto url = parse_url(*shared->resolved_url());
+  effects fx;
+  {
+    const std::lock_guard life_lock(life_mutex_);
+    if (state_ == life::down) return shut_down_error();
+    if (auto opened = open(static_cast<bool>(shared->on_event)); !opened) return opened;
+    if (state_ == life::idle) state_.store(life::lazy, std::memory_order_release);
+    const std::lock_guard lock(mutex_);
+    settle_in(*url, shared, shared->prefetch ? now : later(now, shared->refresh_interval), fx);
+  }
+  perform(fx);
+  return {};
+}
+
+AXIOMS_JWKS_INLINE void engine::begin_shutdown(const std::shared_ptr<waiter>& who) noexcept {
+  effects fx;
+  {
+    const std::lock_guard life_lock(life_mutex_);
+    const std::lock_guard lock(mutex_);
+    state_.store(life::down, std::memory_order_release);
+    ++life_number_;
+    std::vector<std::shared_ptr<waiter>> last;
+    for (const auto& [url, on] : entries_) {
+      while (!on->waiters.empty()) {
+        const std::shared_ptr<waiter> waiting = on->waiters.front();
+        remove(*waiting);
+        waiting->finished = true;
+        waiting->out = failed(shut_down_error());
+        last.push_back(waiting);
+      }
+      on->gone = true;
+      on->cell->version.fetch_add(1, std::memory_order_release);
+      if (on->document) fx.replaced.push_back(std::move(on->document));
+      if (on->current) fx.stopped.push_back(std::move(on->current));
+      on->current.reset();
+    }
+    entries_.clear();
+    configured_.reset();
+    if (who) who->finished = true;
+    retire(fx, std::move(last), who);
+  }
+  wind_down();
+  perform(fx);
+}
+
+AXIOMS_JWKS_INLINE std::optional<jwks_ptr> engine::peek(const request& asked) {
+  steady_point now{};
+  if (!read_clock(now)) return std::nullopt;
+  effects fx;
+  const std::lock_guard lock(mutex_);
+  const auto on = find(asked, now, false, fx);
+  if (!on || !*on || !(*on)->policy.servable(now)) return std::nullopt;
+  return (*on)->document;
+}
+
+AXIOMS_JWKS_INLINE jwks_health engine::health(std::string_view url) {
+  jwks_health out;
+  steady_point now{};
+  if (!read_clock(now)) return out;
+  const auto parsed = url.empty() ? result<parsed_url>(parsed_url{}) : parse_url(url);
+  if (!parsed) return out;
+  const std::lock_guard lock(mutex_);
+  std::shared_ptr<entry> on = configured_;
+  if (!url.empty()) {
+    const auto found = entries_.find(parsed->normalized);
+    on = found != entries_.end() ? found->second : nullptr;
+  }
+  if (!on) return out;
+  out.ready = on->policy.servable(now);
+  out.stale = on->policy.stale(now);
+  out.insecure_transport = on->insecure;
+  if (on->document) out.age = std::chrono::duration_cast<milliseconds>(now - on->policy.fetched_at());
+  out.last_error = on->policy.last_error();
+  out.consecutive_failures = on->policy.consecutive_failures();
+  out.next_attempt = on->policy.in_flight() ? now : on->policy.next_attempt();
+  return out;
+}
+
+AXIOMS_JWKS_INLINE jwks_stats engine::stats() const {
+  jwks_stats out;
+  {
+    const std::lock_guard lock(mutex_);
+    out = stats_;
+  }
+  for (const auto& shard : hits_) out.hits += shard.count.load(std::memory_order_relaxed);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE void engine::tell(const entry& on, jwks_event&& event, std::shared_ptr<const document_content> before,
+                                     std::shared_ptr<const document_content> after, effects& fx) {
+  const auto& listener = on.config->on_event ? on.config : config_;
+  if (!listener->on_event) return;
+  event.url = on.url;
+  event.next_attempt = on.policy.next_attempt();
+  fx.events = true;
+  if (!queue_event({listener, std::move(event), std::move(before), std::move(after)})) ++stats_.events_dropped;
+}
+
+AXIOMS_JWKS_INLINE void engine::deliver(const event_record& record) noexcept {
+  AXIOMS_JWKS_TRY {
+    jwks_event event = record.event;
+    if (event.kind == jwks_event_kind::fetched) {
+      const auto index = [](const document_content* content) {
+        std::multimap<std::string_view, const std::string*> keys;  // kid, or the thumbprint of a key without one
+        if (content == nullptr) return keys;
+        for (const auto& key : content->keys) keys.emplace(key->kid().empty() ? std::string_view(key->thumbprint()) : key->kid(), &key->thumbprint());
+        return keys;
+      };
+      const auto prints = [](const auto& keys, std::string_view kid) {
+        std::vector<std::string_view> all;
+        for (auto [at, end] = keys.equal_range(kid); at != end; ++at) all.push_back(*at->second);
+        std::sort(all.begin(), all.end());
+        return all;
+      };
+      const auto before = index(record.before.get()), after = index(record.after.get());
+      for (auto at = after.begin(); at != after.end(); at = after.upper_bound(at->first)) {
+        if (before.count(at->first) == 0) {
+          event.added.emplace_back(at->first);
+        } else if (prints(before, at->first) != prints(after, at->first)) {
+          event.changed.emplace_back(at->first);
+        }
+      }
+      for (auto at = before.begin(); at != before.end(); at = before.upper_bound(at->first)) {
+        if (after.count(at->first) == 0) event.removed.emplace_back(at->first);
+      }
+    }
+    record.listener->on_event(event);
+  }
+  AXIOMS_JWKS_CATCH_ALL {}  // a listener's exception is its own
+}
+
+// -- blocking manager: threads --
+
+// The threads of one life, from the first fetch to shutdown. A new life may begin while an old crew still winds down.
+struct crew {
+  struct worker {
+    std::atomic<bool> ended{false};
+    jthread thread;
+  };
+
+  // Guarded by the engine's mutex.
+  bool retired = false;   // shutdown was asked: finish what is due and end
+  bool ended = false;
+  bool woken = false;
+  bool listening = false;
+  std::deque<std::shared_ptr<flight>> foreground, background;  // flights that wait for a thread
+  std::size_t active = 0;                                      // fetch threads
+  std::deque<std::shared_ptr<waiter>> deferred;                // to be finished on the scheduler thread
+  std::vector<std::shared_ptr<waiter>> at_end;                 // shutdowns that wait
+  std::deque<event_record> events;
+  std::chrono::steady_clock::time_point silent_at{};           // when undelivered events are given up, in real time
+  std::condition_variable_any wake, listen;
+
+  stop_source stop;          // of the scheduler's waits
+  std::mutex handles_mutex;  // guards the handles while they are made or taken; taken before the engine's mutex
+  bool closed = false;
+  std::list<worker> workers;
+  jthread listener;
+  std::mutex join_mutex;     // one thread joins, the others wait for it
+  jthread scheduler;
+};
+
+inline constexpr std::size_t max_queued_events = 256;
+inline constexpr milliseconds listener_grace{50};
+
+// On whose thread we are: such a thread must not join its own crew.
+inline thread_local constinit const engine* manager_thread_of = nullptr;
+
+AXIOMS_JWKS_INLINE thread_engine::thread_engine(std::shared_ptr<blocking_io> io) noexcept : io_(std::move(io)) {}
+AXIOMS_JWKS_INLINE thread_engine::~thread_engine() = default;
+
+AXIOMS_JWKS_INLINE result<void> thread_engine::open(bool with_listener) {
+  const auto self = std::static_pointer_cast<thread_engine>(shared_from_this());
+  std::shared_ptr<crew> mine = crew_;
+  const error why{errc::no_resources, "a thread could not be started", 0};
+  if (!mine) {
+    mine = std::make_shared<crew>();
+    AXIOMS_JWKS_TRY {
+      mine->scheduler = jthread([self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); });
+    }
+    AXIOMS_JWKS_CATCH_ALL { return why; }
+    const std::lock_guard lock(mutex_);
+    crew_ = mine;
+  }
+  if (!with_listener || mine->listening) return {};
+  AXIOMS_JWKS_TRY {
+    mine->listener = jthread([self, at = mine.get()] { self->listen(*at); });
+  }
+  AXIOMS_JWKS_CATCH_ALL { return why; }
+  const std::lock_guard lock(mutex_);
+  mine->listening = true;
+  return {};
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::retire(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who) {
+  if (crew_) {
+    crew_->retired = true;
+    crew_->silent_at = std::chrono::steady_clock::now() + listener_grace;
+    crew_->foreground.clear();
+    crew_->background.clear();
+    retired_.push_back(std::move(crew_));
+    crew_.reset();
+  }
+  crew* winding_down = !retired_.empty() && !retired_.back()->ended ? retired_.back().get() : nullptr;
+  for (auto& waiting : last) {
+    if (winding_down != nullptr && waiting->wants_manager_thread()) {
+      winding_down->deferred.push_back(std::move(waiting));
+    } else {
+      fx.finished.push_back(std::move(waiting));
+    }
+  }
+  if (!who) return;
+  if (winding_down != nullptr) {
+    winding_down->at_end.push_back(who);
+  } else {
+    fx.finished.push_back(who);
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::wind_down() noexcept {
+  std::vector<std::shared_ptr<crew>> past;
+  {
+    const std::lock_guard lock(mutex_);
+    past = retired_;
+  }
+  for (const auto& old : past) {
+    old->stop.request_stop();
+    old->wake.notify_all();
+    old->listen.notify_all();
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::join() noexcept {
+  if (manager_thread_of == this) return;
+  for (;;) {
+    std::shared_ptr<crew> old;
+    {
+      const std::lock_guard lock(mutex_);
+      if (retired_.empty()) return;
+      old = retired_.back();
+    }
+    {
+      const std::lock_guard lock(old->join_mutex);
+      if (old->scheduler.joinable()) old->scheduler.join();
+    }
+    const std::lock_guard lock(mutex_);
+    retired_.erase(std::remove(retired_.begin(), retired_.end(), old), retired_.end());
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::close() noexcept {
+  begin_shutdown();
+  join();
+  if (manager_thread_of != this) return;
+  // The manager is destroyed by a continuation on one of its own threads. That thread and the scheduler own the engine
+  // until they end; nobody is left to join the scheduler.
+  const std::lock_guard lock(mutex_);
+  for (const auto& old : retired_) {
+    const std::lock_guard join_lock(old->join_mutex);
+    if (old->scheduler.joinable()) old->scheduler.detach();
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::schedule(crew& mine, const stop_token& stop) {
+  manager_thread_of = this;
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    effects fx;
+    fx.finished.assign(mine.deferred.begin(), mine.deferred.end());
+    mine.deferred.clear();
+    steady_point now{};
+    const bool clock_works = io_->now(now);
+    mine.woken = false;
+    if (!mine.retired && clock_works) {
+      lock.unlock();
+      const std::uint64_t random = draw();
+      lock.lock();
+      if (!mine.retired) tick(now, random, fx);
+    }
+    if (!fx.empty()) {
+      fx.rescheduled = false;  // we look again anyway
+      lock.unlock();
+      perform(fx);
+      lock.lock();
+      continue;
+    }
+    if (mine.retired && mine.deferred.empty()) break;
+    const auto ready = [&] { return mine.woken || mine.retired || !mine.deferred.empty(); };
+    if (!clock_works || !io_->wait(lock, mine.wake, stop, next_wake(), ready)) {
+      // A clock that throws must not make this thread spin.
+      static_cast<void>(axioms::wait_until(lock, mine.wake, stop, std::chrono::steady_clock::now() + std::chrono::seconds(1), ready));
+    }
+  }
+  lock.unlock();
+  end_of_life(mine);
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::end_of_life(crew& mine) noexcept {
+  std::list<crew::worker> workers;
+  {
+    const std::lock_guard lock(mine.handles_mutex);
+    mine.closed = true;
+    workers.swap(mine.workers);
+  }
+  workers.clear();  // joins: their fetches were told to stop
+  if (mine.listener.joinable()) mine.listener.join();
+  std::vector<std::shared_ptr<waiter>> last;
+  {
+    const std::lock_guard lock(mutex_);
+    mine.ended = true;
+    last.swap(mine.at_end);
+  }
+  for (const auto& who : last) who->done();
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::launch(const std::shared_ptr<flight>& what) {
+  std::shared_ptr<crew> mine;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!crew_ || what->life != life_number()) return;
+    mine = crew_;
+    (what->foreground ? mine->foreground : mine->background).push_back(what);
+    if (mine->active >= slots()) return;
+    ++mine->active;
+  }
+  spawn_worker(*mine);
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::spawn_worker(crew& mine) {
+  std::list<crew::worker> ended;  // joined outside the lock; they have nothing left to do
+  bool started = false;
+  {
+    const std::lock_guard lock(mine.handles_mutex);
+    if (mine.closed) return;
+    for (auto next = mine.workers.begin(); next != mine.workers.end();) {
+      const auto at = next++;
+      if (at->ended) ended.splice(ended.end(), mine.workers, at);
+    }
+    crew::worker& fresh = mine.workers.emplace_back();
+    AXIOMS_JWKS_TRY {
+      fresh.thread = jthread([self = std::static_pointer_cast<thread_engine>(shared_from_this()), &mine, &fresh] {
+        self->work(mine);
+        fresh.ended = true;
+      });
+      started = true;
+    }
+    AXIOMS_JWKS_CATCH_ALL { mine.workers.pop_back(); }
+  }
+  if (started) return;
+  std::deque<std::shared_ptr<flight>> stranded;
+  {
+    const std::lock_guard lock(mutex_);
+    if (--mine.active > 0) return;  // another thread will come to them
+    stranded.swap(mine.foreground);
+    stranded.insert(stranded.end(), mine.background.begin(), mine.background.end());
+    mine.background.clear();
+  }
+  for (const auto& what : stranded) {
+    verdict none;
+    none.why = {errc::no_resources, "a thread for the fetch could not be started", 0};
+    land(what, std::move(none));
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::work(crew& mine) noexcept {
+  manager_thread_of = this;
+  for (;;) {
+    std::shared_ptr<flight> what;
+    {
+      const std::lock_guard lock(mutex_);
+      auto& jobs = mine.foreground.empty() ? mine.background : mine.foreground;
+      if (jobs.empty()) {
+        --mine.active;
+        mine.woken = true;  // a slot is free
+        break;
+      }
+      what = std::move(jobs.front());
+      jobs.pop_front();
+    }
+    const stop_token stop = what->stop.get_token();
+    if (stop.stop_requested()) continue;  // it overstayed in the queue
+    auto response = io_->fetch(what->request, stop);
+    std::chrono::system_clock::time_point system_now{};
+    if (!io_->now(system_now)) response = clock_error();
+    land(what, judge(what->request, std::move(response), system_now));
+  }
+  mine.wake.notify_all();
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::listen(crew& mine) noexcept {
+  manager_thread_of = this;
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    mine.listen.wait(lock, [&] { return mine.retired || !mine.events.empty(); });
+    if (mine.events.empty()) return;
+    if (mine.retired && std::chrono::steady_clock::now() >= mine.silent_at) {
+      count_dropped_events(mine.events.size());
+      mine.events.clear();
+      return;
+    }
+    const event_record record = std::move(mine.events.front());
+    mine.events.pop_front();
+    lock.unlock();
+    deliver(record);
+    lock.lock();
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::wake() noexcept {
+  std::shared_ptr<crew> mine;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!crew_) return;
+    mine = crew_;
+    mine->woken = true;
+  }
+  mine->wake.notify_all();
+}
+
+AXIOMS_JWKS_INLINE std::size_t thread_engine::busy() const noexcept { return crew_ ? crew_->active : 0; }
+
+AXIOMS_JWKS_INLINE bool thread_engine::defer(const std::shared_ptr<waiter>& who) {
+  if (!crew_ || manager_thread_of == this) return false;
+  crew_->deferred.push_back(who);
+  crew_->wake.notify_all();
+  return true;
+}
+
+AXIOMS_JWKS_INLINE bool thread_engine::queue_event(event_record&& record) {
+  if (!crew_ || crew_->events.size() >= max_queued_events) return false;
+  crew_->events.push_back(std::move(record));
+  return true;
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::deliver_events() noexcept {
+  std::shared_ptr<crew> mine;
+  {
+    const std::lock_guard lock(mutex_);
+    mine = crew_;
+  }
+  if (mine) mine->listen.notify_all();
+}
+
+// A caller that is blocked on a condition variable of its own.
+class blocked_waiter final : public waiter {
+ public:
+  using waiter::waiter;
+  void done() noexcept override { changed.notify_all(); }
+  std::condition_variable_any changed;
+};
+
+AXIOMS_JWKS_INLINE outcome thread_engine::ask(const request& asked, const stop_token& stop) {
+  if (auto answer = answer_now(asked)) return *std::move(answer);
+  if (stop.stop_requested()) return failed(cancelled_error());
+  const auto who = std::make_shared<blocked_waiter>(asked);
+  submit(who);
+  return wait_for(who, who->changed, stop);
+}
+
+AXIOMS_JWKS_INLINE outcome thread_engine::start_and_wait(jwks_config config, const stop_token& stop) {
+  const auto who = std::make_shared<blocked_waiter>(request{.what = verb::initialize});
+  if (stop.stop_requested()) cancel(who);
+  start(std::move(config), who);
+  return wait_for(who, who->changed, stop);
+}
+
+AXIOMS_JWKS_INLINE outcome thread_engine::wait_for(const std::shared_ptr<waiter>& who, std::condition_variable_any& cv, const stop_token& stop) {
+  std::unique_lock lock(mutex_);
+  while (!who->finished) {
+    // A caller drives the end of its own wait; it does not rely on another thread being scheduled in time.
+    steady_point end = who->deadline;
+    if (who->on && who->on->policy.in_flight()) end = std::min(end, who->on->policy.flight_deadline());
+    const bool clock_works = io_->wait(lock, cv, stop, end, [&] { return who->finished; });
+    if (who->finished) break;
+    steady_point now{};
+    effects fx;
+    if (!clock_works || !io_->now(now)) {
+      who->out = failed(clock_error());
+      finish(*who, fx, true);
+      break;
+    }
+    if (stop.stop_requested()) {
+      who->out = failed(cancelled_error());
+      finish(*who, fx, true);
+      break;
+    }
+    lock.unlock();
+    const std::uint64_t random = draw();
+    lock.lock();
+    tick(now, random, fx);
+    lock.unlock();
+    perform(fx);
+    lock.lock();
+  }
+  return std::move(who->out);
+}
+
+}  // namespace detail
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+
+#if defined(_WIN32)
+#error "axioms_jwks.hpp: the default fetcher is written for POSIX sockets; on Windows define AXIOMS_JWKS_NO_HTTPLIB and pass the managers your own fetcher."
+#endif
+
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sys/eventfd.h>
+#endif
+
+#include <cerrno>
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+namespace detail {
+
+// -- default fetcher --
+//
+// Why it has a transport of its own: no release of cpp-httplib keeps an overall deadline, can be stopped while it connects
+// or shakes hands, or writes without risking SIGPIPE; and Debian's 0.11.4 overflows the stack on a long status line,
+// percent-decodes header values, fails on trailers and takes host names from the CN. So sockets, TLS and every limit
+// are here, and httplib is given a Stream: it writes the request and reads a response whose head has been checked and
+// written anew and whose chunks have been checked. Nothing unchecked reaches its parser, so every release does the same.
+
+using fetch_time = std::chrono::steady_clock::time_point;
+
+inline std::string errno_text(int number) { return std::generic_category().message(number); }
+
+class descriptor {
+ public:
+  descriptor() noexcept = default;
+  explicit descriptor(int fd) noexcept : fd_(fd) {}
+  descriptor(descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  descriptor& operator=(descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  [[nodiscard]] int get() const noexcept { return fd_; }
+  explicit operator bool() const noexcept { return fd_ >= 0; }
+
+  // For systems that cannot ask for both when they make the descriptor.
+  [[nodiscard]] bool tame() const noexcept {
+    const int flags = ::fcntl(fd_, F_GETFL);
+    return flags >= 0 && ::fcntl(fd_, F_SETFL, flags | O_NONBLOCK) == 0 && ::fcntl(fd_, F_SETFD, FD_CLOEXEC) == 0;
+  }
+
+ private:
+  int fd_ = -1;
+};
+
+// Readable from the moment of a stop, so that poll() can watch for it beside a socket.
+class wake_signal {
+ public:
+  [[nodiscard]] bool open() noexcept {
+#if defined(__linux__)
+    reader_ = descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    return static_cast<bool>(reader_);
+#else
+    int ends[2];
+    if (::pipe(ends) != 0) return false;
+    reader_ = descriptor(ends[0]);
+    writer_ = descriptor(ends[1]);
+    return reader_.tame() && writer_.tame();
+#endif
+  }
+  [[nodiscard]] int fd() const noexcept { return reader_.get(); }
+  void signal() const noexcept {
+    const int kept = errno;  // runs inside somebody's request_stop()
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto written = ::write(writer_ ? writer_.get() : reader_.get(), &one, sizeof one);
+    errno = kept;
+  }
+
+ private:
+  descriptor reader_, writer_;
+};
+
+// What ends a fetch early, its deadline and its caller's stop, and what the fetch is about, for the text of its errors.
+class fetch_context {
+ public:
+  fetch_context(stop_token stop, std::chrono::milliseconds timeout, std::string url)
+      : timeout_(std::clamp(timeout, std::chrono::milliseconds(0),
+                            std::chrono::milliseconds(std::chrono::hours(24 * 3650)))),
+        deadline_(std::chrono::steady_clock::now() + timeout_),
+        url_(std::move(url)),
+        stop_(std::move(stop)),
+        wakes_(!stop_.stop_possible() || wake_.open()),
+        on_stop_(stop_, waker{&wake_}) {}
+
+  [[nodiscard]] const stop_token& stop() const noexcept { return stop_; }
+  [[nodiscard]] fetch_time deadline() const noexcept { return deadline_; }
+  void visit(std::string url) { url_ = std::move(url); }
+  template <class... Pieces>
+  void enter(const Pieces&... phase) {
+    phase_ = concat(phase...);
+  }
+
+  template <class... Pieces>
+  [[nodiscard]] error fail(errc code, const Pieces&... why) const {
+    return make_error(code, "fetch of ", quote(url_, 256), ": ", why...);
+  }
+
+  // Asked before every read and write: a peer that never lets a call wait must not outlive the deadline.
+  [[nodiscard]] result<void> check() const {
+    if (!wakes_) return fail(errc::no_resources, "no descriptor left to be woken by");
+    if (stop_.stop_requested()) return fail(errc::cancelled, "cancelled while ", phase_);
+    if (std::chrono::steady_clock::now() >= deadline_) {
+      return fail(errc::timed_out, "timed out after ", timeout_.count(), " ms while ", phase_);
+    }
+    return {};
+  }
+
+  // True: @p fd is ready. False: @p until came first.
+  [[nodiscard]] result<bool> wait(int fd, short events, fetch_time until = fetch_time::max()) const {
+    for (;;) {
+      if (auto live = check(); !live) return std::move(live).error();
+      const auto now = std::chrono::steady_clock::now();
+      if (now >= until) return false;
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::min(until, deadline_) - now).count();
+      std::array<pollfd, 2> watched{{{fd, events, 0}, {wake_.fd(), POLLIN, 0}}};  // poll() skips a negative descriptor
+      const int ready =
+          ::poll(watched.data(), watched.size(), static_cast<int>(std::min<std::int64_t>(left, 3'600'000)));
+      if (ready < 0 && errno != EINTR) return fail(errc::fetch_failed, "poll: ", errno_text(errno));
+      if (ready > 0 && watched[0].revents != 0 && watched[1].revents == 0) return true;
+    }
+  }
+
+ private:
+  struct waker {
+    const wake_signal* wake;
+    void operator()() const noexcept { wake->signal(); }
+  };
+
+  std::chrono::milliseconds timeout_;
+  fetch_time deadline_;
+  std::string url_;
+  std::string phase_ = "starting";
+  stop_token stop_;
+  wake_signal wake_;
+  bool wakes_;
+  stop_callback<waker> on_stop_;  // last: it uses wake_
+};
+
+// - addresses -
+
+struct socket_address {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+  std::string text;
+};
+
+inline socket_address make_address(const void* raw, std::size_t size, std::uint16_t port) {
+  socket_address out;
+  std::memcpy(&out.storage, raw, std::min(size, sizeof out.storage));
+  out.size = static_cast<socklen_t>(size);
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  if (out.storage.ss_family == AF_INET6) {
+    auto* v6 = reinterpret_cast<sockaddr_in6*>(&out.storage);
+    v6->sin6_port = htons(port);
+    ::inet_ntop(AF_INET6, &v6->sin6_addr, text.data(), text.size());
+    out.text = concat('[', text.data(), "]:", port);
+  } else {
+    auto* v4 = reinterpret_cast<sockaddr_in*>(&out.storage);
+    v4->sin_port = htons(port);
+    ::inet_ntop(AF_INET, &v4->sin_addr, text.data(), text.size());
+    out.text = concat(text.data(), ':', port);
+  }
+  return out;
+}
+
+inline std::optional<socket_address> numeric_address(const std::string& host, std::uint16_t port) {
+  sockaddr_in v4{};
+  v4.sin_family = AF_INET;
+  if (::inet_pton(AF_INET, host.c_str(), &v4.sin_addr) == 1) return make_address(&v4, sizeof v4, port);
+  sockaddr_in6 v6{};
+  v6.sin6_family = AF_INET6;
+  if (::inet_pton(AF_INET6, host.c_str(), &v6.sin6_addr) == 1) return make_address(&v6, sizeof v6, port);
+  return std::nullopt;
+}
+
+// One name asked of the system's resolver, which cannot be interrupted: it gets a thread of its own that owns all it
+// touches, so that a caller who gives up leaves nothing behind but that thread.
+struct resolver_job {
+  std::string host;
+  std::uint16_t port = 0;
+  std::mutex mutex;  // guards what follows
+  std::condition_variable_any changed;
+  bool finished = false;
+  std::string failure;
+  std::vector<socket_address> found;
+};
+
+// A dead DNS server may hold no more threads than this; further names wait their turn, within their own deadline.
+inline constexpr std::uint64_t max_resolver_threads = 4;
+
+// Threads in use, with the fork epoch above them: a child has none of its parent's, and needs no lock to know it.
+inline std::atomic<std::uint64_t> resolver_threads{0};
+
+inline bool take_resolver_thread() noexcept {
+  std::uint64_t seen = resolver_threads.load(std::memory_order_relaxed);
+  for (;;) {
+    const std::uint64_t epoch = fork_epoch() & 0xffffffffU;
+    const std::uint64_t count = seen >> 8U == epoch ? seen & 0xffU : 0;
+    if (count >= max_resolver_threads) return false;
+    if (resolver_threads.compare_exchange_weak(seen, (epoch << 8U) | (count + 1), std::memory_order_relaxed)) {
+      return true;
+    }
+  }
+}
+
+inline void* run_resolver(void* argument) {
+  const std::unique_ptr<std::shared_ptr<resolver_job>> owner(static_cast<std::shared_ptr<resolver_job>*>(argument));
+  resolver_job& job = **owner;
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* list = nullptr;
+  const int failed = ::getaddrinfo(job.host.c_str(), nullptr, &hints, &list);
+  std::string failure;
+  if (failed != 0) failure = failed == EAI_SYSTEM ? errno_text(errno) : std::string(::gai_strerror(failed));
+  std::vector<socket_address> first, second;
+  for (const addrinfo* entry = list; entry != nullptr && first.size() + second.size() < 16; entry = entry->ai_next) {
+    if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
+    auto& same_family = first.empty() || first.front().storage.ss_family == entry->ai_family ? first : second;
+    same_family.push_back(make_address(entry->ai_addr, entry->ai_addrlen, job.port));
+  }
+  if (list != nullptr) ::freeaddrinfo(list);
+  // One of each family in turn (RFC 8305 section 4): a family without a route must not use up the deadline.
+  std::vector<socket_address> found;
+  for (std::size_t i = 0; i < std::max(first.size(), second.size()); ++i) {
+    if (i < first.size()) found.push_back(std::move(first[i]));
+    if (i < second.size()) found.push_back(std::move(second[i]));
+  }
+  resolver_threads.fetch_sub(1, std::memory_order_relaxed);
+  {
+    const std::lock_guard lock(job.mutex);
+    job.finished = true;
+    job.failure = std::move(failure);
+    job.found = std::move(found);
+  }
+  job.changed.notify_all();
+  return nullptr;
+}
+
+// pthread_create() tells its failure as a value, which std::thread cannot do without exceptions.
+inline bool start_resolver(const std::shared_ptr<resolver_job>& job) {
+  pthread_attr_t attributes;
+  if (::pthread_attr_init(&attributes) != 0) return false;
+  ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  auto owner = std::make_unique<std::shared_ptr<resolver_job>>(job);
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // the application's signal handlers must not run on this thread
+  pthread_t thread;
+  const bool started = ::pthread_create(&thread, &attributes, run_resolver, owner.get()) == 0;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  ::pthread_attr_destroy(&attributes);
+  if (started) static_cast<void>(owner.release());
+  return started;
+}
+
+AXIOMS_JWKS_INLINE result<std::vector<socket_address>> resolve(fetch_context& context, const std::string& host,
+                                                               std::uint16_t port) {
+  if (auto numeric = numeric_address(host, port)) return std::vector<socket_address>{*std::move(numeric)};
+  context.enter("resolving ", quote(host));
+  const auto job = std::make_shared<resolver_job>();
+  job->host = host;
+  job->port = port;
+  std::unique_lock lock(job->mutex);
+  while (!take_resolver_thread()) {
+    if (auto live = context.check(); !live) return std::move(live).error();
+    const auto soon = std::min(context.deadline(), std::chrono::steady_clock::now() + std::chrono::milliseconds(5));
+    axioms::wait_until(lock, job->changed, context.stop(), soon, [] { return false; });
+  }
+  if (!start_resolver(job)) {
+    resolver_threads.fetch_sub(1, std::memory_order_relaxed);
+    return context.fail(errc::no_resources, "no thread could be started to resolve ", quote(host));
+  }
+  if (!axioms::wait_until(lock, job->changed, context.stop(), context.deadline(), [&] { return job->finished; })) {
+    auto live = context.check();
+    return live ? context.fail(errc::timed_out, "timed out while resolving ", quote(host)) : std::move(live).error();
+  }
+  if (!job->failure.empty()) {
+    return context.fail(errc::resolve_failed, "cannot resolve ", quote(host), ": ", job->failure);
+  }
+  if (job->found.empty()) return context.fail(errc::resolve_failed, "the host ", quote(host), " has no address");
+  return std::move(job->found);
+}
+
+// - TLS -
+
+// Leaves OpenSSL's per-thread error queue empty behind a fetch: what stays there confuses the next user of the thread.
+struct clean_error_queue {
+  clean_error_queue() noexcept { ERR_clear_error(); }
+  ~clean_error_queue() { ERR_clear_error(); }
+  clean_error_queue(const clean_error_queue&) = delete;
+  clean_error_queue& operator=(const clean_error_queue&) = delete;
+};
+
+inline std::string openssl_reason() {
+  const unsigned long code = ERR_peek_error();
+  if (code == 0) return "no reason given";
+  if (ERR_SYSTEM_ERROR(code)) return errno_text(ERR_GET_REASON(code));
+  const char* text = ERR_reason_error_string(code);
+  return text != nullptr ? std::string(text) : concat("OpenSSL error ", code);
+}
+
+using ssl_ptr = std::unique_ptr<SSL, openssl_free<&SSL_free>>;
+using ssl_ctx_ptr = std::unique_ptr<SSL_CTX, openssl_free<&SSL_CTX_free>>;
+using x509_ptr = std::unique_ptr<X509, openssl_free<&X509_free>>;
+using x509_store_ptr = std::unique_ptr<X509_STORE, openssl_free<&X509_STORE_free>>;
+using bio_ptr = std::unique_ptr<BIO, openssl_free<&BIO_free>>;
+
+// Something loaded once and then shared, published by one compare-exchange: two threads may both load it, one of them
+// wins. There is no lock that a forked child could find held; the child loads anew, since OpenSSL has locks inside, and
+// leaks the parent's copy.
+template <class Pointer>
+class shared_load {
+ public:
+  using element = typename Pointer::element_type;
+
+  constexpr shared_load() noexcept = default;
+  shared_load(const shared_load&) = delete;
+  shared_load& operator=(const shared_load&) = delete;
+  ~shared_load() { delete entry_.load(std::memory_order_acquire); }
+
+  template <class Load>
+  [[nodiscard]] result<element*> get(Load load) {
+    entry* seen = entry_.load(std::memory_order_acquire);
+    for (;;) {
+      const std::uint64_t epoch = fork_epoch();
+      if (seen != nullptr && seen->epoch == epoch) return seen->object.get();
+      result<Pointer> loaded = load();
+      if (!loaded) return std::move(loaded).error();  // not kept: the file may be right the next time
+      auto fresh = std::make_unique<entry>(entry{epoch, *std::move(loaded)});
+      if (entry_.compare_exchange_strong(seen, fresh.get(), std::memory_order_acq_rel)) {
+        return fresh.release()->object.get();
+      }
+    }
+  }
+
+ private:
+  struct entry {
+    std::uint64_t epoch;
+    Pointer object;
+  };
+  std::atomic<entry*> entry_{nullptr};
+};
+
+// A PEM file that wants a passphrase must fail: OpenSSL's own answer is to ask on the terminal and wait.
+inline int no_passphrase(char*, int, int, void*) { return 0; }
+
+inline result<void> add_certificates(X509_STORE* store, BIO* pem, std::string_view name) {
+  int count = 0;
+  for (;; ++count) {
+    const x509_ptr certificate(pem != nullptr ? PEM_read_bio_X509(pem, nullptr, no_passphrase, nullptr) : nullptr);
+    if (!certificate) break;
+    // Reads the extensions now. The first handshakes would do it, under a lock in libcrypto that ThreadSanitizer cannot see.
+    X509_check_purpose(certificate.get(), -1, 0);
+    if (X509_STORE_add_cert(store, certificate.get()) != 1) {
+      return make_error(errc::tls_failed, "cannot use a certificate of ", name, ": ", openssl_reason());
+    }
+  }
+  const bool at_end = pem != nullptr && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+  if (!at_end) return make_error(errc::tls_failed, "cannot read ", name, ": ", openssl_reason());
+  if (count == 0) return make_error(errc::tls_failed, "cannot read ", name, ": it holds no PEM certificate");
+  ERR_clear_error();
+  return {};
+}
+
+// A fetch may outlive static objects, so what it uses is none that gets destroyed.
+template <class T>
+union never_destroyed {
+  constexpr never_destroyed() noexcept : value() {}
+  ~never_destroyed() {}
+  T value;
+};
+inline constinit never_destroyed<shared_load<x509_store_ptr>> system_trust_store;
+
+// The system's trust store, or the file and directory that SSL_CERT_FILE and SSL_CERT_DIR name: tens of milliseconds to
+// read, so once per process.
+inline result<X509_STORE*> system_trust() {
+  return system_trust_store.value.get([]() -> result<x509_store_ptr> {
+    x509_store_ptr store(X509_STORE_new());
+    if (!store || X509_STORE_set_default_paths(store.get()) != 1) {
+      return make_error(errc::tls_failed, "cannot load the system's trusted certificates: ", openssl_reason());
+    }
+    return store;
+  });
+}
+
+inline result<void> set_trust(SSL_CTX* tls, const httplib_options& options) {
+  if (options.ca_file.empty() && options.ca_pem.empty()) {
+    auto system = system_trust();
+    if (!system) return std::move(system).error();
+    SSL_CTX_set1_cert_store(tls, *system);
+    return {};
+  }
+  X509_STORE* store = SSL_CTX_get_cert_store(tls);
+  if (!options.ca_file.empty()) {
+    const bio_ptr file(BIO_new_file(options.ca_file.c_str(), "r"));
+    if (auto added = add_certificates(store, file.get(), concat("the CA file ", quote(options.ca_file))); !added) {
+      return added;
+    }
+  }
+  if (!options.ca_pem.empty()) {
+    const int size = static_cast<int>(std::min<std::size_t>(options.ca_pem.size(), std::numeric_limits<int>::max()));
+    const bio_ptr text(BIO_new_mem_buf(options.ca_pem.data(), size));
+    if (auto added = add_certificates(store, text.get(), "the CA certificates of ca_pem"); !added) return added;
+  }
+  return {};
+}
+
+AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options) {
+  const auto refuse = [](const auto&... what) { return make_error(errc::tls_failed, what..., ": ", openssl_reason()); };
+  ssl_ctx_ptr tls(SSL_CTX_new(TLS_client_method()));
+  if (!tls || SSL_CTX_set_min_proto_version(tls.get(), TLS1_2_VERSION) != 1) return refuse("cannot set up TLS");
+  SSL_CTX_set_verify(tls.get(), SSL_VERIFY_PEER, nullptr);
+  SSL_CTX_set_session_cache_mode(tls.get(), SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_options(tls.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+  // Retrying inside SSL_read() would let a peer that sends only session tickets hold a thread past its deadline.
+  SSL_CTX_clear_mode(tls.get(), SSL_MODE_AUTO_RETRY);
+  SSL_CTX_set_default_passwd_cb(tls.get(), no_passphrase);
+  if (auto trusted = set_trust(tls.get(), options); !trusted) return std::move(trusted).error();
+  if (options.client_cert_file.empty()) return tls;
+  const std::string& certificate = options.client_cert_file;
+  const std::string& key = options.client_key_file.empty() ? certificate : options.client_key_file;
+  if (SSL_CTX_use_certificate_chain_file(tls.get(), certificate.c_str()) != 1) {
+    return refuse("cannot read the client certificate ", quote(certificate));
+  }
+  if (SSL_CTX_use_PrivateKey_file(tls.get(), key.c_str(), SSL_FILETYPE_PEM) != 1) {
+    return refuse("cannot use the client key ", quote(key));
+  }
+  return tls;
+}
+
+// - connection -
+
+// A non-blocking socket, with or without TLS. Everything is sent with MSG_NOSIGNAL, TLS records through a BIO of our
+// own, because OpenSSL's socket BIO uses write(): a peer that resets would kill the process by SIGPIPE.
+class connection {
+ public:
+  explicit connection(fetch_context& context) noexcept : context_(context) {}
+  connection(const connection&) = delete;
+  connection& operator=(const connection&) = delete;
+
+  [[nodiscard]] result<void> open(const std::string& host, std::uint16_t port, std::chrono::milliseconds limit);
+  [[nodiscard]] result<void> start_tls(SSL_CTX* tls, const std::string& host);
+  // 0 is the end; over TLS only one that the peer announced.
+  [[nodiscard]] result<std::size_t> read(char* out, std::size_t size);
+  [[nodiscard]] result<void> write(std::string_view text);
+  [[nodiscard]] int fd() const noexcept { return socket_.get(); }
+  // Tells a TLS peer that we leave; never waits.
+  void say_goodbye() noexcept {
+    if (ssl_) SSL_shutdown(ssl_.get());
+    ERR_clear_error();
+  }
+
+ private:
+  [[nodiscard]] result<bool> connect(const socket_address& address, std::chrono::milliseconds limit, std::string& why);
+  [[nodiscard]] result<void> wait_for_tls(int returned, std::string_view action);
+  [[nodiscard]] error handshake_error(int reason) const;
+  static BIO_METHOD* bio_method();
+
+  fetch_context& context_;
+  std::string peer_;
+  descriptor socket_;
+  ssl_ptr ssl_;  // after socket_: its BIO uses it
+};
+
+inline ssize_t send_quietly(int fd, const char* data, std::size_t size) noexcept {
+#if defined(MSG_NOSIGNAL)
+  return ::send(fd, data, size, MSG_NOSIGNAL);
+#else
+  return ::send(fd, data, size, 0);  // SO_NOSIGPIPE is set where this flag is missing
+#endif
+}
+
+inline descriptor open_socket(int family) noexcept {
+#if defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK)
+  descriptor made(::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+#else
+  descriptor made(::socket(family, SOCK_STREAM, 0));
+  if (made && !made.tame()) return {};
+#endif
+  if (!made) return made;
+  const int on = 1;
+#if defined(SO_NOSIGPIPE)
+  ::setsockopt(made.get(), SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+  ::setsockopt(made.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  return made;
+}
+
+inline bool would_block(int number) noexcept { return number == EAGAIN || number == EWOULDBLOCK || number == EINTR; }
+
+// False with @p why: the next address may do better. An error ends the fetch.
+AXIOMS_JWKS_INLINE result<bool> connection::connect(const socket_address& address, std::chrono::milliseconds limit,
+                                                    std::string& why) {
+  context_.enter("connecting to ", address.text);
+  socket_ = open_socket(address.storage.ss_family);
+  if (!socket_) {
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+      return context_.fail(errc::no_resources, "no socket: ", errno_text(errno));
+    }
+    why = concat(address.text, ": ", errno_text(errno));
+    return false;
+  }
+  int failed = 0;
+  if (::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0) failed = errno;
+  if (failed == EINPROGRESS || failed == EINTR) {
+    const auto now = std::chrono::steady_clock::now();
+    const bool limited = limit > std::chrono::milliseconds(0) && limit < context_.deadline() - now;
+    const auto ready = context_.wait(socket_.get(), POLLOUT, limited ? now + limit : fetch_time::max());
+    if (!ready) return ready.error();
+    if (!*ready) {
+      why = concat(address.text, ": no answer within ", limit.count(), " ms");
+      return false;
+    }
+    socklen_t size = sizeof failed;
+    if (::getsockopt(socket_.get(), SOL_SOCKET, SO_ERROR, &failed, &size) != 0) failed = errno;
+  }
+  if (failed == 0) return true;
+  why = concat(address.text, ": ", errno_text(failed));
+  return false;
+}
+
+AXIOMS_JWKS_INLINE result<void> connection::open(const std::string& host, std::uint16_t port,
+                                                 std::chrono::milliseconds limit) {
+  if (auto live = context_.check(); !live) return live;
+  const auto addresses = resolve(context_, host, port);
+  if (!addresses) return addresses.error();
+  std::string reasons;
+  for (const socket_address& address : *addresses) {
+    std::string why;
+    const auto connected = connect(address, limit, why);
+    if (!connected) return connected.error();
+    if (*connected) {
+      peer_ = concat(quote(host), " (", address.text, ')');
+      return {};
+    }
+    append_to(reasons, concat(reasons.empty() ? "" : "; ", why));
+  }
+  return context_.fail(errc::connect_failed, "cannot connect to ", quote(host), ": ", reasons);
+}
+
+AXIOMS_JWKS_INLINE BIO_METHOD* connection::bio_method() {
+  static std::atomic<BIO_METHOD*> shared{nullptr};
+  BIO_METHOD* seen = shared.load(std::memory_order_acquire);
+  if (seen != nullptr) return seen;
+  BIO_METHOD* made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "axioms_jwks socket");
+  if (made == nullptr) return nullptr;
+  BIO_meth_set_write(made, [](BIO* bio, const char* data, int size) -> int {
+    BIO_clear_retry_flags(bio);
+    const auto sent =
+        send_quietly(static_cast<descriptor*>(BIO_get_data(bio))->get(), data, static_cast<std::size_t>(size));
+    if (sent < 0 && would_block(errno)) BIO_set_retry_write(bio);
+    return static_cast<int>(sent);
+  });
+  BIO_meth_set_read(made, [](BIO* bio, char* out, int size) -> int {
+    BIO_clear_retry_flags(bio);
+    const auto got = ::recv(static_cast<descriptor*>(BIO_get_data(bio))->get(), out, static_cast<std::size_t>(size), 0);
+    if (got < 0 && would_block(errno)) BIO_set_retry_read(bio);
+    return static_cast<int>(got);
+  });
+  BIO_meth_set_ctrl(made, [](BIO*, int command, long, void*) -> long { return command == BIO_CTRL_FLUSH ? 1 : 0; });
+  if (shared.compare_exchange_strong(seen, made, std::memory_order_acq_rel)) return made;
+  BIO_meth_free(made);
+  return seen;
+}
+
+// Waits for what OpenSSL wants before the call can be repeated, or says that it cannot be.
+AXIOMS_JWKS_INLINE result<void> connection::wait_for_tls(int returned, std::string_view action) {
+  const int system = errno;
+  const int reason = SSL_get_error(ssl_.get(), returned);
+  if (reason == SSL_ERROR_WANT_READ || reason == SSL_ERROR_WANT_WRITE) {
+    const auto ready = context_.wait(socket_.get(), reason == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT);
+    return ready ? result<void>() : result<void>(ready.error());
+  }
+  const unsigned long code = ERR_peek_error();
+  if (!SSL_is_init_finished(ssl_.get())) return handshake_error(system);
+  if (reason == SSL_ERROR_SYSCALL && code == 0) {
+    return context_.fail(
+        errc::fetch_failed, action, ' ', peer_, " failed: ",
+        system != 0 ? errno_text(system) : std::string("the connection was closed without a TLS close_notify"));
+  }
+  // With TLS 1.3 the server's verdict on our certificate comes as an alert after the handshake.
+  const bool ended = ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+  return context_.fail(ended ? errc::fetch_failed : errc::tls_failed, action, ' ', peer_,
+                       " failed: ", openssl_reason());
+}
+
+AXIOMS_JWKS_INLINE error connection::handshake_error(int system) const {
+  const long verdict = SSL_get_verify_result(ssl_.get());
+  std::string why;
+  if (verdict != X509_V_OK) {
+    why = concat("certificate not accepted: ", X509_verify_cert_error_string(verdict));
+  } else if (ERR_peek_error() != 0) {
+    why = openssl_reason();
+  } else {
+    why = system != 0 ? errno_text(system) : std::string("the connection was closed");
+  }
+  return context_.fail(errc::tls_failed, "TLS handshake with ", peer_, " failed: ", why);
+}
+
+AXIOMS_JWKS_INLINE result<void> connection::start_tls(SSL_CTX* tls, const std::string& host) {
+  context_.enter("shaking hands with ", peer_);
+  ssl_.reset(SSL_new(tls));
+  BIO_METHOD* method = bio_method();
+  BIO* bio = ssl_ && method != nullptr ? BIO_new(method) : nullptr;
+  if (bio == nullptr) return context_.fail(errc::tls_failed, "cannot set up TLS: ", openssl_reason());
+  BIO_set_data(bio, &socket_);
+  BIO_set_init(bio, 1);
+  SSL_set_bio(ssl_.get(), bio, bio);
+
+  // RFC 9525: names come from subjectAltName only, a wildcard stands for one whole label. An address is compared with
+  // the addresses in the certificate and never sent as SNI (RFC 6066 section 3).
+  X509_VERIFY_PARAM* rules = SSL_get0_param(ssl_.get());
+  X509_VERIFY_PARAM_set_hostflags(rules, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+  std::string name = host;
+  if (name.size() > 1 && name.back() == '.') name.pop_back();  // certificates hold names without the root's dot
+  const bool set = numeric_address(host, 0) ? X509_VERIFY_PARAM_set1_ip_asc(rules, host.c_str()) == 1
+                                            : X509_VERIFY_PARAM_set1_host(rules, name.data(), name.size()) == 1 &&
+                                                  SSL_ctrl(ssl_.get(), SSL_CTRL_SET_TLSEXT_HOSTNAME,
+                                                           TLSEXT_NAMETYPE_host_name, name.data()) == 1;
+  if (!set) return context_.fail(errc::tls_failed, "cannot verify the host name ", quote(host), ": ", openssl_reason());
+
+  SSL_set_connect_state(ssl_.get());
+  for (;;) {
+    if (auto live = context_.check(); !live) return live;
+    ERR_clear_error();
+    errno = 0;
+    const int returned = SSL_do_handshake(ssl_.get());
+    if (returned == 1) break;
+    if (auto again = wait_for_tls(returned, "TLS handshake with"); !again) return again;
+  }
+  // Cannot happen after SSL_VERIFY_PEER; a change that breaks the set-up above must not go unnoticed.
+  if (SSL_get_verify_result(ssl_.get()) != X509_V_OK || SSL_get0_peer_certificate(ssl_.get()) == nullptr) {
+    return handshake_error(0);
+  }
+  return {};
+}
+
+AXIOMS_JWKS_INLINE result<std::size_t> connection::read(char* out, std::size_t size) {
+  for (;;) {
+    if (auto live = context_.check(); !live) return std::move(live).error();
+    errno = 0;
+    if (ssl_) {
+      ERR_clear_error();
+      std::size_t got = 0;
+      const int returned = SSL_read_ex(ssl_.get(), out, size, &got);
+      if (returned == 1) return got;
+      if (SSL_get_error(ssl_.get(), returned) == SSL_ERROR_ZERO_RETURN) return std::size_t{0};
+      if (auto again = wait_for_tls(returned, "reading from"); !again) return std::move(again).error();
+      continue;
+    }
+    const auto got = ::recv(socket_.get(), out, size, 0);
+    if (got >= 0) return static_cast<std::size_t>(got);
+    if (!would_block(errno)) {
+      return context_.fail(errc::fetch_failed, "reading from ", peer_, " failed: ", errno_text(errno));
+    }
+    if (const auto ready = context_.wait(socket_.get(), POLLIN); !ready) return ready.error();
+  }
+}
+
+AXIOMS_JWKS_INLINE result<void> connection::write(std::string_view text) {
+  while (!text.empty()) {
+    if (auto live = context_.check(); !live) return live;
+    errno = 0;
+    if (ssl_) {
+      ERR_clear_error();
+      std::size_t sent = 0;
+      const int returned = SSL_write_ex(ssl_.get(), text.data(), text.size(), &sent);
+      if (returned == 1) {
+        text.remove_prefix(sent);
+      } else if (auto again = wait_for_tls(returned, "writing to"); !again) {
+        return again;
+      }
+      continue;
+    }
+    const auto sent = send_quietly(socket_.get(), text.data(), text.size());
+    if (sent >= 0) {
+      text.remove_prefix(static_cast<std::size_t>(sent));
+    } else if (!would_block(errno)) {
+      return context_.fail(errc::fetch_failed, "writing to ", peer_, " failed: ", errno_text(errno));
+    } else if (const auto ready = context_.wait(socket_.get(), POLLOUT); !ready) {
+      return ready.error();
+    }
+  }
+  return {};
+}
+
+// - response -
+
+inline constexpr std::size_t max_head_bytes = 64 * 1024;  // interim responses and trailers included
+inline constexpr std::size_t max_status_line_bytes = 256;
+inline constexpr std::size_t max_header_line_bytes = 8 * 1024;
+inline constexpr std::size_t max_header_count = 128;
+inline constexpr int max_interim_responses = 8;
+
+struct response_head {
+  enum class framing { none, length, chunked, until_close };
+  int status = 0;
+  std::vector<std::pair<std::string, std::string>> headers;  // as received
+  framing body = framing::none;
+  std::uint64_t length = 0;
+
+  [[nodiscard]] bool has_body() const noexcept {
+    return status >= 200 && status < 300 && status != 204 && status != 205;
+  }
+};
+
+constexpr bool is_token(std::string_view text) noexcept {  // RFC 9110 section 5.6.2
+  for (const char c : text) {
+    if (!is_alnum(c) && std::string_view("!#$%&'*+-.^_`|~").find(c) == std::string_view::npos) return false;
+  }
+  return !text.empty();
+}
+
+// Reads what a server sends line by line and piece by piece, within the limits above.
+class response_reader {
+ public:
+  response_reader(connection& link, const fetch_context& context) noexcept : link_(link), context_(context) {}
+
+  [[nodiscard]] result<response_head> head(bool with_body = true);
+  // One line of a chunked body's framing; the view lives until the next call.
+  [[nodiscard]] result<std::string_view> line(std::size_t limit, std::string_view what);
+  [[nodiscard]] result<std::size_t> some(char* out, std::size_t size);
+  [[nodiscard]] result<void> header_lines(std::vector<std::pair<std::string, std::string>>& headers);
+  [[nodiscard]] bool drained() const noexcept { return at_ == buffer_.size(); }
+
+ private:
+  [[nodiscard]] result<int> status_line(bool& http_1_0);
+  [[nodiscard]] result<void> find_framing(response_head& head, bool http_1_0) const;
+  template <class... Pieces>
+  [[nodiscard]] error refuse(const Pieces&... why) const {
+    return context_.fail(errc::fetch_failed, "bad response: ", why...);
+  }
+
+  connection& link_;
+  const fetch_context& context_;
+  std::string buffer_;
+  std::size_t at_ = 0;          // what lies before it has been handed out
+  std::size_t head_bytes_ = 0;  // of all heads and trailers so far
+};
+
+AXIOMS_JWKS_INLINE result<std::string_view> response_reader::line(std::size_t limit, std::string_view what) {
+  for (std::size_t searched = at_;;) {
+    const auto end = buffer_.find('\n', searched);
+    const std::size_t size = (end == std::string::npos ? buffer_.size() : end) - at_;
+    if (size > limit + 1) return context_.fail(errc::response_too_large, what, " has more than ", limit, " bytes");
+    if (end != std::string::npos) {
+      std::string_view text(buffer_.data() + at_, size);
+      at_ = end + 1;
+      if (!text.empty() && text.back() == '\r') text.remove_suffix(1);  // a bare LF will do: RFC 9112 section 2.2
+      return text;
+    }
+    buffer_.erase(0, std::exchange(at_, 0));
+    searched = buffer_.size();
+    std::array<char, 4096> piece;
+    const auto got = link_.read(piece.data(), piece.size());
+    if (!got) return got.error();
+    if (*got == 0) return refuse("the connection was closed in the middle of ", what);
+    buffer_.append(piece.data(), *got);
+  }
+}
+
+AXIOMS_JWKS_INLINE result<std::size_t> response_reader::some(char* out, std::size_t size) {
+  if (drained()) return link_.read(out, size);
+  const std::size_t count = std::min(size, buffer_.size() - at_);
+  std::memcpy(out, buffer_.data() + at_, count);
+  at_ += count;
+  return count;
+}
+
+AXIOMS_JWKS_INLINE result<int> response_reader::status_line(bool& http_1_0) {
+  const auto text = line(max_status_line_bytes, "the status line");
+  if (!text) return text.error();
+  head_bytes_ += text->size();
+  const bool shaped = text->size() >= 12 && text->substr(0, 7) == "HTTP/1." && is_digit((*text)[7]) &&
+                      (*text)[8] == ' ' && std::all_of(text->begin() + 9, text->begin() + 12, is_digit) &&
+                      (text->size() == 12 || (*text)[12] == ' ') && is_header_safe(*text);
+  const int status = shaped ? ((*text)[9] - '0') * 100 + ((*text)[10] - '0') * 10 + ((*text)[11] - '0') : 0;
+  if (status < 100 || status > 599) return refuse("not an HTTP/1.x status line: ", quote(*text, 48));
+  http_1_0 = (*text)[7] == '0';
+  return status;
+}
+
+AXIOMS_JWKS_INLINE result<void> response_reader::header_lines(
+    std::vector<std::pair<std::string, std::string>>& headers) {
+  for (std::size_t count = 0;; ++count) {
+    const auto text = line(max_header_line_bytes, "a header line");
+    if (!text) return text.error();
+    if (text->empty()) return {};
+    head_bytes_ += text->size();
+    if (head_bytes_ > max_head_bytes || count >= max_header_count) {
+      return context_.fail(errc::response_too_large, "the response head has more than ", max_header_count,
+                           " headers or ", max_head_bytes, " bytes");
+    }
+    // A line that begins with a space would continue the one before (obsolete, RFC 9112 section 5.2): its name is no token.
+    const auto colon = text->find(':');
+    const std::string_view name = text->substr(0, colon);
+    if (colon == std::string_view::npos || !is_token(name)) return refuse("not a header line: ", quote(*text, 48));
+    const std::string_view value = trim(text->substr(colon + 1));
+    if (!is_header_safe(value)) return refuse("the header ", quote(name, 48), " holds a control byte");
+    headers.emplace_back(name, value);
+  }
+}
+
+// How the body ends (RFC 9112 section 6.3). What two readers could understand differently is refused.
+AXIOMS_JWKS_INLINE result<void> response_reader::find_framing(response_head& head, bool http_1_0) const {
+  std::optional<std::uint64_t> length;
+  bool chunked = false;
+  for (const auto& [name, value] : head.headers) {
+    if (iequals(name, "Transfer-Encoding")) {
+      if (chunked || http_1_0 || !iequals(value, "chunked")) return refuse("transfer encoding ", quote(value, 48));
+      chunked = true;
+    } else if (iequals(name, "Content-Length")) {
+      std::uint64_t number = 0;
+      const auto [end, failed] = std::from_chars(value.data(), value.data() + value.size(), number);
+      if (failed != std::errc() || end != value.data() + value.size()) {
+        return refuse("Content-Length ", quote(value, 48));
+      }
+      if (length && *length != number) return refuse("two Content-Length headers that differ");
+      length = number;
+    } else if (iequals(name, "Content-Encoding") && !value.empty() && !iequals(value, "identity")) {
+      return refuse("Content-Encoding ", quote(value, 48), ", although only identity was asked for");
+    }
+  }
+  if (chunked && length) return refuse("both Content-Length and Transfer-Encoding");
+  head.body = chunked  ? response_head::framing::chunked
+              : length ? response_head::framing::length
+                       : response_head::framing::until_close;
+  head.length = length.value_or(0);
+  return {};
+}
+
+AXIOMS_JWKS_INLINE result<response_head> response_reader::head(bool with_body) {
+  for (int interim = 0;; ++interim) {
+    response_head head;
+    bool http_1_0 = false;
+    const auto status = status_line(http_1_0);
+    if (!status) return status.error();
+    head.status = *status;
+    if (auto read = header_lines(head.headers); !read) return std::move(read).error();
+    if (head.status >= 200) {
+      if (!with_body || !head.has_body()) return head;  // how a body ends that nobody reads is no matter
+      if (auto framed = find_framing(head, http_1_0); !framed) return std::move(framed).error();
+      return head;
+    }
+    if (head.status == 101) return refuse("status 101, although no other protocol was asked for");
+    if (interim == max_interim_responses) return refuse("more than ", max_interim_responses, " interim responses");
+  }
+}
+
+// - exchange -
+
+// What cpp-httplib reads from and writes to. Its virtual functions are those of every release since 0.11.4, none of which
+// has them all: hence no `override`.
+class checked_stream : public httplib::Stream {
+ public:
+  checked_stream(connection& link, fetch_context& context, std::size_t max_body)
+      : link_(link), context_(context), reader_(link, context), left_(max_body), max_body_(max_body) {}
+  virtual ~checked_stream() = default;
+
+  virtual bool is_readable() const { return true; }
+  virtual bool is_writable() const { return true; }
+  virtual bool wait_readable() const { return true; }
+  virtual bool wait_writable() const { return true; }
+  virtual bool is_peer_alive() const { return true; }
+  virtual ssize_t read(char* out, std::size_t size) { return counted(size == 0 ? std::size_t{0} : pull(out, size)); }
+  virtual ssize_t write(const char* data, std::size_t size) {
+    context_.enter("sending the request");
+    const auto written = link_.write(std::string_view(data, size));
+    return counted(written ? result<std::size_t>(size) : result<std::size_t>(written.error()));
+  }
+  virtual void get_remote_ip_and_port(std::string&, int&) const {}
+  virtual void get_local_ip_and_port(std::string&, int&) const {}
+  virtual socket_t socket() const { return link_.fd(); }
+  virtual time_t duration() const { return 0; }
+
+  // Of the response, once its head has been read.
+  [[nodiscard]] std::optional<response_head>& head() noexcept { return head_; }
+  // The first thing that went wrong: cpp-httplib itself knows only that something did.
+  [[nodiscard]] std::optional<error>& failure() noexcept { return failure_; }
+
+ private:
+  ssize_t counted(result<std::size_t> count) {
+    if (count) return static_cast<ssize_t>(*count);
+    if (!failure_) failure_ = std::move(count).error();
+    return -1;
+  }
+  [[nodiscard]] error too_large() const {
+    return context_.fail(errc::response_too_large, "the body has more than ", max_body_, " bytes");
+  }
+  [[nodiscard]] result<std::size_t> pull(char* out, std::size_t size);
+  [[nodiscard]] result<void> begin();
+  [[nodiscard]] result<void> next_chunk();
+  [[nodiscard]] result<std::size_t> body(char* out, std::size_t size);
+
+  connection& link_;
+  fetch_context& context_;
+  response_reader reader_;
+  std::optional<response_head> head_;
+  std::optional<error> failure_;
+  std::string ready_;  // checked text that httplib has not taken yet
+  std::size_t left_;   // body bytes that may still come
+  std::size_t max_body_;
+  std::uint64_t piece_ = 0;  // bytes left of the chunk, or of the body with a length
+  bool in_chunk_ = false;
+  bool ended_ = false;
+};
+
+AXIOMS_JWKS_INLINE result<std::size_t> checked_stream::pull(char* out, std::size_t size) {
+  if (!head_) {
+    if (auto begun = begin(); !begun) return std::move(begun).error();
+  }
+  if (ready_.empty() && !ended_ && head_->body == response_head::framing::chunked && piece_ == 0) {
+    if (auto framed = next_chunk(); !framed) return std::move(framed).error();
+  }
+  if (ready_.empty()) return ended_ ? result<std::size_t>(0) : body(out, size);
+  const std::size_t count = std::min(size, ready_.size());
+  std::memcpy(out, ready_.data(), count);
+  ready_.erase(0, count);
+  return count;
+}
+
+// Reads the head and writes for httplib one that says the same about the body and nothing else.
+AXIOMS_JWKS_INLINE result<void> checked_stream::begin() {
+  context_.enter("waiting for the response");
+  auto head = reader_.head();
+  if (!head) return std::move(head).error();
+  context_.enter("reading the body");
+  ready_ = concat("HTTP/1.1 ", head->status, " Checked\r\n");
+  if (head->body == response_head::framing::length) {
+    if (head->length > left_) return too_large();
+    piece_ = head->length;
+    append_to(ready_, concat("Content-Length: ", head->length, "\r\n"));
+  } else if (head->body == response_head::framing::chunked) {
+    append_to(ready_, "Transfer-Encoding: chunked\r\n");
+  }
+  append_to(ready_, "\r\n");
+  ended_ = head->body == response_head::framing::none || (head->body == response_head::framing::length && piece_ == 0);
+  head_ = *std::move(head);
+  return {};
+}
+
+// Reads one size line (RFC 9112 section 7.1) and writes it anew: older releases take "0x3" and "3zz" for 3, and stumble over
+// trailers, which say nothing that a fetch could use.
+AXIOMS_JWKS_INLINE result<void> checked_stream::next_chunk() {
+  if (in_chunk_) {
+    const auto end = reader_.line(max_status_line_bytes, "the end of a chunk");
+    if (!end) return end.error();
+    if (!end->empty()) return context_.fail(errc::fetch_failed, "bad response: a chunk is longer than its size");
+    ready_ = "\r\n";
+  }
+  const auto text = reader_.line(max_status_line_bytes, "a chunk's size");
+  if (!text) return text.error();
+  const std::string_view digits = trim(text->substr(0, text->find(';')));
+  const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), piece_, 16);
+  if (failed != std::errc() || end != digits.data() + digits.size() || !is_header_safe(*text)) {
+    return context_.fail(errc::fetch_failed, "bad response: chunk size ", quote(*text, 48));
+  }
+  if (piece_ > left_) return too_large();
+  in_chunk_ = piece_ > 0;
+  ended_ = piece_ == 0;
+  if (in_chunk_) {
+    std::array<char, 17> hex{};
+    std::to_chars(hex.data(), hex.data() + 16, piece_, 16);
+    append_to(ready_, concat(hex.data(), "\r\n"));
+    return {};
+  }
+  append_to(ready_, "0\r\n\r\n");
+  std::vector<std::pair<std::string, std::string>> trailers;
+  return reader_.header_lines(trailers);
+}
+
+AXIOMS_JWKS_INLINE result<std::size_t> checked_stream::body(char* out, std::size_t size) {
+  const bool counted = head_->body != response_head::framing::until_close;
+  // At the limit one byte more is asked for where only the end of the connection tells the end.
+  const std::uint64_t most = counted ? piece_ : std::max<std::uint64_t>(left_, 1);
+  const auto got = reader_.some(out, static_cast<std::size_t>(std::min<std::uint64_t>(size, most)));
+  if (!got) return got.error();
+  if (*got > left_) return too_large();
+  left_ -= *got;
+  if (counted) {
+    if (*got == 0) return context_.fail(errc::fetch_failed, "the body ended ", piece_, " bytes early");
+    piece_ -= *got;
+  }
+  ended_ = *got == 0 || (head_->body == response_head::framing::length && piece_ == 0);
+  return *got;
+}
+
+// Lends out the protected heart of httplib's client: one request and its response over a Stream that somebody else made.
+// Unchanged from 0.11.4 to 0.53.1.
+class httplib_messages : private httplib::ClientImpl {
+ public:
+  httplib_messages() : ClientImpl("localhost") {  // never connected to: every request brings its Host
+    set_decompress(false);
+    send_as_given(static_cast<httplib::ClientImpl&>(*this));
+  }
+  bool run(httplib::Stream& stream, httplib::Request& request, httplib::Response& response) {
+    httplib::Error ignored = httplib::Error::Success;  // its values differ between releases; the stream knows better
+    return process_request(stream, request, response, true, ignored);
+  }
+
+ private:
+  // Its path encoding rewrites valid queries, and its own body limit is below what a user may ask for. Both settings have
+  // other names, or none, in other releases.
+  template <class Client>
+  static void send_as_given(Client& client) {
+    if constexpr (requires { client.set_path_encode(false); }) {
+      client.set_path_encode(false);
+    } else {
+      client.set_url_encode(false);
+    }
+    if constexpr (requires { client.set_payload_max_length(std::size_t{0}); }) {
+      client.set_payload_max_length(std::numeric_limits<std::size_t>::max());
+    }
+  }
+};
+
+using header_list = std::vector<std::pair<std::string, std::string>>;
+
+AXIOMS_JWKS_INLINE result<fetch_response> run_exchange(fetch_context& context, connection& link,
+                                                       const std::string& target, const header_list& headers,
+                                                       std::size_t max_body) {
+  checked_stream stream(link, context, max_body);
+  fetch_response out;
+  httplib::Request request;
+  request.method = "GET";
+  request.path = target;
+  for (const auto& [name, value] : headers) request.set_header(name, value);
+  // An error page is not read: nobody uses it, and a slow or endless one would hide the status.
+  request.response_handler = [&stream](const httplib::Response&) { return stream.head()->has_body(); };
+  request.content_receiver = [&out](const char* data, std::size_t size, auto&&...) {
+    out.body.append(data, size);
+    return true;
+  };
+  httplib::Response response;
+  httplib_messages messages;
+  const bool complete = messages.run(stream, request, response);
+  if (stream.failure()) return *std::move(stream.failure());
+  if (!stream.head()) return context.fail(errc::fetch_failed, "cpp-httplib refused to send the request");
+  if (!complete && stream.head()->has_body()) {
+    return context.fail(errc::fetch_failed, "cpp-httplib could not read the response");
+  }
+  out.status = stream.head()->status;
+  out.headers = std::move(stream.head()->headers);
+  return out;
+}
+
+// - proxy -
+
+struct proxy_route {
+  parsed_url where;
+  std::string authorization;  // value of Proxy-Authorization, empty without credentials
+};
+
+inline std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned byte = 0;
+    if (text[i] == '%' && i + 2 < text.size() &&
+        std::from_chars(text.data() + i + 1, text.data() + i + 3, byte, 16).ptr == text.data() + i + 3) {
+      out += static_cast<char>(byte);
+      i += 2;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+// The text may hold a password: no error repeats any of it.
+AXIOMS_JWKS_INLINE result<proxy_route> parse_proxy(const fetch_context& context, std::string_view text,
+                                                   std::string_view origin) {
+  const auto refuse = [&] {
+    return context.fail(errc::connect_failed, "the proxy from ", origin,
+                        " is not of the form http://[user:password@]host[:port]");
+  };
+  text = trim(text);
+  if (const auto scheme = text.find("://"); scheme != std::string_view::npos) {
+    if (!iequals(text.substr(0, scheme), "http")) return refuse();
+    text.remove_prefix(scheme + 3);
+  }
+  text = text.substr(0, text.find_first_of("/?#"));
+  proxy_route route;
+  if (const auto at = text.rfind('@'); at != std::string_view::npos) {
+    const std::string credentials = percent_decoded(text.substr(0, at));
+    if (credentials.size() > 1024) return refuse();
+    std::string encoded(4 * ((credentials.size() + 2) / 3) + 1, '\0');
+    EVP_EncodeBlock(reinterpret_cast<unsigned char*>(encoded.data()),
+                    reinterpret_cast<const unsigned char*>(credentials.data()), static_cast<int>(credentials.size()));
+    encoded.pop_back();
+    route.authorization = concat("Basic ", encoded);
+    text.remove_prefix(at + 1);
+  }
+  auto where = parse_url(concat("http://", text));
+  if (!where) return refuse();
+  route.where = *std::move(where);
+  return route;
+}
+
+// A list of host names that stand for their subdomains too, addresses, either with a port, and `*`.
+AXIOMS_JWKS_INLINE bool bypasses_proxy(std::string_view list, const parsed_url& url) {
+  while (!list.empty()) {
+    const auto end = std::min(list.find_first_of(", \t"), list.size());
+    std::string_view entry = list.substr(0, end);
+    list.remove_prefix(std::min(end + 1, list.size()));
+    if (entry == "*") return true;
+    const auto colon = entry.rfind(':');
+    const bool has_port =
+        colon != std::string_view::npos && (entry.find(':') == colon || (colon > 0 && entry[colon - 1] == ']'));
+    if (has_port) {
+      if (entry.substr(colon + 1) != std::to_string(url.port)) continue;
+      entry = entry.substr(0, colon);
+    }
+    if (entry.size() > 2 && entry.front() == '[' && entry.back() == ']') entry = entry.substr(1, entry.size() - 2);
+    if (!entry.empty() && entry.front() == '*') entry.remove_prefix(1);
+    if (!entry.empty() && entry.front() == '.') entry.remove_prefix(1);
+    const std::string_view host = url.host;
+    if (entry.empty() || host.size() < entry.size()) continue;
+    const auto before = host.size() - entry.size();
+    if (iequals(host.substr(before), entry) && (before == 0 || (!url.ipv6 && host[before - 1] == '.'))) return true;
+  }
+  return false;
+}
+
+inline std::string_view environment(const char* name) noexcept {
+  const char* value = std::getenv(name);
+  return value != nullptr ? std::string_view(value) : std::string_view();
+}
+
+AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> choose_proxy(const fetch_context& context,
+                                                                   const httplib_options& options,
+                                                                   const parsed_url& url) {
+  std::string_view text = options.proxy, origin = "httplib_options::proxy";
+  if (text.empty() && options.proxy_from_environment) {
+    origin = "the environment";
+    text = environment(url.https ? "https_proxy" : "http_proxy");
+    // In a CGI process HTTP_PROXY is a request's Proxy header (CVE-2016-5385 and its like).
+    if (text.empty() && (url.https || environment("REQUEST_METHOD").empty())) {
+      text = environment(url.https ? "HTTPS_PROXY" : "HTTP_PROXY");
+    }
+    const std::string_view lower_case = environment("no_proxy");
+    if (bypasses_proxy(lower_case.empty() ? environment("NO_PROXY") : lower_case, url)) text = {};
+  }
+  if (trim(text).empty()) return std::optional<proxy_route>();
+  auto route = parse_proxy(context, text, origin);
+  if (!route) return std::move(route).error();
+  return std::optional<proxy_route>(*std::move(route));
+}
+
+AXIOMS_JWKS_INLINE result<void> open_tunnel(fetch_context& context, connection& link, const proxy_route& proxy,
+                                            const parsed_url& url) {
+  context.enter("asking the proxy ", quote(proxy.where.authority()), " for a tunnel");
+  const std::string host = concat(url.ipv6 ? concat('[', url.host, ']') : url.host, ':', url.port);
+  std::string text =
+      concat("CONNECT ", host, " HTTP/1.1\r\nHost: ", host, "\r\nUser-Agent: axioms_jwks/" AXIOMS_JWKS_VERSION "\r\n");
+  if (!proxy.authorization.empty()) append_to(text, concat("Proxy-Authorization: ", proxy.authorization, "\r\n"));
+  append_to(text, "\r\n");
+  if (auto sent = link.write(text); !sent) return sent;
+  response_reader reader(link, context);
+  const auto head = reader.head(false);  // a 2xx to CONNECT has no body whatever it says (RFC 9110 section 9.3.6)
+  if (!head) return head.error();
+  if (head->status > 299) {
+    return context.fail(errc::connect_failed, "the proxy ", quote(proxy.where.authority()),
+                        " answered CONNECT with status ", head->status);
+  }
+  if (!reader.drained()) return context.fail(errc::fetch_failed, "the proxy sent more than its answer to CONNECT");
+  return {};
+}
+
+// - the fetch -
+
+// The options of a fetcher and what has been loaded by them.
+struct httplib_setup {
+  httplib_options options;
+  mutable shared_load<ssl_ctx_ptr> tls;
+  const httplib_setup* older = nullptr;
+};
+
+// What the copies of a fetcher share. Old setups stay until the end, because a fetch in flight may use one; there is no
+// lock, which a forked child could find held.
+class httplib_state {
+ public:
+  explicit httplib_state(httplib_options options) {
+    watch_forks();  // what has been loaded depends on it, also where no manager is used
+    set(std::move(options));
+  }
+  httplib_state(const httplib_state&) = delete;
+  httplib_state& operator=(const httplib_state&) = delete;
+  ~httplib_state() {
+    const httplib_setup* setup = current_.load(std::memory_order_acquire);
+    while (setup != nullptr) delete std::exchange(setup, setup->older);
+  }
+
+  [[nodiscard]] const httplib_setup& current() const noexcept { return *current_.load(std::memory_order_acquire); }
+  void set(httplib_options options) {
+    const httplib_setup* seen = current_.load(std::memory_order_acquire);
+    // A service that shuts down and initialises in a loop must not grow.
+    if (seen != nullptr && same(seen->options, options)) return;
+    auto fresh = std::make_unique<httplib_setup>();
+    fresh->options = std::move(options);
+    do { fresh->older = seen; } while (!current_.compare_exchange_weak(seen, fresh.get(), std::memory_order_acq_rel));
+    static_cast<void>(fresh.release());
+  }
+
+ private:
+  static bool same(const httplib_options& a, const httplib_options& b) {
+    return !a.headers && !b.headers && a.ca_file == b.ca_file && a.ca_pem == b.ca_pem &&
+           a.client_cert_file == b.client_cert_file && a.client_key_file == b.client_key_file && a.proxy == b.proxy &&
+           a.proxy_from_environment == b.proxy_from_environment;
+  }
+  std::atomic<const httplib_setup*> current_{nullptr};
+};
+
+// The reference @p location as seen from @p base (RFC 3986 section 5.2), not yet checked.
+AXIOMS_JWKS_INLINE std::string resolve_reference(const parsed_url& base, std::string_view location) {
+  location = location.substr(0, location.find('#'));
+  const std::string origin = concat(base.scheme(), "://", base.authority());
+  const auto delimiter = location.find_first_of(":/?");
+  if (delimiter != std::string_view::npos && location[delimiter] == ':') return std::string(location);
+  if (location.substr(0, 2) == "//") return concat(base.scheme(), ':', location);
+  const std::string_view base_path = std::string_view(base.target).substr(0, base.target.find('?'));
+  if (location.empty()) return concat(origin, base.target);
+  if (location.front() == '?') return concat(origin, base_path, location);
+
+  const auto query_at = std::min(location.find('?'), location.size());
+  std::string path(location.substr(0, query_at));
+  if (path.front() != '/') path.insert(0, base_path.substr(0, base_path.rfind('/') + 1));
+  std::vector<std::string_view> segments;
+  for (std::string_view rest = std::string_view(path).substr(1);;) {
+    const auto end = rest.find('/');
+    const std::string_view segment = rest.substr(0, end);
+    const bool last = end == std::string_view::npos;
+    if (segment == "..") {
+      if (!segments.empty()) segments.pop_back();
+    } else if (segment != ".") {
+      segments.push_back(segment);
+    }
+    if (last && (segment == "." || segment == "..")) segments.push_back({});  // "/a/." is the directory "/a/"
+    if (last) break;
+    rest.remove_prefix(end + 1);
+  }
+  std::string out = origin;
+  for (const std::string_view segment : segments) out.append(1, '/').append(segment);
+  return out.append(location.substr(query_at));
+}
+
+// Refusals are the provider's fault, so they are fetch_failed whatever is wrong with the new URL.
+AXIOMS_JWKS_INLINE result<parsed_url> follow(const fetch_context& context, const parsed_url& from,
+                                             std::string_view location) {
+  // Before anything may quote it: what stands before an @ can be a password.
+  if (const auto slashes = location.find("//"); slashes != std::string_view::npos) {
+    const std::string_view rest = location.substr(slashes + 2);
+    if (rest.substr(0, rest.find_first_of("/?#")).find('@') != std::string_view::npos) {
+      return context.fail(errc::fetch_failed, "redirect refused: the new URL holds user-info");
+    }
+  }
+  auto next = parse_url(resolve_reference(from, location));
+  if (!next) return context.fail(errc::fetch_failed, "redirect refused: ", next.error().description);
+  if (from.https && !next->https) {
+    return context.fail(errc::fetch_failed, "redirect refused: it leads from https to ", quote(next->normalized));
+  }
+  return next;
+}
+
+// Headers of the application, or why they cannot be sent. Those that frame or route the message are ours.
+AXIOMS_JWKS_INLINE result<header_list> application_headers(const fetch_context& context,
+                                                           const httplib_options& options) {
+  if (!options.headers) return header_list();
+  header_list out;
+  AXIOMS_JWKS_TRY { out = options.headers(); }
+  AXIOMS_JWKS_CATCH_ALL { return context.fail(errc::fetch_failed, "httplib_options::headers threw an exception"); }
+  for (const auto& [name, value] : out) {
+    // Never the value in the text: it is likely a token.
+    if (!is_token(name)) {
+      return context.fail(errc::fetch_failed, "httplib_options::headers gave the illegal name ", quote(name, 48));
+    }
+    if (!is_header_safe(value)) {
+      return context.fail(errc::fetch_failed, "httplib_options::headers gave ", quote(name, 48), " a control byte");
+    }
+    for (const std::string_view own :
+         {"Host", "Connection", "Content-Length", "Transfer-Encoding", "Accept-Encoding", "TE", "Trailer", "Expect",
+          "Upgrade", "Proxy-Authorization", "Proxy-Connection", "Keep-Alive"}) {
+      if (iequals(name, own)) return context.fail(errc::fetch_failed, "httplib_options::headers must not give ", own);
+    }
+  }
+  return out;
+}
+
+// All headers of one request. The application's replace ours of the same name, except for what application_headers() refuses.
+AXIOMS_JWKS_INLINE header_list request_headers(const fetch_request& request, const parsed_url& url,
+                                               const header_list& extra, bool same_origin) {
+  header_list out = extra;
+  const auto add = [&](const char* name, std::string_view value) {
+    if (value.empty() || !is_header_safe(value)) return;  // an ETag with a line break would begin a header of its own
+    for (const auto& header : extra) {
+      if (iequals(header.first, name)) return;
+    }
+    out.emplace_back(name, value);
+  };
+  add("Host", url.authority());
+  add("Accept", request.accept.empty() || !is_header_safe(request.accept) ? "application/jwk-set+json, application/json"
+                                                                          : std::string_view(request.accept));
+  add("Accept-Encoding", "identity");
+  add("User-Agent", "axioms_jwks/" AXIOMS_JWKS_VERSION);
+  add("Connection", "close");
+  if (same_origin) {
+    add("If-None-Match", request.etag);
+    add("If-Modified-Since", request.last_modified);
+  }
+  return out;
+}
+
+AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, const httplib_setup& setup,
+                                                    const fetch_request& request, const parsed_url& url,
+                                                    header_list headers) {
+  const auto proxy = choose_proxy(context, setup.options, url);
+  if (!proxy) return proxy.error();
+  SSL_CTX* tls = nullptr;
+  if (url.https) {
+    auto loaded = setup.tls.get([&] { return make_tls(setup.options); });
+    if (!loaded) return context.fail(loaded.error().code, loaded.error().description);
+    tls = *loaded;
+  }
+  connection link(context);
+  const parsed_url& next_hop = *proxy ? (*proxy)->where : url;
+  if (auto opened = link.open(next_hop.host, next_hop.port, request.connect_timeout); !opened) {
+    return std::move(opened).error();
+  }
+  if (tls != nullptr) {
+    if (*proxy) {
+      if (auto tunnel = open_tunnel(context, link, **proxy, url); !tunnel) return std::move(tunnel).error();
+    }
+    if (auto secured = link.start_tls(tls, url.host); !secured) return std::move(secured).error();
+  }
+  std::string target = url.target;
+  if (*proxy && tls == nullptr) {  // absolute-form, RFC 9112 section 3.2.2
+    target.insert(0, concat("http://", url.authority()));
+    if (!(*proxy)->authorization.empty()) headers.emplace_back("Proxy-Authorization", (*proxy)->authorization);
+  }
+  auto answer = run_exchange(context, link, target, headers, request.max_body_bytes);
+  link.say_goodbye();
+  return answer;
+}
+
+AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_setup& setup, const fetch_request& request,
+                                                stop_token stop) {
+  const clean_error_queue queue;
+  auto url = parse_url(request.url);
+  if (!url) return std::move(url).error();
+  fetch_context context(std::move(stop), request.timeout, url->normalized);
+  if (auto live = context.check(); !live) return std::move(live).error();
+  auto extra = application_headers(context, setup.options);
+  if (!extra) return std::move(extra).error();
+  bool same_origin = true;
+  for (int redirects = 0;; ++redirects) {
+    auto answer = fetch_hop(context, setup, request, *url, request_headers(request, *url, *extra, same_origin));
+    if (!answer) return answer;
+    const int status = answer->status;
+    const std::string_view location = answer->header("Location");
+    if ((status != 301 && status != 302 && status != 303 && status != 307 && status != 308) || location.empty()) {
+      return answer;
+    }
+    if (redirects == 5) return context.fail(errc::fetch_failed, "more than 5 redirects");
+    auto next = follow(context, *url, location);
+    if (!next) return std::move(next).error();
+    if (next->https != url->https || next->host != url->host || next->port != url->port) {
+      // A token or an ETag is the first origin's business, and stays so if the redirects lead back.
+      same_origin = false;
+      extra->clear();
+    }
+    url = *std::move(next);
+    context.visit(url->normalized);
+  }
+}
+
+AXIOMS_JWKS_INLINE void httplib_access::set_options(httplib_fetcher& fetcher, httplib_options options) {
+  fetcher.state_->set(std::move(options));
+}
+
+}  // namespace detail
+
+AXIOMS_JWKS_INLINE httplib_fetcher::httplib_fetcher(httplib_options options)
+    : state_(std::make_shared<detail::httplib_state>(std::move(options))) {}
+
+AXIOMS_JWKS_INLINE result<fetch_response> httplib_fetcher::operator()(const fetch_request& request,
+                                                                      stop_token stop) const {
+  const auto state = state_;  // this handle may be assigned to in the meantime
+  return detail::fetch(state->current(), request, std::move(stop));
+}
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+#endif  // !AXIOMS_JWKS_NO_HTTPLIB
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+namespace detail {
+// -- async manager --
+
+AXIOMS_JWKS_INLINE void engine::finish_all(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who) {
+  fx.finished = std::move(last);
+  if (who) fx.finished.push_back(who);
+}
+
+AXIOMS_JWKS_INLINE void engine::tick_now() {
+  steady_point now{};
+  const std::uint64_t random = draw();
+  effects fx;
+  if (read_clock(now)) {
+    const std::lock_guard lock(mutex_);
+    tick(now, random, fx);
+  }
+  perform(fx);
+}
+
+AXIOMS_JWKS_INLINE std::size_t engine::flights_in_the_air() const noexcept {
+  return static_cast<std::size_t>(std::count_if(entries_.begin(), entries_.end(), [](const auto& at) { return at.second->policy.in_flight(); }));
+}
+
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+
+// -- process-wide managers --
+
+struct process_wide {
+  // OpenSSL first: what is registered later runs earlier at exit, so the fetches have ended when OpenSSL cleans up.
+  static void initialise_openssl() noexcept { OPENSSL_init_ssl(0, nullptr); }
+  static void shut_down(async_jwks_manager& manager) noexcept { manager.shutdown_and_join(); }
+  static void shut_down(jwks_manager& manager) noexcept { manager.shutdown(); }
+
+  template <class Manager>
+  struct slot {
+    httplib_fetcher fetch{};
+    Manager manager{fetch};
+  };
+  template <class Manager>
+  static slot<Manager>& get() {
+    static slot<Manager>& only = []() -> slot<Manager>& {
+      initialise_openssl();
+      auto* made = new slot<Manager>;  // never deleted: other threads may use it while the process exits
+      std::atexit([] { shut_down(get<Manager>().manager); });
+      return *made;
+    }();
+    return only;
+  }
+  template <class Manager>
+  static Manager& with(httplib_options&& options) {
+    slot<Manager>& only = get<Manager>();
+    if (!only.manager.running()) httplib_access::set_options(only.fetch, std::move(options));
+    return only.manager;
+  }
+  static jwks_config config(std::string&& url, std::chrono::seconds refresh_interval, std::chrono::seconds cache_ttl, bool prefetch) {
+    jwks_config out;
+    out.jwks_url = std::move(url);
+    out.refresh_interval = refresh_interval;
+    out.cache_ttl = cache_ttl;
+    out.prefetch = prefetch;
+    return out;
+  }
+};
+
+}  // namespace detail
+
+AXIOMS_JWKS_INLINE jwks_manager& default_jwks_manager() { return detail::process_wide::get<jwks_manager>().manager; }
+AXIOMS_JWKS_INLINE async_jwks_manager& default_async_jwks_manager() { return detail::process_wide::get<async_jwks_manager>().manager; }
+
+AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(jwks_config config, httplib_options options) {
+  return detail::process_wide::with<jwks_manager>(std::move(options)).initialize(std::move(config));
+}
+AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(std::string jwks_url, std::chrono::seconds refresh_interval,
+                                                        std::chrono::seconds cache_ttl, bool prefetch) {
+  return initialize_jwks_manager(detail::process_wide::config(std::move(jwks_url), refresh_interval, cache_ttl, prefetch));
+}
+AXIOMS_JWKS_INLINE void shutdown_jwks_manager() noexcept { default_jwks_manager().shutdown(); }
+
+AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(jwks_config config, httplib_options options) {
+  return detail::process_wide::with<async_jwks_manager>(std::move(options)).initialize(std::move(config));
+}
+AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(std::string jwks_url, std::chrono::seconds refresh_interval,
+                                                                               std::chrono::seconds cache_ttl, bool prefetch) {
+  return initialize_async_jwks_manager(detail::process_wide::config(std::move(jwks_url), refresh_interval, cache_ttl, prefetch));
+}
+AXIOMS_JWKS_INLINE async_operation<void> shutdown_async_jwks_manager() { return default_async_jwks_manager().shutdown(); }
+
+namespace detail {
+
+#endif
+
+}  // namespace detail
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+#endif  // !AXIOMS_JWKS_SPLIT || AXIOMS_JWKS_IMPLEMENTATION
+
+// ---- clean-up ------------------------------------------------------------------------------------
+
+#undef AXIOMS_JWKS_ABI
+#undef AXIOMS_JWKS_CATCH_ALL
+#undef AXIOMS_JWKS_CPLUSPLUS
+#undef AXIOMS_JWKS_DEFAULT_FETCHER
+#undef AXIOMS_JWKS_INLINE
+#undef AXIOMS_JWKS_TRY
+
+#endif  // AXIOMS_JWKS_HPP
