@@ -1,0 +1,3 @@
+// The one TU that holds doctest and its main().
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>

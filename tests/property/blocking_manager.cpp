@@ -1,0 +1,212 @@
+// The blocking manager under load and at its bounds: what takes too long to be repeated 1,000 times. No socket, no sleep.
+#include "support/eventually.hpp"
+#include "support/fake_fetcher.hpp"
+#include "support/manual_clock.hpp"
+
+#include <doctest/doctest.h>
+
+#include <future>
+#include <thread>
+
+#if defined(__linux__)
+#include <dlfcn.h>
+#include <pthread.h>
+#endif
+
+using namespace std::chrono_literals;
+using axioms::errc, axioms::jwks_config, axioms::jwks_event;
+using support::eventually, support::fake_fetcher, support::manual_clock, support::ok, support::response;
+
+namespace {
+
+const std::string url = "https://idp.example.com/.well-known/jwks.json";
+
+using manager_type = axioms::basic_jwks_manager<fake_fetcher, manual_clock>;
+
+jwks_config config_for(const std::string& where) {
+  jwks_config config;
+  config.jwks_url = where;
+  config.random = [] { return std::uint64_t{0}; };  // no jitter, shortest backoff
+  return config;
+}
+
+// A provider, a clock and a manager between them.
+struct rig {
+  manual_clock clock;
+  fake_fetcher provider;
+  manager_type manager{provider, clock};
+
+  void start(jwks_config config) { REQUIRE(manager.initialize(std::move(config)).has_value()); }
+  void start() { start(config_for(url)); }
+  // Waits until that many threads stand still: the scheduler, and callers that wait.
+  void settle(std::size_t threads) { REQUIRE(clock.await_waiting(threads)); }
+  // Waits until no fetch of the configured URL is due or in the air.
+  void quiet() {
+    REQUIRE(eventually([&] { return manager.health().next_attempt > clock.now(); }));
+  }
+  auto get(const std::string& where = url, axioms::stop_token stop = {}) {
+    return std::async(std::launch::async, [this, where, stop] { return manager.get_jwks(where, stop); });
+  }
+};
+
+}  // namespace
+
+TEST_CASE("at most 64 looked-up URLs are kept, the least recently used goes first, configured ones stay") {
+  rig r;
+  r.start();
+  const auto at = [](int i) { return "https://h" + std::to_string(i) + ".example.com/jwks"; };
+  for (int i = 0; i < 64; ++i) {
+    REQUIRE(r.manager.get_jwks(at(i)).has_value());
+    r.clock.advance(2s);
+  }
+  REQUIRE(r.manager.get_jwks(at(0)).has_value());  // used again
+  r.clock.advance(2s);
+  REQUIRE(r.manager.get_jwks(at(64)).has_value());
+  CHECK(r.manager.health(at(0)).ready);
+  CHECK_FALSE(r.manager.health(at(1)).ready);
+  CHECK(r.manager.health(at(2)).ready);
+  CHECK(r.manager.health().ready);
+  CHECK(r.manager.peek(at(64)).has_value());
+}
+
+TEST_CASE("the 65th looked-up URL is refused while 64 others wait for their fetch") {
+  rig r;
+  r.provider.hold();
+  std::vector<std::future<axioms::result<axioms::jwks_ptr>>> calls;
+  for (int i = 0; i < 64; ++i) calls.push_back(r.get("https://h" + std::to_string(i) + ".example.com/jwks"));
+  r.settle(65);
+  CHECK(r.manager.get_jwks(url).error().code == errc::throttled);
+  CHECK(r.manager.stats().throttled == 1);
+  r.provider.release();
+  for (auto& call : calls) CHECK(call.get().has_value());
+}
+
+TEST_CASE("a slow listener delays nobody; what it cannot take is counted as dropped") {
+  rig r;
+  std::promise<void> go;
+  auto gate = go.get_future().share();
+  std::atomic<int> heard{0};
+  auto config = config_for(url);
+  config.on_event = [&, gate](const jwks_event&) {
+    if (heard++ == 0) gate.wait();
+  };
+  r.start(config);
+  REQUIRE(eventually([&] { return heard == 1; }));  // it sits in its first call
+  for (int i = 0; i < 300; ++i) REQUIRE(r.manager.refresh().has_value());
+  CHECK(r.manager.stats().events_dropped == 300 - 256);
+  go.set_value();
+  CHECK(eventually([&] { return heard == 257; }));
+}
+
+TEST_CASE("readers in many threads always see a whole document while it is replaced") {
+  rig r;
+  r.start();
+  std::atomic<bool> over{false};
+  std::vector<std::future<bool>> readers;
+  for (int i = 0; i < 4; ++i) {
+    readers.push_back(std::async(std::launch::async, [&] {
+      std::uint64_t last = 0;
+      bool good = true;
+      while (!over) {
+        const auto document = r.manager.get_jwks(url);
+        good = good && document && (*document)->generation() >= last && (*document)->keys().size() == 1;
+        if (document) last = (*document)->generation();
+      }
+      return good;
+    }));
+  }
+  for (int i = 0; i < 50; ++i) CHECK(r.manager.refresh().has_value());
+  over = true;
+  for (auto& reader : readers) CHECK(reader.get());
+}
+
+TEST_CASE("bodies of 10 MB keep the old document and are a typed error") {
+  rig r;
+  r.start();
+  const std::string big(10U << 20U, ' ');
+  for (const char* what : {"", "{\"keys\":[", "[["}) {
+    r.provider.push(response(200, what + big));
+    CHECK(r.manager.refresh().error().code == errc::response_too_large);
+    CHECK(r.manager.health().ready);
+  }
+}
+
+TEST_CASE("lookups, refreshes, adds, initialize and shutdown from many threads at once never hang, and lose no caller") {
+  rig r;
+  std::atomic<int> calls{0};
+  std::vector<std::future<void>> users;
+  for (int user = 0; user < 6; ++user) {
+    users.push_back(std::async(std::launch::async, [&r, &calls, user] {
+      for (int i = 0; i < 60; ++i) {
+        const std::string where = url + std::to_string((user + i) % 5);
+        switch ((user * 7 + i) % 6) {
+          case 0: static_cast<void>(r.manager.initialize(config_for(url))); break;
+          case 1: r.manager.shutdown(); break;
+          case 2: static_cast<void>(r.manager.refresh(where)); break;
+          case 3: static_cast<void>(r.manager.add(config_for(where))); break;
+          case 4: static_cast<void>(r.manager.get_key(where, {.kid = "k" + std::to_string(i % 3)})); break;
+          default: static_cast<void>(r.manager.get_jwks(where)); break;
+        }
+        static_cast<void>(r.manager.health(where));
+        static_cast<void>(r.manager.stats());
+        ++calls;
+      }
+    }));
+  }
+  for (auto& user : users) user.get();
+  CHECK(calls == 6 * 60);
+  r.manager.shutdown();
+  CHECK(r.clock.waiting() == 0);
+}
+
+// -- a thread that cannot be started --
+
+// Sanitizers put their own function in this place.
+#if defined(__linux__) && defined(__cpp_exceptions) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define PROPERTY_KEEP_PTHREAD_CREATE
+#endif
+#endif
+#if !defined(PROPERTY_KEEP_PTHREAD_CREATE)
+
+namespace {
+// How many threads may still be started; negative: as many as one likes.
+std::atomic<int> threads_left{-1};
+}  // namespace
+
+extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*), void* argument) noexcept {
+  using function = int (*)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
+  static const auto real = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "pthread_create"));
+  if (threads_left == 0) return EAGAIN;
+  if (threads_left > 0) --threads_left;
+  return real(thread, attributes, start, argument);
+}
+
+TEST_CASE("a thread that cannot be started is no_resources, an outage, and the manager recovers") {
+  rig r;
+  threads_left = 0;  // not even the scheduler
+  CHECK(r.manager.get_jwks(url).error().code == errc::no_resources);
+  CHECK(r.manager.initialize(config_for(url)).error().code == errc::no_resources);
+  CHECK(r.manager.add(config_for(url)).error().code == errc::no_resources);
+  CHECK_FALSE(r.manager.running());
+  threads_left = 1;  // the scheduler, but no fetch
+  const auto document = r.manager.get_jwks(url);
+  REQUIRE_FALSE(document.has_value());
+  CHECK(document.error().code == errc::no_resources);
+  CHECK(document.error().status_code() == 503);
+  threads_left = -1;
+  r.clock.advance(10s);
+  CHECK(r.manager.get_jwks(url).has_value());
+
+  rig listening;
+  auto config = config_for(url);
+  config.on_event = [](const jwks_event&) {};
+  threads_left = 1;  // the scheduler, but no listener
+  CHECK(listening.manager.initialize(config).error().code == errc::no_resources);
+  CHECK_FALSE(listening.manager.running());
+  threads_left = -1;
+  CHECK(listening.manager.initialize(config).has_value());
+}
+#endif
+#endif

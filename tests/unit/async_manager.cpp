@@ -1,0 +1,543 @@
+// Part "async manager": awaitables and callbacks round the same core, on threads and on an event loop.
+#include "support/coroutine.hpp"
+#include "support/eventually.hpp"
+#include "support/fake_fetcher.hpp"
+#include "support/manual_clock.hpp"
+
+#include <doctest/doctest.h>
+
+#include <future>
+#include <thread>
+
+using namespace std::chrono_literals;
+using axioms::errc, axioms::jwks_config, axioms::jwks_ptr, axioms::key_ptr, axioms::result;
+using support::detached, support::eventually, support::fake_fetcher, support::manual_clock, support::manual_loop, support::ok, support::owned,
+    support::response;
+
+namespace {
+
+const std::string url = "https://idp.example.com/.well-known/jwks.json";
+
+// A fetcher that only blocks, so that the manager runs on threads of its own.
+struct blocking_only {
+  fake_fetcher provider;
+  result<axioms::fetch_response> operator()(const axioms::fetch_request& request, const axioms::stop_token& stop) { return provider(request, stop); }
+};
+// And one that only calls back: with the clock's timers the manager lives on the loop alone.
+struct callback_only {
+  fake_fetcher provider;
+  template <class Callback>
+  void async_fetch(axioms::fetch_request request, axioms::stop_token stop, Callback callback) {
+    provider.async_fetch(std::move(request), std::move(stop), std::move(callback));
+  }
+};
+
+#if defined(__cpp_exceptions)
+struct throwing {
+  template <class Callback>
+  void async_fetch(axioms::fetch_request, axioms::stop_token, Callback) {
+    throw std::runtime_error("no network");
+  }
+};
+#endif
+
+using on_threads = axioms::basic_async_jwks_manager<blocking_only, manual_clock>;
+using on_loop = axioms::basic_async_jwks_manager<callback_only, manual_clock>;
+
+jwks_config config_for(const std::string& where) {
+  jwks_config config;
+  config.jwks_url = where;
+  config.random = [] { return std::uint64_t{0}; };
+  return config;
+}
+
+// What a coroutine or a callback ended with, on which thread, and how often.
+template <class T>
+struct landing {
+  std::promise<T> promise;
+  std::future<T> future = promise.get_future();
+  std::thread::id thread;
+  std::atomic<int> count{0};
+  void operator()(T value) {
+    thread = std::this_thread::get_id();
+    if (count++ == 0) promise.set_value(std::move(value));
+  }
+  bool ready() { return future.wait_for(0s) == std::future_status::ready; }
+  T get() {
+    REQUIRE(future.wait_for(support::patience) == std::future_status::ready);
+    return future.get();
+  }
+};
+
+template <class T, class Operation>
+detached run(Operation operation, landing<T>& to) {
+  to(co_await std::move(operation));
+}
+template <class Operation>
+detached run_void(Operation operation, landing<int>& to) {
+  co_await std::move(operation);
+  to(0);
+}
+
+template <class Manager, class Fetcher>
+struct rig_of {
+  manual_clock clock;
+  fake_fetcher provider;
+  Manager manager{Fetcher{provider}, clock};
+
+  result<void> start(jwks_config config) {
+    landing<result<void>> done;
+    run<result<void>>(manager.initialize(std::move(config)), done);
+    return done.get();
+  }
+  void start() { REQUIRE(start(config_for(url)).has_value()); }
+  result<jwks_ptr> get(std::string_view where = url) {
+    landing<result<jwks_ptr>> done;
+    run<result<jwks_ptr>>(manager.get_jwks(where), done);
+    return done.get();
+  }
+  result<key_ptr> key(std::string_view kid) {
+    landing<result<key_ptr>> done;
+    run<result<key_ptr>>(manager.get_key(url, {.kid = kid}), done);
+    return done.get();
+  }
+  void shutdown() {
+    landing<int> done;
+    run_void(manager.shutdown(), done);
+    static_cast<void>(done.get());
+  }
+};
+using thread_rig = rig_of<on_threads, blocking_only>;
+using loop_rig = rig_of<on_loop, callback_only>;
+
+std::string kids_of(const jwks_ptr& document) {
+  std::string all;
+  for (const auto& key : document->keys()) all.append(key->kid()).append(" ");
+  return all;
+}
+
+}  // namespace
+
+// -- what the Python original's async tests say, on threads and on a loop --
+
+TEST_CASE_TEMPLATE("co_await initialize has the key set before it goes on, and runs", Rig, thread_rig, loop_rig) {
+  Rig r;
+  CHECK_FALSE(r.manager.running());
+  r.start();
+  CHECK(r.manager.running());
+  CHECK(r.provider.requests() == 1);
+  CHECK(r.manager.peek().has_value());
+  CHECK(r.manager.health().ready);
+}
+
+TEST_CASE_TEMPLATE("co_await initialize without prefetch fetches nothing before the first lookup", Rig, thread_rig, loop_rig) {
+  Rig r;
+  auto config = config_for(url);
+  config.prefetch = false;
+  CHECK(r.start(config).has_value());
+  CHECK(r.provider.requests() == 0);
+  CHECK(r.get().has_value());
+  CHECK(r.provider.requests() == 1);
+}
+
+TEST_CASE_TEMPLATE("a failed prefetch is success", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.provider.push(response(503));
+  CHECK(r.start(config_for(url)).has_value());
+  CHECK(r.manager.running());
+  CHECK(r.manager.health().last_error->http_status == 503);
+}
+
+TEST_CASE_TEMPLATE("an invalid configuration starts nothing", Rig, thread_rig, loop_rig) {
+  Rig r;
+  auto config = config_for(url);
+  config.refresh_interval = 0s;
+  CHECK(r.start(config).error().code == errc::invalid_config);
+  CHECK(r.start(config_for("file:///etc/passwd")).error().code == errc::unsupported_scheme);
+  CHECK_FALSE(r.manager.running());
+  CHECK(r.provider.requests() == 0);
+}
+
+TEST_CASE_TEMPLATE("co_await get_jwks: fetch, hit without a request, HTTP error, bad scheme", Rig, thread_rig, loop_rig) {
+  Rig r;
+  CHECK(kids_of(*r.get()) == "k1 ");
+  CHECK(kids_of(*r.get()) == "k1 ");
+  CHECK(r.provider.requests() == 1);
+  r.provider.always(response(404));
+  CHECK(r.get("https://other.example.com/jwks").error().http_status == 404);
+  CHECK(r.get("file:///etc/passwd").error().status_code() == 500);
+  CHECK(r.get("").error().code == errc::invalid_url);
+  CHECK(r.provider.requests() == 2);
+}
+
+TEST_CASE_TEMPLATE("after the first fetch the background refresh goes on, also without initialize", Rig, thread_rig, loop_rig) {
+  Rig r;
+  CHECK(r.get().has_value());
+  for (std::size_t round = 2; round <= 4; ++round) {
+    r.clock.advance(3600s);
+    REQUIRE(eventually([&] { return r.manager.stats().fetched == round; }));
+  }
+}
+
+TEST_CASE_TEMPLATE("an expired document is renewed by the caller that comes first", Rig, thread_rig, loop_rig) {
+  Rig r;
+  auto config = config_for(url);
+  config.refresh_interval = 60s;
+  config.cache_ttl = 120s;
+  config.outage_window = 0s;
+  CHECK(r.start(config).has_value());
+  r.provider.always(response(503, {}, {{"Retry-After", "60"}}));
+  r.clock.advance(60s);
+  REQUIRE(eventually([&] { return r.manager.stats().failed == 1; }));
+  CHECK(r.get().has_value());
+  r.provider.always(ok({"new"}));
+  r.clock.advance(60s);
+  CHECK(kids_of(*r.get()) == "new ");
+}
+
+TEST_CASE_TEMPLATE("initialize while running changes nothing; shutdown is idempotent; initialize works again", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.start();
+  CHECK(r.start(config_for("https://other.example.com/jwks")).has_value());
+  CHECK(r.provider.requests() == 1);
+  r.shutdown();
+  r.shutdown();
+  CHECK_FALSE(r.manager.running());
+  CHECK(r.get().error().code == errc::shut_down);
+  CHECK(r.key("k1").error().code == errc::shut_down);
+  r.provider.always(ok({"second"}));
+  r.start();
+  CHECK(kids_of(*r.get()) == "second ");
+}
+
+TEST_CASE_TEMPLATE("rotation: refresh brings the new set, an unknown kid asks for it", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.start();
+  CHECK(r.key("k1").has_value());
+  r.provider.always(ok({"k2"}));
+  landing<result<void>> refreshed;
+  run<result<void>>(r.manager.refresh(url), refreshed);
+  CHECK(refreshed.get().has_value());
+  CHECK(r.key("k2").has_value());
+  r.provider.always(ok({"k2", "k3"}));
+  CHECK(r.key("k3").has_value());
+  CHECK(r.provider.requests() == 3);
+  CHECK(r.key("k4").error().code == errc::key_not_found);
+}
+
+TEST_CASE_TEMPLATE("callers that miss together cause one request, by coroutine and by callback", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.provider.hold();
+  std::vector<std::unique_ptr<landing<result<jwks_ptr>>>> documents;
+  std::vector<std::unique_ptr<landing<result<key_ptr>>>> keys;
+  for (int i = 0; i < 30; ++i) {
+    run<result<jwks_ptr>>(r.manager.get_jwks(url), *documents.emplace_back(std::make_unique<landing<result<jwks_ptr>>>()));
+    auto& by_callback = *documents.emplace_back(std::make_unique<landing<result<jwks_ptr>>>());
+    r.manager.async_get_jwks(url, [&](result<jwks_ptr> document) { by_callback(std::move(document)); });
+    auto& key = *keys.emplace_back(std::make_unique<landing<result<key_ptr>>>());
+    r.manager.async_get_key(url, {.kid = "k1"}, [&](result<key_ptr> found) { key(std::move(found)); });
+  }
+  REQUIRE(r.provider.await_requests(1));
+  r.provider.release();
+  for (auto& document : documents) CHECK(document->get().has_value());
+  for (auto& key : keys) CHECK(key->get().has_value());
+  CHECK(r.provider.requests() == 1);
+}
+
+TEST_CASE_TEMPLATE("every verb has its callback form", Rig, thread_rig, loop_rig) {
+  Rig r;
+  landing<result<void>> started;
+  r.manager.async_initialize(config_for(url), [&](result<void> out) { started(std::move(out)); });
+  CHECK(started.get().has_value());
+  landing<result<jwks_ptr>> configured;
+  r.manager.async_get_jwks([&](result<jwks_ptr> out) { configured(std::move(out)); });
+  CHECK(configured.get().has_value());
+  landing<result<key_ptr>> key;
+  r.manager.async_get_key({.kid = "k1"}, [&](result<key_ptr> out) { key(std::move(out)); });
+  CHECK(key.get().has_value());
+  landing<result<void>> refreshed;
+  r.manager.async_refresh(url, [&](result<void> out) { refreshed(std::move(out)); });
+  CHECK(refreshed.get().has_value());
+  landing<bool> ready;
+  r.manager.async_wait_ready(0ms, [&](bool out) { ready(out); });
+  CHECK(ready.get());
+  landing<int> ended;
+  r.manager.async_shutdown([&] { ended(0); });
+  static_cast<void>(ended.get());
+  CHECK_FALSE(r.manager.running());
+}
+
+TEST_CASE_TEMPLATE("wait_ready ends with the first document, or when its time is over", Rig, thread_rig, loop_rig) {
+  Rig r;
+  auto config = config_for(url);
+  config.prefetch = false;
+  CHECK(r.start(config).has_value());
+  landing<bool> late, in_time;
+  run<bool>(r.manager.wait_ready(5s), late);
+  r.clock.advance(5s);
+  CHECK_FALSE(late.get());
+  run<bool>(r.manager.wait_ready(5s), in_time);
+  CHECK(r.get().has_value());
+  CHECK(in_time.get());
+}
+
+TEST_CASE_TEMPLATE("add serves one more URL with a policy of its own", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.start();
+  auto config = config_for("https://other.example.com/jwks");
+  config.refresh_interval = 10s;
+  config.cache_ttl = 20s;
+  CHECK(r.manager.add(config).has_value());
+  r.clock.advance(0s);  // lets the loop look at its timers
+  REQUIRE(eventually([&] { return r.manager.health(config.jwks_url).ready; }));
+  CHECK((*r.get(config.jwks_url))->expires_at() == r.clock.now() + 20s);
+}
+
+TEST_CASE_TEMPLATE("a fetch that overstays ends with timed_out", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.provider.hold();
+  landing<result<jwks_ptr>> document;
+  run<result<jwks_ptr>>(r.manager.get_jwks(url), document);
+  REQUIRE(r.provider.await_requests(1));
+  r.clock.advance(10s - 1ns);
+  CHECK_FALSE(document.ready());
+  r.clock.advance(1ns);
+  CHECK(document.get().error().code == errc::timed_out);
+}
+
+TEST_CASE_TEMPLATE("a stop token cancels its own wait alone, exactly once", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.provider.hold();
+  axioms::stop_source stop;
+  landing<result<jwks_ptr>> coroutine, callback, patient;
+  run<result<jwks_ptr>>(r.manager.get_jwks(url, {.stop = stop.get_token()}), coroutine);
+  r.manager.async_get_jwks(url, [&](result<jwks_ptr> out) { callback(std::move(out)); }, stop.get_token());
+  run<result<jwks_ptr>>(r.manager.get_jwks(url), patient);
+  REQUIRE(r.provider.await_requests(1));
+  stop.request_stop();
+  CHECK(coroutine.get().error().code == errc::cancelled);
+  CHECK(callback.get().error().code == errc::cancelled);
+  CHECK_FALSE(patient.ready());
+  r.provider.release();
+  CHECK(patient.get().has_value());
+  CHECK(coroutine.count == 1);
+  CHECK(callback.count == 1);
+}
+
+TEST_CASE_TEMPLATE("a stop that was asked before completes at once, but not a hit", Rig, thread_rig, loop_rig) {
+  Rig r;
+  axioms::stop_source stop;
+  stop.request_stop();
+  landing<result<jwks_ptr>> miss, hit, callback;
+  landing<result<void>> started;
+  run<result<jwks_ptr>>(r.manager.get_jwks(url, {.stop = stop.get_token()}), miss);
+  CHECK(miss.get().error().code == errc::cancelled);
+  r.manager.async_get_jwks(url, [&](result<jwks_ptr> out) { callback(std::move(out)); }, stop.get_token());
+  CHECK(callback.get().error().code == errc::cancelled);
+  run<result<void>>(r.manager.initialize(config_for(url), {.stop = stop.get_token()}), started);
+  CHECK(started.get().error().code == errc::cancelled);
+  CHECK_FALSE(r.manager.running());
+  CHECK(r.provider.requests() == 0);
+  r.start();
+  run<result<jwks_ptr>>(r.manager.get_jwks(url, {.stop = stop.get_token()}), hit);
+  CHECK(hit.get().has_value());
+}
+
+TEST_CASE_TEMPLATE("shutdown completes every waiter with shut_down", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.provider.hold();
+  landing<result<jwks_ptr>> document;
+  landing<result<void>> started;
+  run<result<void>>(r.manager.initialize(config_for(url)), started);
+  run<result<jwks_ptr>>(r.manager.get_jwks(url), document);
+  REQUIRE(r.provider.await_requests(1));
+  r.shutdown();
+  CHECK(document.get().error().code == errc::shut_down);
+  CHECK(started.get().error().code == errc::shut_down);
+  r.provider.release();  // on the loop the late answer meets a manager that is down
+  CHECK_FALSE(r.manager.peek(url).has_value());
+}
+
+TEST_CASE_TEMPLATE("the destructor completes every waiter without executor before it returns", Rig, thread_rig, loop_rig) {
+  landing<result<jwks_ptr>> document;
+  fake_fetcher provider;
+  {
+    Rig r;
+    provider = r.provider;
+    r.provider.hold();
+    run<result<jwks_ptr>>(r.manager.get_jwks(url), document);
+    REQUIRE(r.provider.await_requests(1));
+  }
+  REQUIRE(document.ready());
+  CHECK(document.get().error().code == errc::shut_down);
+  provider.release();  // late, after the manager is gone
+}
+
+TEST_CASE_TEMPLATE("a frame that is destroyed while it waits is never resumed, and harms no other", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.provider.hold();
+  std::atomic<int> resumed{0};
+  landing<result<jwks_ptr>> other;
+  {
+    const auto wait = [](Rig& rig, std::atomic<int>& count) -> owned {
+      static_cast<void>(co_await rig.manager.get_jwks(url));
+      ++count;
+    };
+    const owned frame = wait(r, resumed);
+    run<result<jwks_ptr>>(r.manager.get_jwks(url), other);
+    REQUIRE(r.provider.await_requests(1));
+    CHECK_FALSE(frame.done());
+  }
+  r.provider.release();
+  CHECK(other.get().has_value());
+  r.shutdown();
+  CHECK(resumed == 0);
+}
+
+TEST_CASE_TEMPLATE("continuations run on the executor of the call, else on the manager's", Rig, thread_rig, loop_rig) {
+  Rig r;
+  manual_loop mine, managers;
+  r.manager.set_executor(managers);
+  r.provider.hold();
+  landing<result<jwks_ptr>> a, b, c;
+  run<result<jwks_ptr>>(r.manager.get_jwks(url, {.executor = mine}), a);
+  run<result<jwks_ptr>>(r.manager.get_jwks(url), b);
+  r.manager.async_get_jwks(url, [&](result<jwks_ptr> out) { c(std::move(out)); });
+  r.provider.release();
+  REQUIRE(eventually([&] { return mine.posted() == 1 && managers.posted() == 2; }));
+  CHECK_FALSE(a.ready());
+  CHECK(mine.run() == 1);
+  CHECK(managers.run() == 2);
+  CHECK(a.get().has_value());
+  CHECK(a.thread == std::this_thread::get_id());
+  CHECK(b.thread == std::this_thread::get_id());
+  CHECK(c.thread == std::this_thread::get_id());
+  // A hit does not go through the executor when it is awaited; a callback always does.
+  landing<result<jwks_ptr>> hit, by_callback;
+  run<result<jwks_ptr>>(r.manager.get_jwks(url), hit);
+  CHECK(hit.ready());
+  r.manager.async_get_jwks(url, [&](result<jwks_ptr> out) { by_callback(std::move(out)); });
+  CHECK_FALSE(by_callback.ready());
+  CHECK(managers.run() == 1);
+  CHECK(by_callback.ready());
+}
+
+TEST_CASE("without executor a continuation runs on a manager thread, also when it is cancelled, and there every verb is legal") {
+  thread_rig r;
+  r.provider.hold();
+  axioms::stop_source stop;
+  landing<result<jwks_ptr>> cancelled;
+  run<result<jwks_ptr>>(r.manager.get_jwks(url, {.stop = stop.get_token()}), cancelled);
+  REQUIRE(r.provider.await_requests(1));
+  stop.request_stop();
+  CHECK(cancelled.get().error().code == errc::cancelled);
+  CHECK(cancelled.thread != std::this_thread::get_id());
+
+  landing<int> all;
+  const auto everything = [](thread_rig& rig, landing<int>& done) -> detached {
+    int good = 0;
+    good += (co_await rig.manager.get_jwks(url)).has_value() ? 1 : 0;  // resumed on a manager thread from here on
+    good += (co_await rig.manager.initialize(config_for(url))).has_value() ? 1 : 0;
+    good += (co_await rig.manager.refresh()).has_value() ? 1 : 0;
+    co_await rig.manager.shutdown();
+    good += rig.manager.running() ? 0 : 1;
+    good += (co_await rig.manager.initialize(config_for(url))).has_value() ? 1 : 0;
+    good += (co_await rig.manager.get_key({.kid = "k1"})).has_value() ? 1 : 0;
+    done(good);
+  };
+  everything(r, all);
+  r.provider.release();
+  CHECK(all.get() == 6);
+}
+
+TEST_CASE("a manager that a continuation destroys on a manager thread ends without a hang") {
+  fake_fetcher provider;
+  const manual_clock clock;
+  auto manager = std::make_unique<on_threads>(blocking_only{provider}, clock);
+  landing<int> gone;
+  const auto last_words = [](std::unique_ptr<on_threads> mine, landing<int>& done) -> detached {
+    static_cast<void>(co_await mine->get_jwks(url));
+    mine.reset();
+    done(1);
+  };
+  last_words(std::move(manager), gone);
+  CHECK(gone.get() == 1);
+  CHECK(eventually([&] { return clock.waiting() == 0; }));
+}
+
+TEST_CASE("a fetcher that answers inside the call neither recurses nor resumes inside await_suspend") {
+  loop_rig r;  // its provider answers inside async_fetch()
+  int depth = 0, deepest = 0, done = 0;
+  const auto many = [](loop_rig& rig, int& now, int& most, int& count) -> detached {
+    for (int i = 0; i < 1000; ++i) {
+      ++now;
+      most = std::max(most, now);
+      if ((co_await rig.manager.refresh(url)).has_value()) ++count;
+      --now;
+    }
+  };
+  many(r, depth, deepest, done);
+  CHECK(done == 1000);
+  CHECK(deepest == 1);
+}
+
+TEST_CASE("a loop manager starts no thread, takes its timer back on shutdown, and an abandoned one leaves no timer that bites") {
+  const manual_clock clock;
+  const fake_fetcher provider;
+  {
+    on_loop manager{callback_only{provider}, clock};
+    landing<result<void>> started;
+    run<result<void>>(manager.initialize(config_for(url)), started);
+    REQUIRE(started.ready());  // all of it inside the call: the provider answered at once
+    CHECK(clock.arrivals() == 0);
+    CHECK(clock.timers() == 1);
+    CHECK(provider.threads()[0] == std::this_thread::get_id());
+  }
+  CHECK(clock.timers() == 0);
+}
+
+TEST_CASE("a fetcher that throws from async_fetch becomes fetch_failed") {
+#if defined(__cpp_exceptions)
+  axioms::basic_async_jwks_manager<throwing, manual_clock> manager;
+  landing<result<jwks_ptr>> document;
+  run<result<jwks_ptr>>(manager.get_jwks(url), document);
+  REQUIRE(document.ready());
+  CHECK(document.get().error().code == errc::fetch_failed);
+#endif
+}
+
+TEST_CASE("events of a loop manager are told on the loop, in order") {
+  loop_rig r;
+  std::vector<axioms::jwks_event_kind> told;
+  auto config = config_for(url);
+  config.on_event = [&](const axioms::jwks_event& event) { told.push_back(event.kind); };
+  CHECK(r.start(config).has_value());
+  r.provider.push(response(500));
+  r.clock.advance(3600s);
+  CHECK(told == std::vector{axioms::jwks_event_kind::fetched, axioms::jwks_event_kind::failed});
+}
+
+TEST_CASE("operations are lazy, movable, and a named one can be awaited") {
+  loop_rig r;
+  auto operation = r.manager.get_jwks(url);
+  CHECK(r.provider.requests() == 0);
+  auto moved = std::move(operation);
+  landing<result<jwks_ptr>> document;
+  const auto named = [](axioms::async_operation<result<jwks_ptr>>& what, landing<result<jwks_ptr>>& done) -> detached {
+    done(co_await what);
+  };
+  named(moved, document);
+  CHECK(document.get().has_value());
+  static_assert(std::is_move_constructible_v<axioms::async_operation<result<jwks_ptr>>>);
+  static_assert(!std::is_copy_constructible_v<axioms::async_operation<result<jwks_ptr>>>);
+}
+
+TEST_CASE_TEMPLATE("callbacks may be move-only", Rig, thread_rig, loop_rig) {
+  Rig r;
+  landing<result<jwks_ptr>> document;
+  r.manager.async_get_jwks(url, [own = std::make_unique<int>(7), &document](result<jwks_ptr> out) {
+    CHECK(*own == 7);
+    document(std::move(out));
+  });
+  CHECK(document.get().has_value());
+}

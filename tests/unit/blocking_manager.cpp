@@ -1,0 +1,1204 @@
+// Part "blocking manager": locks, flights and threads round the refresh policy. No test here sleeps or opens a socket.
+#include "support/eventually.hpp"
+#include "support/fake_fetcher.hpp"
+#include "support/manual_clock.hpp"
+
+#include <doctest/doctest.h>
+
+#include <future>
+#include <thread>
+
+#if defined(__unix__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
+using namespace std::chrono_literals;
+using axioms::errc, axioms::jwks_config, axioms::jwks_event, axioms::jwks_event_kind;
+using support::eventually, support::fake_fetcher, support::key_set, support::manual_clock, support::ok, support::response;
+
+namespace {
+
+const std::string url = "https://idp.example.com/.well-known/jwks.json";
+
+using manager_type = axioms::basic_jwks_manager<fake_fetcher, manual_clock>;
+
+jwks_config config_for(const std::string& where) {
+  jwks_config config;
+  config.jwks_url = where;
+  config.random = [] { return std::uint64_t{0}; };  // no jitter, shortest backoff
+  return config;
+}
+
+// A provider, a clock and a manager between them.
+struct rig {
+  manual_clock clock;
+  fake_fetcher provider;
+  manager_type manager{provider, clock};
+
+  void start(jwks_config config) { REQUIRE(manager.initialize(std::move(config)).has_value()); }
+  void start() { start(config_for(url)); }
+  // Waits until that many threads stand still: the scheduler, and callers that wait.
+  void settle(std::size_t threads) { REQUIRE(clock.await_waiting(threads)); }
+  // Waits until no fetch of the configured URL is due or in the air.
+  void quiet() {
+    REQUIRE(eventually([&] { return manager.health().next_attempt > clock.now(); }));
+  }
+  auto get(const std::string& where = url, axioms::stop_token stop = {}) {
+    return std::async(std::launch::async, [this, where, stop] { return manager.get_jwks(where, stop); });
+  }
+};
+
+std::string kids_of(const axioms::jwks_ptr& document) {
+  std::string all;
+  for (const auto& key : document->keys()) all.append(key->kid()).append(" ");
+  return all;
+}
+
+// What a listener was told, in order.
+struct listener {
+  struct state {
+    std::mutex mutex;
+    std::vector<jwks_event> events;
+  };
+  std::shared_ptr<state> heard = std::make_shared<state>();
+  void operator()(const jwks_event& event) const {
+    const std::lock_guard lock(heard->mutex);
+    heard->events.push_back(event);
+  }
+  std::vector<jwks_event> all() const {
+    const std::lock_guard lock(heard->mutex);
+    return heard->events;
+  }
+  bool await(std::size_t count) const {
+    return eventually([&] { return all().size() >= count; });
+  }
+};
+
+}  // namespace
+
+// -- what the Python original's tests say --
+
+TEST_CASE("initialize with prefetch has the key set before it returns, and runs") {
+  rig r;
+  CHECK_FALSE(r.manager.running());
+  r.start();
+  CHECK(r.manager.running());
+  CHECK(r.provider.requests() == 1);
+  CHECK(r.provider.request(0).url == url);
+  const auto document = r.manager.peek(url);
+  REQUIRE(document.has_value());
+  CHECK((*document)->body() == key_set({"k1"}));
+}
+
+TEST_CASE("initialize without prefetch fetches nothing before the first lookup") {
+  rig r;
+  auto config = config_for(url);
+  config.prefetch = false;
+  r.start(config);
+  CHECK(r.manager.running());
+  CHECK(r.provider.requests() == 0);
+  CHECK_FALSE(r.manager.peek(url).has_value());
+  CHECK(r.manager.get_jwks().has_value());
+  CHECK(r.provider.requests() == 1);
+}
+
+TEST_CASE("initialize without prefetch fetches after one refresh_interval, not sooner") {
+  rig r;
+  auto config = config_for(url);
+  config.prefetch = false;
+  r.start(config);
+  r.settle(1);
+  r.clock.advance(3600s - 1ns);
+  r.settle(1);
+  CHECK(r.provider.requests() == 0);
+  r.clock.advance(1ns);
+  CHECK(r.provider.await_requests(1));
+}
+
+TEST_CASE("a failed prefetch is success, told by on_event and health") {
+  rig r;
+  listener heard;
+  auto config = config_for(url);
+  config.on_event = heard;
+  r.provider.push(response(503));
+  r.start(config);
+  CHECK(r.manager.running());
+  const auto health = r.manager.health();
+  CHECK_FALSE(health.ready);
+  CHECK(health.consecutive_failures == 1);
+  REQUIRE(health.last_error.has_value());
+  CHECK(health.last_error->code == errc::http_status);
+  CHECK(health.last_error->http_status == 503);
+  CHECK(health.next_attempt == r.clock.now() + 500ms);
+  REQUIRE(heard.await(1));
+  CHECK(heard.all()[0].kind == jwks_event_kind::failed);
+  CHECK(heard.all()[0].status == 503);
+}
+
+TEST_CASE("a lookup returns the body and the keys that were fetched") {
+  rig r;
+  r.provider.always(ok({"a", "b"}));
+  const auto document = r.manager.get_jwks(url);
+  REQUIRE(document.has_value());
+  CHECK((*document)->body() == key_set({"a", "b"}));
+  CHECK((*document)->keys().size() == 2);
+  CHECK((*document)->url() == url);
+  CHECK((*document)->fetched_at() == r.clock.now());
+  CHECK((*document)->expires_at() == r.clock.now() + 7200s);
+  CHECK((*document)->fetched_at_system() == r.clock.system_now());
+  CHECK((*document)->generation() == 1);
+}
+
+TEST_CASE("schemes other than http and https are a server_error and 500, before any I/O") {
+  rig r;
+  for (const std::string bad : {"file:///etc/passwd", "ftp://h/jwks", "data:application/json,{}", "gopher://h/", "jar:https://h/"}) {
+    CAPTURE(bad);
+    const auto document = r.manager.get_jwks(bad);
+    REQUIRE_FALSE(document.has_value());
+    CHECK(document.error().code == errc::unsupported_scheme);
+    CHECK(document.error().oauth_error() == "server_error");
+    CHECK(document.error().status_code() == 500);
+    auto config = config_for(bad);
+    CHECK(r.manager.initialize(config).error().code == errc::unsupported_scheme);
+    CHECK(r.manager.add(config).error().code == errc::unsupported_scheme);
+    CHECK(r.manager.refresh(bad).error().code == errc::unsupported_scheme);
+    CHECK_FALSE(r.manager.peek(bad).has_value());
+  }
+  CHECK_FALSE(r.manager.running());
+  CHECK(r.provider.requests() == 0);
+  CHECK(r.clock.waiting() == 0);  // not even a thread was started
+}
+
+TEST_CASE("URLs that are no URLs are refused before any I/O") {
+  rig r;
+  for (const std::string& bad : {std::string(), std::string("/jwks"), std::string("idp.example.com/jwks"), std::string("https://user:pw@h/"),
+                                 std::string("https://h:0/"), std::string("https://h:65536/"), std::string("https://h/\n"),
+                                 std::string("https://h/") + std::string(3000, 'a'), std::string("https://h/\0x", 12)}) {
+    CAPTURE(bad);
+    CHECK(r.manager.get_jwks(bad).error().code == errc::invalid_url);
+    CHECK(r.manager.get_key(bad, {.kid = "k1"}).error().code == errc::invalid_url);
+    CHECK_FALSE(r.manager.health(bad.empty() ? "x" : bad).ready);
+  }
+  CHECK(r.provider.requests() == 0);
+}
+
+TEST_CASE("a status other than 200 is an error with that status") {
+  for (const int status : {204, 302, 304, 404, 429, 503}) {
+    CAPTURE(status);
+    rig r;
+    r.provider.always(response(status, key_set({"k1"})));
+    const auto document = r.manager.get_jwks(url);
+    REQUIRE_FALSE(document.has_value());
+    CHECK(document.error().code == errc::http_status);
+    CHECK(document.error().http_status == status);
+    CHECK(document.error().status_code() == 503);
+  }
+}
+
+TEST_CASE("a hit makes no request") {
+  rig r;
+  r.start();
+  for (int i = 0; i < 100; ++i) CHECK(r.manager.get_jwks(url).has_value());
+  CHECK(r.manager.get_jwks().has_value());
+  r.clock.advance(7200s - 3600s - 1ns);
+  CHECK(r.manager.get_jwks(url).has_value());
+  CHECK(r.provider.requests() == 1);
+  CHECK(r.manager.stats().hits == 102);
+}
+
+TEST_CASE("a document that has reached cache_ttl is fetched again") {
+  rig r;
+  REQUIRE(r.manager.get_jwks(url).has_value());
+  r.provider.always(ok({"k2"}));
+  r.provider.hold();  // the background refresh hangs, so that only the lookup decides
+  r.clock.advance(3600s);
+  REQUIRE(r.provider.await_requests(2));
+  r.clock.advance(10s);  // it times out
+  REQUIRE(eventually([&] { return r.manager.health(url).consecutive_failures == 1; }));
+  r.clock.advance(7200s - 3610s - 1ns);
+  CHECK(kids_of(*r.manager.get_jwks(url)) == "k1 ");  // the last instant of the TTL
+}
+
+TEST_CASE("expired: the caller that comes at cache_ttl waits for the renewal and gets the new set") {
+  rig r;
+  auto config = config_for(url);
+  config.refresh_interval = 60s;
+  config.cache_ttl = 120s;
+  config.outage_window = 0s;
+  r.start(config);
+  r.provider.hold();
+  r.clock.advance(60s);
+  REQUIRE(r.provider.await_requests(2));
+  r.clock.advance(10s);
+  REQUIRE(eventually([&] { return r.manager.health().consecutive_failures == 1; }));
+  r.provider.always(ok({"new"}));
+  r.provider.release();
+  r.clock.advance(50s);
+  const auto document = r.manager.get_jwks();
+  REQUIRE(document.has_value());
+  CHECK(kids_of(*document) == "new ");
+}
+
+TEST_CASE("the background refresh happens again and again, each refresh_interval after the last success") {
+  rig r;
+  r.start();
+  for (std::size_t round = 1; round <= 5; ++round) {
+    r.provider.always(ok({round % 2 == 0 ? "even" : "odd"}));
+    r.clock.advance(3600s - 1ns);
+    r.settle(1);
+    CHECK(r.provider.requests() == round);
+    r.clock.advance(1ns);
+    REQUIRE(eventually([&] { return r.manager.stats().fetched == round + 1; }));
+    CHECK(kids_of(*r.manager.get_jwks()) == (round % 2 == 0 ? "even " : "odd "));
+    r.settle(1);
+  }
+}
+
+TEST_CASE("shutdown ends the scheduler's thread and stops refreshing") {
+  rig r;
+  r.start();
+  r.settle(1);
+  r.manager.shutdown();
+  CHECK_FALSE(r.manager.running());
+  CHECK(r.clock.waiting() == 0);
+  r.clock.advance(100h);
+  CHECK(r.provider.requests() == 1);
+}
+
+TEST_CASE("shutdown is idempotent, also when nothing was started") {
+  rig r;
+  r.manager.shutdown();
+  r.manager.shutdown();
+  r.start();
+  r.manager.shutdown();
+  r.manager.shutdown();
+  CHECK_FALSE(r.manager.running());
+  CHECK(r.manager.get_jwks(url).error().code == errc::shut_down);
+}
+
+TEST_CASE("initialize while running succeeds and changes nothing") {
+  rig r;
+  r.start();
+  CHECK(r.manager.initialize(config_for("https://other.example.com/jwks")).has_value());
+  CHECK(r.provider.requests() == 1);
+  CHECK((*r.manager.get_jwks())->url() == url);
+  CHECK_FALSE(r.manager.health("https://other.example.com/jwks").ready);
+}
+
+TEST_CASE("initialize works again after shutdown, and the documents of the life before are gone") {
+  rig r;
+  r.start();
+  r.manager.shutdown();
+  CHECK_FALSE(r.manager.peek(url).has_value());
+  r.provider.always(ok({"second"}));
+  r.start();
+  CHECK(r.provider.requests() == 2);
+  CHECK(kids_of(*r.manager.get_jwks()) == "second ");
+  r.clock.advance(3600s);
+  CHECK(r.provider.await_requests(3));
+}
+
+TEST_CASE("ten threads that look up at once all get the document") {
+  rig r;
+  std::vector<std::future<axioms::result<axioms::jwks_ptr>>> calls;
+  for (int i = 0; i < 10; ++i) calls.push_back(r.get());
+  for (auto& call : calls) CHECK(call.get().has_value());
+  CHECK(r.provider.requests() == 1);
+}
+
+TEST_CASE("64 threads that miss together cause exactly one request, whichever way they ask") {
+  rig r;
+  r.provider.hold();
+  std::vector<std::future<bool>> calls;
+  for (int i = 0; i < 64; ++i) {
+    calls.push_back(std::async(std::launch::async, [&r, i]() -> bool {
+      switch (i % 3) {
+        case 0: return r.manager.get_jwks(url).has_value();
+        case 1: return r.manager.get_key(url, {.kid = "k1"}).has_value();
+        default: return r.manager.refresh(url).has_value();
+      }
+    }));
+  }
+  r.settle(65);  // all of them, and the scheduler
+  REQUIRE(r.provider.await_requests(1));
+  CHECK(r.provider.requests() == 1);
+  r.provider.release();
+  for (auto& call : calls) CHECK(call.get());
+  CHECK(r.provider.requests() == 1);
+  CHECK(r.manager.stats().coalesced == 63);
+}
+
+TEST_CASE("a rotated key set is served after the refresh, the old one before") {
+  rig r;
+  r.start();
+  r.provider.always(ok({"k2"}));
+  CHECK(r.manager.get_key({.kid = "k1"}).has_value());
+  CHECK(r.manager.refresh().has_value());
+  CHECK(r.manager.get_key({.kid = "k2"}).has_value());
+  CHECK(kids_of(*r.manager.get_jwks()) == "k2 ");
+}
+
+TEST_CASE("initialize refuses a configuration that breaks a rule and starts nothing") {
+  rig r;
+  auto config = config_for(url);
+  config.cache_ttl = 7199s;
+  const auto started = r.manager.initialize(config);
+  REQUIRE_FALSE(started.has_value());
+  CHECK(started.error().code == errc::invalid_config);
+  CHECK(started.error().description.find("cache_ttl is 7199") != std::string::npos);
+  CHECK_FALSE(r.manager.running());
+  CHECK(r.provider.requests() == 0);
+  CHECK(r.clock.waiting() == 0);
+  CHECK(r.manager.initialize(jwks_config{}).error().code == errc::invalid_config);
+}
+
+// -- life --
+
+TEST_CASE("a lookup without initialize fetches on demand and is refreshed in the background from then on") {
+  rig r;
+  CHECK(r.manager.get_jwks(url).has_value());
+  CHECK_FALSE(r.manager.running());
+  r.clock.advance(3600s);  // at most 10 % of jitter before that
+  REQUIRE(r.provider.await_requests(2));
+  REQUIRE(eventually([&] { return r.manager.stats().fetched == 2; }));
+  CHECK(r.manager.get_jwks(url).has_value());
+  r.clock.advance(3600s);
+  REQUIRE(r.provider.await_requests(3));
+}
+
+TEST_CASE("a lookup of the configured URL without initialize is an error of configuration") {
+  rig r;
+  CHECK(r.manager.get_jwks().error().code == errc::invalid_config);
+  CHECK(r.manager.get_key({.kid = "k1"}).error().code == errc::invalid_config);
+}
+
+TEST_CASE("initialize after lazy use keeps the cached documents and brings their refresh forward") {
+  rig r;
+  const auto before = r.manager.get_jwks(url);
+  REQUIRE(before.has_value());
+  auto config = config_for(url);
+  config.refresh_interval = 10s;
+  config.cache_ttl = 20s;
+  r.clock.advance(5s);
+  r.start(config);
+  CHECK(r.provider.requests() == 1);
+  CHECK((*r.manager.get_jwks())->body().data() == (*before)->body().data());
+  CHECK((*r.manager.get_jwks())->expires_at() == (*before)->fetched_at() + 20s);
+  r.clock.advance(5s);
+  CHECK(r.provider.await_requests(2));
+}
+
+TEST_CASE("after shutdown every verb says shut_down until initialize, but wrong arguments come first") {
+  rig r;
+  r.start();
+  r.manager.shutdown();
+  CHECK(r.manager.get_jwks().error().code == errc::shut_down);
+  CHECK(r.manager.get_jwks(url).error().code == errc::shut_down);
+  CHECK(r.manager.get_key(url, {.kid = "k1"}).error().code == errc::shut_down);
+  CHECK(r.manager.refresh(url).error().code == errc::shut_down);
+  CHECK(r.manager.add(config_for(url)).error().code == errc::shut_down);
+  CHECK_FALSE(r.manager.wait_ready(0ms));
+  CHECK_FALSE(r.manager.health(url).ready);
+  CHECK(r.manager.get_jwks("file:///x").error().code == errc::unsupported_scheme);
+  CHECK(r.manager.get_jwks("").error().code == errc::invalid_url);
+  CHECK(r.manager.add(config_for("nonsense")).error().code == errc::invalid_url);
+}
+
+TEST_CASE("shutdown acts on a lazy manager too") {
+  rig r;
+  CHECK(r.manager.get_jwks(url).has_value());
+  r.manager.shutdown();
+  CHECK(r.manager.get_jwks(url).error().code == errc::shut_down);
+  CHECK(r.clock.waiting() == 0);
+}
+
+TEST_CASE("shutdown ends waiting callers with shut_down, stops the fetch in flight, and takes less than 100 ms") {
+  rig r;
+  r.provider.hold();
+  auto first = r.get(), second = r.get();
+  REQUIRE(r.provider.await_requests(1));
+  r.settle(3);
+  const auto before = std::chrono::steady_clock::now();
+  r.manager.shutdown();
+  CHECK(std::chrono::steady_clock::now() - before < 100ms * support::slowness);
+  CHECK(first.get().error().code == errc::shut_down);
+  CHECK(second.get().error().code == errc::shut_down);
+  CHECK(r.provider.await_ended(1));  // by its stop token: nothing was released
+}
+
+TEST_CASE("shutdown ends an initialize that waits for its prefetch") {
+  rig r;
+  r.provider.hold();
+  auto starting = std::async(std::launch::async, [&] { return r.manager.initialize(config_for(url)); });
+  r.settle(2);
+  r.manager.shutdown();
+  CHECK(starting.get().error().code == errc::shut_down);
+  CHECK_FALSE(r.manager.running());
+}
+
+TEST_CASE("shutdown from several threads at once returns from all of them when all has ended") {
+  rig r;
+  r.start();
+  std::vector<std::future<bool>> calls;
+  for (int i = 0; i < 4; ++i) {
+    calls.push_back(std::async(std::launch::async, [&] {
+      r.manager.shutdown();
+      return r.clock.waiting() == 0;
+    }));
+  }
+  for (auto& call : calls) CHECK(call.get());
+}
+
+TEST_CASE("the answer of a fetch that shutdown stopped is dropped, also after initialize") {
+  rig r;
+  r.provider.hold();
+  r.provider.deaf(true);
+  auto call = r.get();
+  REQUIRE(r.provider.await_requests(1));
+  r.settle(2);
+  auto ending = std::async(std::launch::async, [&] { r.manager.shutdown(); });
+  CHECK(call.get().error().code == errc::shut_down);  // before the deaf fetcher has come back
+  r.provider.always(ok({"late"}));
+  r.provider.release();
+  ending.get();
+  r.provider.always(ok({"new"}));
+  r.start();
+  CHECK(kids_of(*r.manager.get_jwks()) == "new ");
+}
+
+TEST_CASE("documents and keys outlive their manager") {
+  axioms::jwks_ptr document;
+  axioms::key_ptr key;
+  {
+    rig r;
+    document = *r.manager.get_jwks(url);
+    key = *r.manager.get_key(url, {.kid = "k1"});
+  }
+  CHECK(document->keys().size() == 1);
+  CHECK(key->native_handle() != nullptr);
+  CHECK(key->thumbprint().size() == 43);
+}
+
+TEST_CASE("a manager at the address of an old one has none of its documents") {
+  manual_clock clock;
+  fake_fetcher provider;
+  std::optional<manager_type> manager;
+  for (std::size_t i = 1; i <= 3; ++i) {
+    manager.emplace(provider, clock);
+    CHECK(manager->get_jwks(url).has_value());
+    CHECK(manager->get_jwks(url).has_value());
+    CHECK(provider.requests() == i);
+    manager.reset();
+  }
+}
+
+TEST_CASE("a thread keeps at most eight documents alive") {
+  rig r;
+  std::vector<std::weak_ptr<const axioms::detail::document_content>> contents;
+  for (int i = 0; i < 20; ++i) {
+    const std::string where = url + std::to_string(i);
+    REQUIRE(r.manager.get_jwks(where).has_value());
+    const auto document = r.manager.get_jwks(where);
+    REQUIRE(document.has_value());
+    contents.push_back((*document)->content());
+  }
+  r.manager.shutdown();
+  std::size_t alive = 0;
+  for (const auto& content : contents) alive += content.expired() ? 0U : 1U;
+  CHECK(alive <= 8);
+}
+
+TEST_CASE("a thread's documents of one manager are no hits of another") {
+  rig a, b;
+  a.provider.always(ok({"of-a"}));
+  b.provider.always(ok({"of-b"}));
+  for (int i = 0; i < 3; ++i) {
+    CHECK(kids_of(*a.manager.get_jwks(url)) == "of-a ");
+    CHECK(kids_of(*b.manager.get_jwks(url)) == "of-b ");
+  }
+}
+
+// -- flights --
+
+TEST_CASE("a fetch runs on a thread of the manager's, never on the caller's") {
+  rig r;
+  CHECK(r.manager.get_jwks(url).has_value());
+  REQUIRE(r.provider.threads().size() == 1);
+  CHECK(r.provider.threads()[0] != std::this_thread::get_id());
+}
+
+TEST_CASE("a caller's stop token ends its own wait alone") {
+  rig r;
+  r.provider.hold();
+  axioms::stop_source stop;
+  auto impatient = r.get(url, stop.get_token()), patient = r.get();
+  r.settle(3);
+  stop.request_stop();
+  CHECK(impatient.get().error().code == errc::cancelled);
+  r.provider.release();
+  CHECK(patient.get().has_value());
+  CHECK(r.provider.requests() == 1);
+}
+
+TEST_CASE("a fetch that its only caller left goes on and is published") {
+  rig r;
+  r.provider.hold();
+  axioms::stop_source stop;
+  auto call = r.get(url, stop.get_token());
+  r.settle(2);
+  stop.request_stop();
+  CHECK(call.get().error().code == errc::cancelled);
+  r.provider.release();
+  CHECK(eventually([&] { return r.manager.peek(url).has_value(); }));
+}
+
+TEST_CASE("a stop that was asked before the call starts nothing, but a hit is still served") {
+  rig r;
+  axioms::stop_source stop;
+  stop.request_stop();
+  CHECK(r.manager.get_jwks(url, stop.get_token()).error().code == errc::cancelled);
+  CHECK(r.manager.initialize(config_for(url), stop.get_token()).error().code == errc::cancelled);
+  CHECK_FALSE(r.manager.running());
+  CHECK(r.provider.requests() == 0);
+  r.start();
+  CHECK(r.manager.get_jwks(url, stop.get_token()).has_value());
+}
+
+TEST_CASE("a stop during initialize ends the wait for the prefetch; the manager runs on") {
+  rig r;
+  r.provider.hold();
+  axioms::stop_source stop;
+  auto starting = std::async(std::launch::async, [&] { return r.manager.initialize(config_for(url), stop.get_token()); });
+  r.settle(2);
+  stop.request_stop();
+  CHECK(starting.get().error().code == errc::cancelled);
+  CHECK(r.manager.running());
+  r.provider.release();
+  CHECK(eventually([&] { return r.manager.peek(url).has_value(); }));
+}
+
+TEST_CASE("the manager enforces fetch_timeout by its own clock: waiters get timed_out, the flight is told to stop") {
+  rig r;
+  r.provider.hold();
+  auto call = r.get();
+  REQUIRE(r.provider.await_requests(1));
+  r.settle(2);
+  r.clock.advance(10s - 1ns);
+  CHECK(call.wait_for(0s) == std::future_status::timeout);
+  r.clock.advance(1ns);
+  const auto document = call.get();
+  CHECK(document.error().code == errc::timed_out);
+  CHECK(document.error().status_code() == 503);
+  CHECK(r.provider.await_ended(1));
+  CHECK(r.manager.health(url).last_error->code == errc::timed_out);
+  CHECK(r.manager.stats().failed == 1);
+}
+
+TEST_CASE("a good answer that comes after the deadline is published, unless a newer one has overtaken it") {
+  rig r;
+  r.provider.hold();
+  r.provider.deaf(true);
+  auto first = r.get();
+  REQUIRE(r.provider.await_requests(1));
+  r.settle(2);
+  r.clock.advance(10s);
+  CHECK(first.get().error().code == errc::timed_out);
+
+  SUBCASE("published") {
+    r.provider.always(ok({"late"}));
+    r.provider.release();
+    REQUIRE(eventually([&] { return r.manager.peek(url).has_value(); }));
+    CHECK(kids_of(*r.manager.peek(url)) == "late ");
+    CHECK_FALSE(r.manager.health(url).last_error.has_value());
+  }
+  SUBCASE("overtaken") {
+    r.clock.advance(10s);  // the backoff is over
+    auto second = r.get();
+    REQUIRE(r.provider.await_requests(2));
+    r.provider.always(ok({"newer"}));
+    r.provider.release_one(1);
+    REQUIRE(second.get().has_value());
+    r.provider.always(ok({"late"}));
+    r.provider.release_one(0);
+    REQUIRE(r.provider.await_ended(2));
+    r.manager.shutdown();  // joins: the late answer has landed
+    CHECK(r.manager.stats().fetched == 1);
+  }
+  r.provider.release();
+}
+
+TEST_CASE("what a fetcher throws becomes fetch_failed") {
+#if defined(__cpp_exceptions)
+  rig r;
+  r.provider.push_throw();
+  const auto document = r.manager.get_jwks(url);
+  CHECK(document.error().code == errc::fetch_failed);
+  r.clock.advance(10s);
+  CHECK(r.manager.get_jwks(url).has_value());
+#endif
+}
+
+TEST_CASE("what a clock throws becomes fetch_failed, and the manager recovers") {
+#if defined(__cpp_exceptions)
+  struct moody_clock : manual_clock {
+    std::shared_ptr<std::atomic<bool>> broken = std::make_shared<std::atomic<bool>>(false);
+    time_point now() const {
+      if (*broken) throw std::runtime_error("no time");
+      return manual_clock::now();
+    }
+  };
+  const moody_clock clock;
+  axioms::basic_jwks_manager<fake_fetcher, moody_clock> manager(fake_fetcher(), clock);
+  CHECK(manager.get_jwks(url).has_value());
+  *clock.broken = true;
+  CHECK(manager.get_jwks(url).error().code == errc::fetch_failed);
+  CHECK_FALSE(manager.health(url).ready);
+  *clock.broken = false;
+  CHECK(manager.get_jwks(url).has_value());
+#endif
+}
+
+TEST_CASE("a random source that throws is replaced, not passed on") {
+#if defined(__cpp_exceptions)
+  rig r;
+  auto config = config_for(url);
+  config.random = []() -> std::uint64_t { throw std::runtime_error("no dice"); };
+  r.start(config);
+  CHECK(r.manager.get_jwks().has_value());
+#endif
+}
+
+TEST_CASE("at most max_parallel_fetches run at once, and a caller's fetch goes before background ones") {
+  rig r;
+  auto config = config_for(url);
+  config.max_parallel_fetches = 2;
+  r.start(config);
+  for (const char* path : {"/1", "/2", "/3"}) {
+    auto more = config_for("https://idp.example.com" + std::string(path));
+    more.prefetch = false;
+    REQUIRE(r.manager.add(more).has_value());
+  }
+  r.provider.hold();
+  r.clock.advance(3600s);  // four refreshes are due at once
+  REQUIRE(r.provider.await_requests(3));
+  auto urgent = r.get("https://urgent.example.com/jwks");
+  r.settle(2);
+  CHECK(r.provider.requests() == 3);  // the prefetch and two that hang
+  r.provider.release_one(1);
+  REQUIRE(r.provider.await_requests(4));
+  CHECK(r.provider.request(3).url == "https://urgent.example.com/jwks");
+  r.provider.release();
+  CHECK(urgent.get().has_value());
+  CHECK(eventually([&] { return r.provider.requests() == 6; }));
+}
+
+// -- the rows of the design's table, through the manager --
+
+TEST_CASE("a miss: callers wait for one fetch and share it; the next lookup is a hit") {
+  rig r;
+  r.provider.hold();
+  auto first = r.get(), second = r.get();
+  REQUIRE(r.provider.await_requests(1));
+  r.settle(3);
+  r.provider.release();
+  const auto a = first.get(), b = second.get();
+  REQUIRE(a.has_value());
+  CHECK((*a)->body().data() == (*b)->body().data());
+  CHECK(r.manager.stats().misses == 2);
+  CHECK(r.manager.get_jwks(url).has_value());
+  CHECK(r.manager.stats().hits == 1);
+}
+
+TEST_CASE("nothing cached and the last fetch failed: the same error at once, without I/O, until the backoff is over") {
+  rig r;
+  r.provider.hold();  // keeps the background retry from answering
+  r.provider.push(response(500));
+  auto call = r.get();
+  REQUIRE(r.provider.await_requests(1));
+  r.settle(2);
+  r.provider.release_one(0);
+  const auto error = call.get().error();
+  CHECK(error.http_status == 500);
+  const auto again = r.manager.get_jwks(url);
+  CHECK(again.error().code == error.code);
+  CHECK(again.error().description == error.description);
+  CHECK(r.provider.requests() == 1);
+  r.provider.release();
+  r.clock.advance(10s);
+  CHECK(r.manager.get_jwks(url).has_value());
+}
+
+TEST_CASE("a failed refresh keeps the good document, whatever came instead of a key set") {
+  std::string nested(5000, '[');
+  const std::pair<const char*, axioms::result<axioms::fetch_response>> answers[] = {
+      {"HTML", response(200, "<html>sign in</html>")},
+      {"empty", response(200, "")},
+      {"truncated", response(200, key_set({"k1"}).substr(0, 50))},
+      {"an object without keys", response(200, "{}")},
+      {"an empty set", response(200, R"({"keys":[]})")},
+      {"no usable key", response(200, R"({"keys":[{"kty":"oct","k":"AAAA"}]})")},
+      {"deeply nested", response(200, nested)},
+      {"too many bytes", response(200, std::string((1U << 20U) + 1, ' '))},
+      {"a status", response(404)},
+      {"a 304 nobody asked for", response(304)},
+      {"an error", axioms::error{errc::connect_failed, "refused", 0}},
+  };
+  for (const auto& given : answers) {
+    const std::string what = given.first;
+    const auto& answer = given.second;
+    CAPTURE(what);
+    rig r;
+    r.start();
+    const auto before = *r.manager.get_jwks();
+    r.provider.push(answer);
+    const auto refreshed = r.manager.refresh();
+    REQUIRE_FALSE(refreshed.has_value());
+    CHECK_FALSE(refreshed.error().description.empty());
+    CHECK(refreshed.error().description.size() < 600);
+    CHECK((*r.manager.get_jwks())->body().data() == before->body().data());
+    CHECK(r.manager.health().ready);
+    CHECK(r.manager.health().consecutive_failures == 1);
+  }
+}
+
+TEST_CASE("past cache_ttl: the one caller that starts the renewal waits, everybody else gets the stale document at once") {
+  rig r;
+  listener heard;
+  auto config = config_for(url);
+  config.on_event = heard;
+  r.start(config);
+  r.provider.always(response(503, {}, {{"Retry-After", "3600"}}));
+  r.clock.advance(3600s);
+  REQUIRE(eventually([&] { return r.manager.health().consecutive_failures == 1; }));
+  r.provider.hold();
+  r.clock.advance(3600s);  // cache_ttl is over, and so is Retry-After: the refresh is due and hangs
+  REQUIRE(r.provider.await_requests(3));
+  CHECK(kids_of(*r.manager.get_jwks()) == "k1 ");
+  CHECK(r.manager.stats().stale_served == 1);
+  CHECK(r.manager.health().stale);
+  CHECK(r.manager.health().ready);
+  CHECK(kids_of(*r.manager.get_jwks()) == "k1 ");
+  CHECK(heard.await(3));
+  r.provider.always(ok({"k2"}));
+  r.provider.release();
+  REQUIRE(eventually([&] { return r.manager.stats().fetched == 2; }));
+  CHECK(kids_of(*r.manager.get_jwks()) == "k2 ");
+  CHECK_FALSE(r.manager.health().stale);
+  REQUIRE(heard.await(4));
+  std::string kinds;
+  for (const auto& event : heard.all()) kinds.append(to_string(event.kind)).append(" ");
+  CHECK(kinds == "fetched failed stale fetched ");  // stale is told once
+}
+
+TEST_CASE("past cache_ttl: a renewal that fails gives the caller who waited the stale document") {
+  rig r;
+  auto config = config_for(url);
+  config.max_parallel_fetches = 1;
+  r.start(config);
+  // The only fetch thread hangs at another URL, so the background refresh cannot run and the lookup starts the renewal.
+  r.provider.hold("https://slow.example.com/jwks");
+  auto slow_config = config_for("https://slow.example.com/jwks");
+  slow_config.fetch_timeout = 24h;
+  REQUIRE(r.manager.add(slow_config).has_value());
+  REQUIRE(r.provider.await_requests(2));
+  r.clock.advance(7200s);
+  auto starter = r.get();
+  r.settle(2);
+  CHECK(kids_of(*r.manager.get_jwks(url)) == "k1 ");  // everybody else: at once
+  CHECK(starter.wait_for(0s) == std::future_status::timeout);
+  r.clock.advance(10s);
+  const auto document = starter.get();
+  REQUIRE(document.has_value());
+  CHECK(kids_of(*document) == "k1 ");
+  CHECK(r.manager.stats().stale_served == 2);
+}
+
+TEST_CASE("past cache_ttl and outage_window a lookup is an error; outage_window = 0 fails closed at the TTL") {
+  for (const auto window : {7200s, 0s}) {
+    rig r;
+    auto config = config_for(url);
+    config.outage_window = window;
+    r.start(config);
+    r.provider.always(response(503, {}, {{"Retry-After", "3600"}}));
+    for (auto left = 7200s + window; left > 0s; left -= 1200s) {
+      const auto document = r.manager.get_jwks();
+      REQUIRE(document.has_value());
+      r.clock.advance(1200s);
+      r.quiet();
+    }
+    const auto document = r.manager.get_jwks();
+    REQUIRE_FALSE(document.has_value());
+    CHECK(document.error().http_status == 503);
+    CHECK_FALSE(r.manager.peek(url).has_value());
+    CHECK_FALSE(r.manager.health().ready);
+  }
+}
+
+TEST_CASE("a 304 renews the stamp: same body, keys and generation, and the validators were sent") {
+  rig r;
+  r.provider.push(ok({"k1"}, {{"ETag", "\"v1\""}, {"Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"}}));
+  r.start();
+  const auto before = *r.manager.get_jwks();
+  CHECK(r.provider.request(0).etag.empty());
+  r.provider.push(response(304));
+  r.clock.advance(3600s);
+  REQUIRE(eventually([&] { return r.manager.stats().not_modified == 1; }));
+  CHECK(r.provider.request(1).etag == "\"v1\"");
+  CHECK(r.provider.request(1).last_modified == "Sun, 06 Nov 1994 08:49:37 GMT");
+  const auto after = *r.manager.get_jwks();
+  CHECK(after != before);
+  CHECK(after->body().data() == before->body().data());
+  CHECK(&after->keys() == &before->keys());
+  CHECK(after->generation() == before->generation());
+  CHECK(after->fetched_at() == before->fetched_at() + 3600s);
+  CHECK(after->expires_at() == before->expires_at() + 3600s);
+}
+
+TEST_CASE("several URLs: each has its own document, and one that hangs delays no other") {
+  rig r;
+  const std::string slow = "https://slow.example.com/jwks";
+  r.provider.hold(slow);
+  auto hanging = r.get(slow);
+  r.settle(2);
+  r.provider.always_at("https://a.example.com/jwks", ok({"a"}));
+  r.provider.always_at("https://b.example.com/jwks", ok({"b"}));
+  CHECK(kids_of(*r.manager.get_jwks("https://a.example.com/jwks")) == "a ");
+  CHECK(kids_of(*r.manager.get_jwks("https://b.example.com/jwks")) == "b ");
+  r.provider.release();
+  CHECK(hanging.get().has_value());
+}
+
+TEST_CASE("spellings of one URL share its document") {
+  rig r;
+  for (const std::string same : {"https://idp.example.com/jwks", "HTTPS://IDP.Example.COM/jwks", "https://idp.example.com:443/jwks",
+                                 "https://idp.example.com/jwks#frag"}) {
+    CHECK(r.manager.get_jwks(same).has_value());
+    CHECK(r.manager.get_jwks(same).has_value());
+  }
+  CHECK(r.provider.requests() == 1);
+  CHECK(r.manager.get_jwks("https://idp.example.com/JWKS").has_value());
+  CHECK(r.provider.requests() == 2);
+}
+
+TEST_CASE("only_configured_urls refuses every other URL") {
+  rig r;
+  auto config = config_for(url);
+  config.only_configured_urls = true;
+  r.start(config);
+  CHECK(r.manager.get_jwks("https://other.example.com/jwks").error().code == errc::invalid_url);
+  CHECK(r.provider.requests() == 1);
+  REQUIRE(r.manager.add(config_for("https://other.example.com/jwks")).has_value());
+  CHECK(r.manager.get_jwks("https://other.example.com/jwks").has_value());
+}
+
+TEST_CASE("require_https refuses http lookups too; without it health says that the transport is insecure") {
+  rig r;
+  auto config = config_for(url);
+  config.require_https = true;
+  r.start(config);
+  CHECK(r.manager.get_jwks("http://idp.example.com/jwks").error().code == errc::unsupported_scheme);
+  CHECK_FALSE(r.manager.health().insecure_transport);
+  r.manager.shutdown();
+  r.start(config_for("http://idp.example.com/jwks"));
+  CHECK(r.manager.health().insecure_transport);
+}
+
+TEST_CASE("a looked-up URL that nobody asks for any more is dropped instead of refreshed for ever") {
+  rig r;
+  REQUIRE(r.manager.get_jwks(url).has_value());
+  for (int hour = 0; hour < 3; ++hour) {
+    r.clock.advance(3600s);
+    REQUIRE(eventually([&] { return r.manager.stats().fetched == static_cast<std::uint64_t>(hour) + 2; }));
+    r.settle(1);
+  }
+  r.clock.advance(3600s);  // 4 h after its last use: cache_ttl + outage_window
+  CHECK(eventually([&] { return !r.manager.health(url).ready; }));
+  const auto requests = r.provider.requests();
+  r.clock.advance(24h);
+  r.settle(1);
+  CHECK(r.provider.requests() == requests);
+}
+
+TEST_CASE("add gives a URL a policy of its own and fetches it in the background") {
+  rig r;
+  r.start();
+  const std::string other = "https://other.example.com/jwks";
+  auto config = config_for(other);
+  config.refresh_interval = 10s;
+  config.cache_ttl = 20s;
+  REQUIRE(r.manager.add(config).has_value());
+  REQUIRE(eventually([&] { return r.manager.health(other).ready; }));
+  CHECK((*r.manager.get_jwks(other))->expires_at() == r.clock.now() + 20s);
+  r.clock.advance(10s);
+  REQUIRE(r.provider.await_requests(3));
+  CHECK(r.provider.request(2).url == other);
+}
+
+TEST_CASE("refresh fetches now, whatever the age and the backoff, and joins a fetch in progress") {
+  rig r;
+  r.start();
+  CHECK(r.manager.refresh().has_value());
+  CHECK(r.provider.requests() == 2);
+  r.provider.push(response(500));
+  CHECK(r.manager.refresh().error().http_status == 500);
+  CHECK(r.manager.refresh().has_value());  // in the middle of the backoff
+  r.provider.hold();
+  auto first = std::async(std::launch::async, [&] { return r.manager.refresh(url); });
+  r.settle(2);
+  auto second = std::async(std::launch::async, [&] { return r.manager.refresh(url); });
+  r.settle(3);
+  r.provider.release();
+  CHECK(first.get().has_value());
+  CHECK(second.get().has_value());
+  CHECK(r.provider.requests() == 5);
+}
+
+// -- unknown kids --
+
+TEST_CASE("an unknown kid is fetched once and found; known kids never pay") {
+  rig r;
+  r.start();
+  r.provider.always(ok({"k1", "k2"}));
+  CHECK(r.manager.get_key({.kid = "k2"}).has_value());
+  CHECK(r.provider.requests() == 2);
+  for (int i = 0; i < 10; ++i) CHECK(r.manager.get_key({.kid = "k1"}).has_value());
+  CHECK(r.provider.requests() == 2);
+}
+
+TEST_CASE("a known kid with the wrong alg never fetches") {
+  rig r;
+  r.start();
+  CHECK(r.manager.get_key({.kid = "k1", .alg = "RS256"}).error().code == errc::key_not_found);
+  CHECK(r.manager.get_key({.kid = "k1", .alg = "HS256"}).error().code == errc::unsupported_algorithm);
+  CHECK(r.manager.get_key({.kid = "k1", .alg = "none"}).error().code == errc::unsupported_algorithm);
+  CHECK(r.provider.requests() == 1);
+}
+
+TEST_CASE("random kids cost the provider no more than the budget, then they are throttled, and it refills") {
+  rig r;
+  listener heard;
+  auto config = config_for(url);
+  config.on_event = heard;
+  r.start(config);
+  int missing = 0, throttled = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const auto key = r.manager.get_key({.kid = "random" + std::to_string(i)});
+    missing += key.error().code == errc::key_not_found ? 1 : 0;
+    throttled += key.error().code == errc::throttled ? 1 : 0;
+  }
+  CHECK(r.provider.requests() == 1 + 3);
+  CHECK(missing == 3);
+  CHECK(throttled == 997);
+  CHECK(r.manager.stats().throttled == 997);
+  r.clock.advance(30s);
+  r.provider.always(ok({"k1", "new"}));
+  CHECK(r.manager.get_key({.kid = "new"}).has_value());
+  CHECK(r.provider.requests() == 5);
+  CHECK(r.manager.get_key({.kid = "k1"}).has_value());
+  REQUIRE(heard.await(6));
+  int told = 0;
+  for (const auto& event : heard.all()) told += event.kind == jwks_event_kind::throttled ? 1 : 0;
+  CHECK(told == 1);  // on the transition
+}
+
+TEST_CASE("a kid that a successful fetch lacked is not asked for again for 30 s") {
+  rig r;
+  r.start();
+  CHECK(r.manager.get_key({.kid = "nope"}).error().code == errc::key_not_found);
+  CHECK(r.provider.requests() == 2);
+  CHECK(r.manager.get_key({.kid = "nope"}).error().code == errc::key_not_found);
+  CHECK(r.provider.requests() == 2);
+  r.clock.advance(30s);
+  CHECK(r.manager.get_key({.kid = "nope"}).error().code == errc::key_not_found);
+  CHECK(r.provider.requests() == 3);
+}
+
+TEST_CASE("an unknown kid during an outage is an outage, not a bad token") {
+  rig r;
+  r.start();
+  r.provider.always(response(503));
+  CHECK(r.manager.get_key({.kid = "k2"}).error().status_code() == 503);
+  CHECK(r.manager.get_key({.kid = "k2"}).error().status_code() == 503);
+  CHECK(r.provider.requests() == 2);  // the second one met the backoff
+  CHECK(r.manager.get_key({.kid = "k1"}).has_value());
+}
+
+TEST_CASE("a caller waits for an unknown kid at most unknown_kid_wait, and at most 16 callers wait") {
+  rig r;
+  r.start();
+  r.provider.hold();
+  const auto ask = [&](const std::string& kid) {
+    return std::async(std::launch::async, [&r, kid] { return r.manager.get_key({.kid = kid}); });
+  };
+  std::vector<std::future<axioms::result<axioms::key_ptr>>> calls;
+  for (int i = 0; i < 16; ++i) calls.push_back(ask("n" + std::to_string(i)));
+  r.settle(17);
+  REQUIRE(r.provider.await_requests(2));
+  CHECK(r.manager.get_key({.kid = "n16"}).error().code == errc::throttled);
+  CHECK(r.provider.requests() == 2);
+  r.clock.advance(2s);
+  for (auto& call : calls) CHECK(call.get().error().code == errc::timed_out);
+  CHECK(r.manager.get_key({.kid = "k1"}).has_value());
+  r.provider.release();
+}
+
+TEST_CASE("a kid is missing without a second fetch when the set was fetched for this very lookup") {
+  rig r;
+  CHECK(r.manager.get_key(url, {.kid = "nope"}).error().code == errc::key_not_found);
+  CHECK(r.provider.requests() == 1);
+}
+
+// -- what it tells --
+
+TEST_CASE("events tell which kids were added, removed and changed, in order") {
+  rig r;
+  listener heard;
+  auto config = config_for(url);
+  config.on_event = heard;
+  r.provider.push(ok({"a", "b"}, {{"ETag", "\"1\""}}));
+  r.start(config);
+  r.provider.push(ok({"b", "c"}));
+  REQUIRE(r.manager.refresh().has_value());
+  std::string swapped = key_set({"b", "c"});
+  const auto at = swapped.find(R"("kty":"EC","crv":"P-256","kid":"b")");
+  REQUIRE(at != std::string::npos);
+  swapped = R"({"keys":[{"kty":"OKP","crv":"Ed25519","kid":"b","x":")" + std::string(support::ed25519_x) + R"("},)" + key_set({"c"}).substr(9);
+  r.provider.push(response(200, swapped, {{"ETag", "\"3\""}}));
+  REQUIRE(r.manager.refresh().has_value());
+  r.provider.push(response(304));
+  REQUIRE(r.manager.refresh().has_value());
+  REQUIRE(heard.await(4));
+  const auto events = heard.all();
+  CHECK(events[0].kind == jwks_event_kind::fetched);
+  CHECK(events[0].url == url);
+  CHECK(events[0].status == 200);
+  CHECK(events[0].added == std::vector<std::string>{"a", "b"});
+  CHECK(events[0].next_attempt == r.clock.now() + 3600s);
+  CHECK(events[1].added == std::vector<std::string>{"c"});
+  CHECK(events[1].removed == std::vector<std::string>{"a"});
+  CHECK(events[1].changed.empty());
+  CHECK(events[2].changed == std::vector<std::string>{"b"});
+  CHECK(events[2].added.empty());
+  CHECK(events[3].kind == jwks_event_kind::not_modified);
+  CHECK(events[3].status == 304);
+}
+
+TEST_CASE("a listener may throw, and may call the members that do not wait") {
+  rig r;
+  std::atomic<int> calls{0};
+  auto config = config_for(url);
+  config.on_event = [&](const jwks_event&) {
+    static_cast<void>(r.manager.peek(url));
+    static_cast<void>(r.manager.health());
+    static_cast<void>(r.manager.stats());
+    static_cast<void>(r.manager.running());
+    ++calls;
+#if defined(__cpp_exceptions)
+    throw std::runtime_error("listener");
+#endif
+  };
+  r.start(config);
+  REQUIRE(r.manager.refresh().has_value());
+  CHECK(eventually([&] { return calls == 2; }));
+}
+
+TEST_CASE("events that wait at shutdown are still delivered") {
+  listener heard;
+  {
+    rig r;
+    auto config = config_for(url);
+    config.on_event = heard;
+    r.start(config);
+    for (int i = 0; i < 50; ++i) REQUIRE(r.manager.refresh().has_value());
+  }
+  CHECK(heard.all().size() == 51);
+}
+
+TEST_CASE("wait_ready waits for the first document, by the manager's clock") {
+  rig r;
+  auto config = config_for(url);
+  config.prefetch = false;
+  r.start(config);
+  CHECK_FALSE(r.manager.wait_ready(0ms));
+  auto waiting = std::async(std::launch::async, [&] { return r.manager.wait_ready(5s); });
+  r.settle(2);
+  r.clock.advance(5s);
+  CHECK_FALSE(waiting.get());
+  auto again = std::async(std::launch::async, [&] { return r.manager.wait_ready(5s); });
+  r.settle(2);
+  CHECK(r.manager.get_jwks().has_value());
+  CHECK(again.get());
+  CHECK(r.manager.wait_ready(0ms));
+}
+
+TEST_CASE("health tells age, staleness and the next attempt without waiting for a fetch") {
+  rig r;
+  r.start();
+  r.clock.advance(90s);
+  const auto health = r.manager.health();
+  CHECK(health.ready);
+  CHECK_FALSE(health.stale);
+  CHECK(health.age == 90s);
+  CHECK_FALSE(health.last_error.has_value());
+  CHECK(health.next_attempt == r.clock.now() + 3510s);
+  r.provider.hold();
+  auto call = std::async(std::launch::async, [&] { return r.manager.refresh(); });
+  r.settle(2);
+  CHECK(r.manager.health().ready);
+  CHECK(r.manager.stats().fetched == 1);
+  r.provider.release();
+  CHECK(call.get().has_value());
+}
+
+TEST_CASE("an address of a document changes with every refresh, and readers keep what they hold") {
+  rig r;
+  r.start();
+  const auto before = *r.manager.get_jwks();
+  r.provider.always(ok({"k2"}));
+  REQUIRE(r.manager.refresh().has_value());
+  const auto after = *r.manager.get_jwks();
+  CHECK(kids_of(before) == "k1 ");
+  CHECK(kids_of(after) == "k2 ");
+  CHECK(after->generation() == before->generation() + 1);
+}
+
+// -- fork --
+
+#if defined(__unix__)
+// ThreadSanitizer does not support threads in the child of a process that has some.
+TEST_CASE("in a forked child the manager is down, hangs nobody, and initialize starts it afresh" * doctest::skip(support::under_tsan)) {
+  rig r;
+  r.start();
+  r.provider.hold("https://slow.example.com/jwks");
+  auto hanging = r.get("https://slow.example.com/jwks");
+  REQUIRE(r.provider.await_requests(2));
+  r.settle(2);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::alarm(20);  // a child that hangs must not outlive the test
+    int wrong = 0;
+    wrong |= r.manager.running() ? 1 : 0;
+    const auto lookup = r.manager.get_jwks(url);
+    wrong |= !lookup && lookup.error().code == errc::shut_down ? 0 : 2;
+    wrong |= r.manager.peek(url).has_value() ? 4 : 0;
+    r.manager.shutdown();
+    // The fake's own mutex is not the manager's business: the child brings a new provider with a new manager.
+    {
+      rig fresh;
+      wrong |= fresh.manager.initialize(config_for(url)).has_value() ? 0 : 8;
+      wrong |= fresh.manager.get_jwks().has_value() ? 0 : 16;
+    }
+    wrong |= r.manager.initialize(config_for(url)).has_value() && r.manager.get_jwks().has_value() ? 0 : 32;
+    ::_exit(wrong);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+  CHECK(r.manager.get_jwks().has_value());  // the parent goes on
+  r.provider.release();
+  CHECK(hanging.get().has_value());
+}
+#endif
