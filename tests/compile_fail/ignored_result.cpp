@@ -1,0 +1,7 @@
+// expect: nodiscard
+// flags: -Werror=unused-result
+#include "axioms_jwks.hpp"
+
+axioms::result<void> try_it();
+
+int main() { try_it(); }

@@ -1,0 +1,1 @@
+#include "axioms_jwks.hpp"

@@ -1,0 +1,50 @@
+# For this project's own tests, benchmarks and examples; never included by a consumer.
+
+set(AXIOMS_JWKS_TEST_PREFIX "" CACHE STRING "Stands before the name of every test, so that several builds can be told apart in one ctest run")
+mark_as_advanced(AXIOMS_JWKS_TEST_PREFIX)
+
+if(MSVC)
+  set(axioms_jwks_strict_flags /W4 /WX)
+else()
+  set(axioms_jwks_strict_flags
+    -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wold-style-cast -Werror)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # False alarms about std::string's own memcpy from g++ 12 on (GCC bug 105651).
+    list(APPEND axioms_jwks_strict_flags -Wno-restrict)
+    # And, when it instruments, about std::stop_source's constructor.
+    if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
+      list(APPEND axioms_jwks_strict_flags -Wno-maybe-uninitialized)
+    endif()
+  endif()
+endif()
+
+# Wall-clock limits in tests are multiplied by this: sanitizers are slow.
+set(axioms_jwks_time_factor 1)
+if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
+  set(axioms_jwks_time_factor 10)
+endif()
+
+# Everything, where cpp-httplib is there; else the core.
+if(TARGET axioms_jwks)
+  set(axioms_jwks_default axioms_jwks)
+else()
+  set(axioms_jwks_default axioms_jwks_core)
+endif()
+
+function(axioms_jwks_own_executable name)
+  add_executable(${name} ${ARGN})
+  target_compile_options(${name} PRIVATE ${axioms_jwks_strict_flags})
+  target_compile_definitions(${name} PRIVATE AXIOMS_JWKS_TEST_TIME_FACTOR=${axioms_jwks_time_factor})
+  set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF)
+endfunction()
+
+# axioms_jwks_own_test(name label command...)
+function(axioms_jwks_own_test name label)
+  set(full "${AXIOMS_JWKS_TEST_PREFIX}${name}")
+  add_test(NAME "${full}" COMMAND ${ARGN} COMMAND_EXPAND_LISTS)
+  set_tests_properties("${full}" PROPERTIES LABELS "${label}" TIMEOUT 300)
+  # Those that measure time or use a port must not share the machine.
+  if(label MATCHES "^(integration|bench|example)$")
+    set_tests_properties("${full}" PROPERTIES RUN_SERIAL TRUE)
+  endif()
+endfunction()
