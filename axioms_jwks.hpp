@@ -717,8 +717,7 @@ inline namespace AXIOMS_JWKS_ABI {
 
 using stop_token = std::stop_token;
 using stop_source = std::stop_source;
-template <class Callback>
-using stop_callback = std::stop_callback<Callback>;
+using std::stop_callback;  // not an alias template: clang before 19 deduces no arguments for one
 using jthread = std::jthread;
 
 #else
@@ -850,7 +849,7 @@ class stop_source {
 
 /// The part of std::stop_callback that this library needs: neither copied nor moved.
 template <class Callback>
-class stop_callback : private detail::stop_link {
+class stop_callback final : private detail::stop_link {
  public:
   template <class C>
   stop_callback(const stop_token& token, C&& callback) : callback_(std::forward<C>(callback)), state_(token.state_) {
@@ -1118,7 +1117,7 @@ struct jwks_health {
   std::optional<axioms::error> last_error;            ///< of the last fetch, none if it succeeded
   int consecutive_failures = 0;
   std::chrono::steady_clock::time_point next_attempt =
-      std::chrono::steady_clock::time_point::max();   ///< of a fetch, by the manager's clock; max(): none is planned
+      std::chrono::steady_clock::time_point::max();   ///< by the manager's clock; now while one runs, max(): none is planned
 };
 
 /// What a manager is to do for one URL. Every duration is at most 10 years; validate() says which rule is broken.
@@ -1169,7 +1168,7 @@ struct jwks_config {
   /// Told what happens, in order, on one thread of the manager's. May call the manager's non-waiting members only
   /// (peek, health, stats, running); what it throws is swallowed. Default: none.
   std::function<void(const jwks_event&)> on_event{};
-  /// Uniform random numbers for jitter, called from any thread. Default: seeded per process.
+  /// Uniform random numbers for jitter, called from any thread. Default: seeded per process. Of initialize() only.
   std::function<std::uint64_t()> random{};
 
   /// Reads AXIOMS_JWKS_URL, AXIOMS_ISS_URL, AXIOMS_DOMAIN, AXIOMS_JWKS_REFRESH_INTERVAL and AXIOMS_JWKS_CACHE_TTL (seconds) and
@@ -1218,10 +1217,10 @@ class jwk {
   [[nodiscard]] std::string_view kid() const noexcept { return kid_; }      ///< key id, empty if the member has none
   [[nodiscard]] std::string_view kty() const noexcept { return kty_; }      ///< "RSA", "EC" or "OKP"
   [[nodiscard]] std::string_view alg() const noexcept { return alg_; }      ///< the one algorithm it is for, empty if not said
-  [[nodiscard]] std::string_view use() const noexcept { return use_; }      ///< "sig" or empty
+  [[nodiscard]] std::string_view use() const noexcept { return use_; }      ///< "sig", SPIFFE's "jwt-svid", or empty
   [[nodiscard]] std::string_view curve() const noexcept { return curve_; }  ///< "P-256", "Ed25519", ..., empty for RSA
   [[nodiscard]] const std::vector<std::string>& key_ops() const noexcept { return key_ops_; }
-  [[nodiscard]] int bits() const noexcept { return bits_; }                 ///< of the modulus or of the curve's field
+  [[nodiscard]] int bits() const noexcept { return bits_; }                 ///< of the modulus or of the curve, as OpenSSL counts
   /// The SHA-256 thumbprint, base64url without padding (RFC 7638, RFC 8037 section 2).
   [[nodiscard]] const std::string& thumbprint() const noexcept { return thumbprint_; }
   /// The public key as a PEM "PUBLIC KEY" block; empty if OpenSSL cannot write it.
@@ -1393,8 +1392,10 @@ class refresh_policy {
 
   // Takes new limits; the document and the failures so far stay.
   void configure(const jwks_config& config) noexcept;
-  // The first background fetch, if no lookup comes before.
-  void plan_first(steady_point when) noexcept { next_attempt_ = when; }
+  // The first background fetch, if no lookup comes before. Without effect once a flight has begun.
+  void plan_first(steady_point when) noexcept {
+    if (newest_ == 0) next_attempt_ = std::min(next_attempt_, when);
+  }
 
   [[nodiscard]] answer ask(steady_point now) const noexcept;
   [[nodiscard]] kid_answer ask_unknown_kid(steady_point now, std::string_view kid, std::size_t waiting);
@@ -1505,9 +1506,9 @@ struct steady_clock {
     // The kernel's wait does not count suspended time, so a long one is looked at again from time to time.
     constexpr auto slice = std::chrono::minutes(45);
     for (;;) {
-      const auto left = deadline - now();
-      if (left <= real::duration::zero()) return ready();
-      if (axioms::wait_until(lock, cv, stop, real::now() + std::min<real::duration>(left, slice), ready)) return true;
+      const auto at = now();
+      if (at >= deadline) return ready();  // before the subtraction, which time_point::min() would overflow
+      if (axioms::wait_until(lock, cv, stop, real::now() + std::min<real::duration>(deadline - at, slice), ready)) return true;
       if (stop.stop_requested()) return false;
     }
   }
@@ -1663,7 +1664,6 @@ class waiter : public std::enable_shared_from_this<waiter> {
 struct flight {
   std::shared_ptr<entry> on;
   std::uint64_t number = 0;
-  std::uint64_t life = 0;
   fetch_request request;
   stop_source stop;
   std::shared_ptr<const document_content> basis;  // whose validators were sent
@@ -1690,28 +1690,29 @@ struct hit_slot {
 
 struct hit_cache {
   std::array<hit_slot, 8> slots;
-  std::size_t recent = 0, next = 0;
+  hit_slot* recent = slots.data();
+  std::size_t next = 0;
   std::size_t shard = 0;  // of the counters
 };
 
 // A plain pointer costs no guard on the hit path; the object behind it is made on the first refill and freed at thread exit.
 inline thread_local constinit hit_cache* this_thread_hits = nullptr;
 
-[[nodiscard]] inline hit_slot* find_hit(std::uint64_t engine, std::string_view url, steady_point now) noexcept {
-  hit_cache* cache = this_thread_hits;
-  if (cache == nullptr) return nullptr;
-  for (std::size_t i = 0, at = cache->recent; i < cache->slots.size(); ++i, at = (at + 1) % cache->slots.size()) {
-    hit_slot& slot = cache->slots[at];
-    if (slot.engine != engine || slot.url != url) continue;
-    if (slot.source->version.load(std::memory_order_acquire) != slot.version || now >= slot.until) return nullptr;
-    cache->recent = at;
-    if (now >= slot.touch) {
-      slot.source->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
-      slot.touch = later(now, std::chrono::seconds(1));
-    }
-    return &slot;
+[[nodiscard]] hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept;
+
+// The slot used last is looked at first, inline; a thread that goes back and forth between URLs pays for a call.
+[[nodiscard]] inline hit_slot* find_hit(hit_cache& cache, std::uint64_t engine, std::string_view url, steady_point now) noexcept {
+  hit_slot* slot = cache.recent;
+  if (slot->engine != engine || slot->url != url) {
+    slot = find_slot(cache, engine, url);
+    if (slot == nullptr) return nullptr;
   }
-  return nullptr;
+  if (slot->source->version.load(std::memory_order_acquire) != slot->version || now >= slot->until) return nullptr;
+  if (now >= slot->touch) {
+    slot->source->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+    slot->touch = later(now, std::chrono::seconds(1));
+  }
+  return slot;
 }
 void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept;
 
@@ -1736,10 +1737,7 @@ class engine : public std::enable_shared_from_this<engine> {
     const std::shared_ptr<engine> last = std::exchange(self_, std::move(self));
   }
   void start_down() noexcept { state_.store(life::down, std::memory_order_release); }
-  void count_hit() noexcept {
-    const std::size_t shard = this_thread_hits != nullptr ? this_thread_hits->shard : 0;
-    hits_[shard % hits_.size()].count.fetch_add(1, std::memory_order_relaxed);
-  }
+  void count_hit(std::size_t shard) noexcept { hits_[shard % hits_.size()].count.fetch_add(1, std::memory_order_relaxed); }
 
   // The answer, if it needs no waiting; changes nothing otherwise.
   [[nodiscard]] std::optional<outcome> answer_now(const request& asked);
@@ -1788,7 +1786,6 @@ class engine : public std::enable_shared_from_this<engine> {
   static void deliver(const event_record& record) noexcept;
   void finish(waiter& who, effects& fx, bool here);                // locked
   [[nodiscard]] std::size_t slots() const noexcept { return config_->max_parallel_fetches; }       // locked
-  [[nodiscard]] std::uint64_t life_number() const noexcept { return life_number_; }                // locked
   void count_dropped_events(std::size_t count) noexcept { stats_.events_dropped += count; }        // locked
 
   mutable std::mutex mutex_;  // guards everything below but the atomics; never held over I/O, a callback or parsing
@@ -1827,7 +1824,7 @@ class engine : public std::enable_shared_from_this<engine> {
   std::shared_ptr<const jwks_config> config_;
   std::shared_ptr<entry> configured_;
   std::map<std::string, std::shared_ptr<entry>, std::less<>> entries_;
-  std::uint64_t life_number_ = 0, generation_ = 0;
+  std::uint64_t generation_ = 0;
   jwks_stats stats_;
   std::shared_ptr<engine> self_;
 };
@@ -1930,6 +1927,7 @@ class thread_engine final : public engine {
   bool queue_event(event_record&& record) override;
   void deliver_events() noexcept override;
 
+  void reap();
   void schedule(crew& mine, const stop_token& stop);
   void end_of_life(crew& mine) noexcept;
   void work(crew& mine) noexcept;
@@ -1981,15 +1979,18 @@ class engine_holder {
   std::atomic<Engine*> current_{nullptr};
 };
 
-// A lookup on the hit path, without the engine's slow path.
+// A document that this thread may serve without the engine's slow path, and where the hit is counted.
+struct warm_document {
+  const jwks_ptr* document = nullptr;
+  std::size_t shard = 0;
+};
 template <class Engine>
-[[nodiscard]] const jwks_ptr* warm_hit(Engine& core, std::string_view url) noexcept {
+[[nodiscard]] warm_document warm_hit(Engine& core, std::string_view url) noexcept {
   steady_point now{};
-  if (this_thread_hits == nullptr || !core.read_clock(now)) return nullptr;
-  const hit_slot* slot = find_hit(core.id(), url, now);
-  if (slot == nullptr) return nullptr;
-  core.count_hit();
-  return &slot->document;
+  hit_cache* const cache = this_thread_hits;
+  if (cache == nullptr || !core.read_clock(now)) return {};
+  const hit_slot* slot = find_hit(*cache, core.id(), url, now);
+  return slot != nullptr ? warm_document{&slot->document, cache->shard} : warm_document{};
 }
 
 }  // namespace detail
@@ -2046,7 +2047,8 @@ class basic_jwks_manager {
 
   /// Adds one more URL, with a policy of its own; with `prefetch` its first fetch starts at once, in the background.
   ///
-  /// A URL that is configured already takes the new policy and keeps its document. Options marked "of initialize() only" are ignored.
+  /// A URL that is configured already takes the new policy and keeps its document. Options marked "of initialize() only" are ignored;
+  /// without an `on_event` of its own its events go to that of initialize().
   ///
   /// Errors: as initialize(), and shut_down.
   result<void> add(jwks_config config) { return engine_.get().add(std::move(config)); }
@@ -2061,13 +2063,15 @@ class basic_jwks_manager {
   /// Lifetime: the document lives as long as the returned pointer, also after it has been replaced.
   [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url, stop_token stop = {}) const {
     detail::thread_engine& core = engine_.get();
-    if (const jwks_ptr* hit = url.empty() ? nullptr : detail::warm_hit(core, url)) return *hit;
+    if (!url.empty()) {  // which stands for the configured URL in there
+      if (const auto hit = detail::warm_hit(core, url); hit.document != nullptr) return core.count_hit(hit.shard), *hit.document;
+    }
     return to_document(core.ask({.url = url}, stop));
   }
   /// The same for the URL of initialize(). Errors: also invalid_config, if there is none.
   [[nodiscard]] result<jwks_ptr> get_jwks(stop_token stop = {}) const {
     detail::thread_engine& core = engine_.get();
-    if (const jwks_ptr* hit = detail::warm_hit(core, {})) return *hit;
+    if (const auto hit = detail::warm_hit(core, {}); hit.document != nullptr) return core.count_hit(hit.shard), *hit.document;
     return to_document(core.ask({}, stop));
   }
 
@@ -2079,17 +2083,13 @@ class basic_jwks_manager {
   /// Errors: as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled (the budget is used up).
   [[nodiscard]] result<key_ptr> get_key(std::string_view url, const key_query& query, stop_token stop = {}) const {
     detail::thread_engine& core = engine_.get();
-    if (const jwks_ptr* hit = url.empty() ? nullptr : detail::warm_hit(core, url)) {
-      if (auto key = (*hit)->keys().select(query)) return key;
-    }
+    if (auto key = url.empty() ? std::nullopt : warm_key(core, url, query)) return *std::move(key);
     return to_key(core.ask({.what = detail::verb::key, .url = url, .query = query}, stop));
   }
   /// The same for the URL of initialize().
   [[nodiscard]] result<key_ptr> get_key(const key_query& query, stop_token stop = {}) const {
     detail::thread_engine& core = engine_.get();
-    if (const jwks_ptr* hit = detail::warm_hit(core, {})) {
-      if (auto key = (*hit)->keys().select(query)) return key;
-    }
+    if (auto key = warm_key(core, {}, query)) return *std::move(key);
     return to_key(core.ask({.what = detail::verb::key, .query = query}, stop));
   }
 
@@ -2118,6 +2118,15 @@ class basic_jwks_manager {
   [[nodiscard]] jwks_stats stats() const { return engine_.get().stats(); }
 
  private:
+  // What select() refuses may be worth a refetch, so it is the slow path's.
+  static std::optional<key_ptr> warm_key(detail::thread_engine& core, std::string_view url, const key_query& query) {
+    const auto hit = detail::warm_hit(core, url);
+    if (hit.document == nullptr) return std::nullopt;
+    auto key = (*hit.document)->keys().select(query);
+    if (!key) return std::nullopt;
+    core.count_hit(hit.shard);
+    return *std::move(key);
+  }
   static result<void> to_void(detail::outcome&& out) { return out.failure ? result<void>(*std::move(out.failure)) : result<void>(); }
   static result<jwks_ptr> to_document(detail::outcome&& out) {
     return out.failure ? result<jwks_ptr>(*std::move(out.failure)) : result<jwks_ptr>(std::move(out.document));
@@ -2255,14 +2264,15 @@ class async_shell {
 
 [[nodiscard]] inline bool answer_warm(engine& core, const request& asked, outcome& out) {
   if ((asked.what != verb::lookup && asked.what != verb::key) || (asked.url && asked.url->empty())) return false;
-  const jwks_ptr* hit = warm_hit(core, asked.url.value_or(std::string_view()));
-  if (hit == nullptr) return false;
+  const auto hit = warm_hit(core, asked.url.value_or(std::string_view()));
+  if (hit.document == nullptr) return false;
   if (asked.what == verb::key) {
-    auto key = (*hit)->keys().select(asked.query);
+    auto key = (*hit.document)->keys().select(asked.query);
     if (!key) return false;
     out.key = *std::move(key);
   }
-  out.document = *hit;
+  out.document = *hit.document;
+  core.count_hit(hit.shard);
   return true;
 }
 
@@ -2615,7 +2625,7 @@ class basic_async_jwks_manager : private detail::async_shell {
   template <class T, class Callback>
   void call(const detail::request& asked, Callback&& callback, const stop_token& stop, std::optional<jwks_config> config = std::nullopt) const {
     const auto core = engine_.get().shared_from_this();
-    if constexpr (!std::is_void_v<T>) {
+    if constexpr (std::same_as<T, result<jwks_ptr>> || std::same_as<T, result<key_ptr>>) {
       detail::outcome out;
       if (!default_executor && detail::answer_warm(*core, asked, out)) return callback(detail::convert<T>(std::move(out)));
     }
@@ -2899,7 +2909,7 @@ AXIOMS_JWKS_INLINE std::optional<std::chrono::seconds> retry_after(
   if (const auto delta = parse_delta_seconds(value)) return delta;
   const auto date = parse_http_date(value, now);
   if (!date) return std::nullopt;
-  return std::max(std::chrono::seconds(0), std::chrono::duration_cast<std::chrono::seconds>(*date - now));
+  return std::max(std::chrono::seconds(0), std::chrono::ceil<std::chrono::seconds>(*date - now));
 }
 
 // -- configuration --
@@ -2979,10 +2989,15 @@ AXIOMS_JWKS_INLINE result<std::string> jwks_config::resolved_url() const {
     if (domain.find("://") != std::string::npos) {
       return detail::make_error(errc::invalid_config, "domain is ", detail::quote(domain), "; it must be a host name, without a scheme");
     }
+    if (domain.find_first_of("?#") != std::string::npos) {
+      return detail::make_error(errc::invalid_config, "domain is ", detail::quote(domain), "; it must have no query and no fragment");
+    }
     base = detail::concat("https://", domain);
   } else if (base.find_first_of("?#") != std::string::npos) {
     return detail::make_error(errc::invalid_config, "issuer is ", detail::quote(issuer), "; it must have no query and no fragment");
   }
+  // On its own first: of "https://" less a slash, the path that follows would be the host.
+  if (auto whole = checked(base); !whole) return whole;
   if (base.back() == '/') base.pop_back();
   return checked(base + (discovery ? "/.well-known/openid-configuration" : "/.well-known/jwks.json"));
 }
@@ -3191,9 +3206,9 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::import(const char* type, OSS
       EVP_PKEY_fromdata(maker.get(), &key, EVP_PKEY_PUBLIC_KEY, params.get()) != 1) {
     return "OpenSSL refuses the key";
   }
+  // No EVP_PKEY_public_check: fromdata has seen that a point is on its curve, and for RSA it is a primality test of n, which takes
+  // seconds for a hostile 16384-bit modulus and milliseconds for an honest one.
   out.key_.reset(key);
-  const std::unique_ptr<EVP_PKEY_CTX, openssl_free<&EVP_PKEY_CTX_free>> checker(EVP_PKEY_CTX_new_from_pkey(nullptr, key, nullptr));
-  if (!checker || EVP_PKEY_public_check(checker.get()) != 1) return "the point or modulus is invalid";
   return std::nullopt;
 }
 
@@ -3254,6 +3269,7 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_okp(const json& member
 }
 
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, jwk& out) {
+  const openssl_errors scope;  // per member: the queue has 16 places, and many bad keys would push the application's entries out
   if (!member.is_object()) return "it is no object";
   if (auto why = read_common(member, out)) return why;
   json published = {{"kty", out.kty_}};
@@ -3310,11 +3326,14 @@ AXIOMS_JWKS_INLINE bool too_deep(std::string_view text) noexcept {
 }
 
 AXIOMS_JWKS_INLINE result<jwk_set> jwk_builder::build_set(std::string_view text) {
-  const openssl_errors scope;
   if (too_deep(text)) return make_error(errc::not_a_key_set, "the JSON is nested deeper than ", max_json_depth, " levels");
   const json document = json::parse(text, nullptr, false);
   if (document.is_discarded()) {
-    return make_error(errc::not_a_key_set, "the body (", text.size(), " bytes) is no JSON; it starts with ", quote(text, 32));
+    // Only markup is quoted: a cut-off key set may begin with the bytes of a private key.
+    const auto first = text.find_first_not_of(" \t\r\n");
+    const bool markup = first != std::string_view::npos && text[first] == '<';
+    return make_error(errc::not_a_key_set, "the body (", text.size(), " bytes) is no JSON", markup ? "; it starts with " : "",
+                      markup ? quote(text.substr(first), 32) : std::string());
   }
   if (!document.is_object()) return make_error(errc::not_a_key_set, "the body is JSON, but no object");
   const auto members = document.find("keys");
@@ -3381,6 +3400,7 @@ AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const
       found = &key;
       continue;
     }
+    if ((*found)->thumbprint() == key->thumbprint()) continue;  // listed twice, or once per alg: the same key
     if (candidates.empty()) candidates = (*found)->thumbprint();
     candidates += concat(", ", key->thumbprint());
   }
@@ -3400,7 +3420,7 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
   const auto failed = [&](axioms::error why) {
     out.what = verdict::kind::failure;
     out.why = std::move(why);
-    out.why.http_status = out.status;
+    if (out.status != 0) out.why.http_status = out.status;  // else a fetcher may have told one, a proxy's 407
     if (out.why.code == errc{}) out.why.code = errc::fetch_failed;  // a fetcher's error without a code is still one
     return std::move(out);
   };
@@ -3423,13 +3443,16 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
   if (response->body.size() > request.max_body_bytes) {
     return failed(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ", request.max_body_bytes, " bytes"));
   }
-  auto keys = jwk_set::parse(response->body);
-  if (!keys) return failed(make_error(keys.error().code, "no key set from ", from, ": ", keys.error().description));
-  out.what = verdict::kind::document;
-  out.content = std::make_shared<document_content>();
-  out.content->body = std::move(response->body);
-  out.content->keys = *std::move(keys);
-  return out;
+  AXIOMS_JWKS_TRY {
+    auto keys = jwk_set::parse(response->body);
+    if (!keys) return failed(make_error(keys.error().code, "no key set from ", from, ": ", keys.error().description));
+    out.content = std::make_shared<document_content>();
+    out.content->body = std::move(response->body);
+    out.content->keys = *std::move(keys);
+    out.what = verdict::kind::document;
+    return out;
+  }
+  AXIOMS_JWKS_CATCH_ALL { return failed({errc::fetch_failed, "out of memory while the key set was read", 0}); }
 }
 
 // Uniform in [0, most).
@@ -3448,6 +3471,7 @@ AXIOMS_JWKS_INLINE void refresh_policy::configure(const jwks_config& config) noe
   retry_after_max_ = config.retry_after_max;
   kid_interval_ = config.unknown_kid_interval;
   kid_burst_ = config.unknown_kid_burst;
+  tokens_ = std::min(tokens_, kid_burst_);
   // A document from a lazy life keeps its age; its renewal must not wait for the old, longer interval.
   if (has_document_) next_attempt_ = std::min(next_attempt_, std::max(later(fetched_at_, refresh_), std::max(backoff_until_, retry_after_until_)));
 }
@@ -3562,7 +3586,7 @@ AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_unknown_kid(st
 }
 
 AXIOMS_JWKS_INLINE void refresh_policy::remember_missing(steady_point now, std::string_view kid) {
-  if (missing_.size() >= max_negative_kids) {
+  if (missing_.size() >= max_negative_kids && missing_.find(kid) == missing_.end()) {
     missing_.erase(std::min_element(missing_.begin(), missing_.end(), [](const auto& a, const auto& b) { return a.second < b.second; }));
   }
   missing_.insert_or_assign(std::string(kid), later(now, negative_kid_ttl));
@@ -3579,6 +3603,13 @@ AXIOMS_JWKS_INLINE void watch_forks() noexcept {
 }
 
 // -- blocking manager: hits --
+
+AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept {
+  for (hit_slot& slot : cache.slots) {
+    if (slot.engine == engine && slot.url == url) return cache.recent = &slot;
+  }
+  return nullptr;
+}
 
 AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept {
   struct owner {
@@ -3618,7 +3649,7 @@ AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, con
     slot.until = served.document->expires_at();
     slot.touch = steady_point{};
     slot.engine = engine;
-    cache.recent = at;
+    cache.recent = &slot;
   }
   AXIOMS_JWKS_CATCH_ALL {}  // out of memory: the next lookup takes the slow path again
 }
@@ -3749,7 +3780,7 @@ AXIOMS_JWKS_INLINE engine::progress engine::step(const request& asked, entry& on
                                                  outcome& out, waiter* who, effects& fx) {
   if (asked.what == verb::ready) {
     if (on.policy.servable(now)) return progress::done;
-    if (who != nullptr) who->deadline = later(now, std::max(asked.limit, milliseconds(0)));
+    if (who != nullptr) who->deadline = later(now, std::clamp<milliseconds>(asked.limit, milliseconds(0), max_duration));
     return progress::must_wait;
   }
   if (asked.what == verb::refresh) return progress::must_wait;
@@ -3929,7 +3960,6 @@ AXIOMS_JWKS_INLINE void engine::begin_flight(const std::shared_ptr<entry>& on, s
   auto what = std::make_shared<flight>();
   what->on = on;
   what->number = on->policy.begin(now);
-  what->life = life_number_;
   what->begun = now;
   what->foreground = foreground;
   what->request.url = on->url;
@@ -3969,7 +3999,7 @@ AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdic
   {
     const std::lock_guard lock(mutex_);
     entry& on = *what->on;
-    if (on.gone || what->life != life_number_) return;
+    if (on.gone) return;  // shut down or dropped meanwhile
     const bool confirms = on.document && what->basis == on.document->content();
     const auto landing = on.policy.land(what->number, now, brought, confirms, random);
     if (landing == refresh_policy::landing::dropped) return;
@@ -4116,7 +4146,7 @@ AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::settle_in(const parsed_url& ur
   if (!on) on = std::make_shared<entry>(url.normalized, url.https, config);
   configure(*on, config, fx);
   on->configured = true;
-  if (!on->policy.in_flight() && on->policy.next_attempt() == steady_point::max()) on->policy.plan_first(first);
+  on->policy.plan_first(first);
   return on;
 }
 
@@ -4184,7 +4214,6 @@ AXIOMS_JWKS_INLINE void engine::begin_shutdown(const std::shared_ptr<waiter>& wh
     const std::lock_guard life_lock(life_mutex_);
     const std::lock_guard lock(mutex_);
     state_.store(life::down, std::memory_order_release);
-    ++life_number_;
     std::vector<std::shared_ptr<waiter>> last;
     for (const auto& [url, on] : entries_) {
       while (!on->waiters.empty()) {
@@ -4306,7 +4335,8 @@ struct crew {
 
   // Guarded by the engine's mutex.
   bool retired = false;   // shutdown was asked: finish what is due and end
-  bool ended = false;
+  bool ended = false;     // nothing is left but the shutdowns that wait for it
+  bool left = false;      // the scheduler's thread is about to return: joining it takes no time
   bool woken = false;
   bool listening = false;
   std::deque<std::shared_ptr<flight>> foreground, background;  // flights that wait for a thread
@@ -4340,6 +4370,7 @@ AXIOMS_JWKS_INLINE result<void> thread_engine::open(bool with_listener) {
   std::shared_ptr<crew> mine = crew_;
   const error why{errc::no_resources, "a thread could not be started", 0};
   if (!mine) {
+    reap();
     mine = std::make_shared<crew>();
     AXIOMS_JWKS_TRY {
       mine->scheduler = jthread([self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); });
@@ -4477,13 +4508,30 @@ AXIOMS_JWKS_INLINE void thread_engine::end_of_life(crew& mine) noexcept {
     last.swap(mine.at_end);
   }
   for (const auto& who : last) who->done();
+  const std::lock_guard lock(mutex_);
+  mine.left = true;
+}
+
+// An async manager is never joined between its lives; what has ended is taken away when the next one begins.
+AXIOMS_JWKS_INLINE void thread_engine::reap() {
+  std::vector<std::shared_ptr<crew>> gone;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto first = std::stable_partition(retired_.begin(), retired_.end(), [](const auto& old) { return !old->left; });
+    gone.assign(first, retired_.end());
+    retired_.erase(first, retired_.end());
+  }
+  for (const auto& old : gone) {
+    const std::lock_guard lock(old->join_mutex);
+    if (old->scheduler.joinable()) old->scheduler.join();
+  }
 }
 
 AXIOMS_JWKS_INLINE void thread_engine::launch(const std::shared_ptr<flight>& what) {
   std::shared_ptr<crew> mine;
   {
     const std::lock_guard lock(mutex_);
-    if (!crew_ || what->life != life_number()) return;
+    if (!crew_ || what->on->gone) return;
     mine = crew_;
     (what->foreground ? mine->foreground : mine->background).push_back(what);
     if (mine->active >= slots()) return;

@@ -65,7 +65,7 @@ TEST_CASE("at most 64 looked-up URLs are kept, the least recently used goes firs
   CHECK(r.manager.health(at(0)).ready);
   CHECK_FALSE(r.manager.health(at(1)).ready);
   CHECK(r.manager.health(at(2)).ready);
-  CHECK(r.manager.health().ready);
+  CHECK(r.manager.health(url).ready);
   CHECK(r.manager.peek(at(64)).has_value());
 }
 

@@ -1,0 +1,931 @@
+// The part "keys": key sets become OpenSSL keys. The vectors are other implementations' (see vectors/README.md).
+#include "vectors/keys.hpp"
+#include "axioms_jwks.hpp"
+
+#include <doctest/doctest.h>
+
+#include <openssl/bn.h>
+#include <openssl/ec.h>
+#include <openssl/ecdsa.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/rsa.h>
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+using axioms::errc;
+using axioms::jwk_set;
+using axioms::key_ptr;
+
+namespace {
+
+bool holds(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+
+// RFC 7517 appendix A.1.
+constexpr std::string_view rfc7517_ec =
+    R"({"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","use":"enc","kid":"1"})";
+// RFC 7517 appendix A.1 and RFC 7638 section 3.1.
+constexpr std::string_view rfc7517_n =
+    "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W"
+    "-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qN"
+    "Lyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+std::string rfc7517_rsa() {
+  return R"({"kty":"RSA","n":")" + std::string(rfc7517_n) + R"(","e":"AQAB","alg":"RS256","kid":"2011-04-29"})";
+}
+// RFC 8037 appendix A.2.
+constexpr std::string_view rfc8037 =
+    R"({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})";
+
+std::string set_of(const std::vector<std::string>& members) {
+  std::string out = R"({"keys":[)";
+  for (std::size_t i = 0; i < members.size(); ++i) out += (i == 0 ? "" : ",") + members[i];
+  return out + "]}";
+}
+
+// A member with more in it: `more` is put before the closing brace.
+std::string with(std::string_view member, std::string_view more) {
+  return std::string(member.substr(0, member.size() - 1)) + "," + std::string(more) + "}";
+}
+// A member with one text exchanged for another. The text must be there.
+std::string replaced(std::string_view member, std::string_view old, std::string_view by) {
+  std::string out(member);
+  const auto at = out.find(old);
+  REQUIRE(at != std::string::npos);
+  return out.replace(at, old.size(), by);
+}
+std::string_view text_of(std::string_view member, std::string_view name) {
+  const std::string label = '"' + std::string(name) + "\":\"";
+  const auto at = member.find(label);
+  REQUIRE(at != std::string_view::npos);
+  const auto begin = at + label.size();
+  return member.substr(begin, member.find('"', begin) - begin);
+}
+
+jwk_set parsed(const std::vector<std::string>& members) {
+  auto set = jwk_set::parse(set_of(members));
+  REQUIRE(set);
+  return *std::move(set);
+}
+key_ptr only(const std::string& member) {
+  const jwk_set set = parsed({member});
+  REQUIRE(set.size() == 1);
+  return *set.begin();
+}
+
+// Parses the member beside a good one and gives the reason why it was skipped.
+std::string reason_of(const std::string& member) {
+  const auto set = jwk_set::parse(set_of({std::string(rfc8037), member}));
+  REQUIRE(set);
+  CHECK(set->size() == 1);
+  REQUIRE(set->skipped().size() == 1);
+  CHECK(set->skipped().front().index == 1);
+  return set->skipped().front().reason;
+}
+
+struct error_queue_is_empty {
+  error_queue_is_empty() { ERR_clear_error(); }
+  ~error_queue_is_empty() {
+    CHECK(ERR_peek_error() == 0);
+    ERR_clear_error();
+  }
+  error_queue_is_empty(const error_queue_is_empty&) = delete;
+  error_queue_is_empty& operator=(const error_queue_is_empty&) = delete;
+};
+
+std::string decoded(std::string_view base64url) {
+  constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  std::string out;
+  unsigned bits = 0, count = 0;
+  for (const char c : base64url) {
+    const auto value = digits.find(c);
+    REQUIRE(value != std::string_view::npos);
+    bits = (bits << 6U) | static_cast<unsigned>(value);
+    count += 6;
+    if (count >= 8) {
+      count -= 8;
+      out += static_cast<char>((bits >> count) & 0xffU);
+    }
+  }
+  return out;
+}
+std::string encoded(std::string_view bytes) {
+  constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  std::string out;
+  unsigned bits = 0, count = 0;
+  for (const char c : bytes) {
+    bits = (bits << 8U) | static_cast<unsigned char>(c);
+    for (count += 8; count >= 6; count -= 6) out += digits[(bits >> (count - 6)) & 63U];
+  }
+  if (count > 0) out += digits[(bits << (6 - count)) & 63U];
+  return out;
+}
+
+const unsigned char* bytes_of(std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); }
+
+// What an application does with native_handle(): EVP_DigestVerify.
+bool verifies(EVP_PKEY* key, const char* digest, bool pss, std::string_view input, std::string_view signature) {
+  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), &EVP_MD_CTX_free);
+  EVP_PKEY_CTX* options = nullptr;
+  REQUIRE(EVP_DigestVerifyInit_ex(context.get(), &options, digest, nullptr, nullptr, key, nullptr) == 1);
+  if (pss) {
+    REQUIRE(EVP_PKEY_CTX_set_rsa_padding(options, RSA_PKCS1_PSS_PADDING) == 1);
+    REQUIRE(EVP_PKEY_CTX_set_rsa_pss_saltlen(options, RSA_PSS_SALTLEN_DIGEST) == 1);
+  }
+  const bool good =
+      EVP_DigestVerify(context.get(), bytes_of(signature), signature.size(), bytes_of(input), input.size()) == 1;
+  ERR_clear_error();
+  return good;
+}
+
+// RFC 7518 section 3.4: a token's ECDSA signature is r and s side by side; OpenSSL wants DER.
+std::string der(std::string_view sides) {
+  const auto half = sides.size() / 2;
+  const std::unique_ptr<ECDSA_SIG, decltype(&ECDSA_SIG_free)> signature(ECDSA_SIG_new(), &ECDSA_SIG_free);
+  REQUIRE(ECDSA_SIG_set0(signature.get(), BN_bin2bn(bytes_of(sides), static_cast<int>(half), nullptr),
+                         BN_bin2bn(bytes_of(sides.substr(half)), static_cast<int>(half), nullptr)) == 1);
+  unsigned char* out = nullptr;
+  const int length = i2d_ECDSA_SIG(signature.get(), &out);
+  REQUIRE(length > 0);
+  const std::string text(reinterpret_cast<const char*>(out), static_cast<std::size_t>(length));
+  OPENSSL_free(out);
+  return text;
+}
+
+bool verifies_token(EVP_PKEY* key, std::string_view alg, std::string_view token) {
+  const auto dot = token.rfind('.');
+  std::string signature = decoded(token.substr(dot + 1));
+  if (alg.substr(0, 2) == "ES") signature = der(signature);
+  const std::string digest = alg == "EdDSA" ? "" : "SHA" + std::string(alg.substr(2));
+  return verifies(key, digest.empty() ? nullptr : digest.c_str(), alg.substr(0, 2) == "PS", token.substr(0, dot),
+                  signature);
+}
+
+struct vector {
+  std::string_view name, kty, curve, jwk, pem, thumbprint;
+  int bits;
+  std::string_view openssl_signature;
+  std::vector<std::pair<std::string_view, std::string_view>> tokens;  // alg, token
+};
+const std::vector<vector>& vectors_of_all_types() {
+  static const std::vector<vector> all{
+      {"rsa",
+       "RSA",
+       "",
+       vectors::rsa_jwk,
+       vectors::rsa_pem,
+       vectors::rsa_thumbprint,
+       vectors::rsa_bits,
+       vectors::rsa_openssl_signature,
+       {{"RS256", vectors::rsa_rs256_token},
+        {"RS384", vectors::rsa_rs384_token},
+        {"RS512", vectors::rsa_rs512_token},
+        {"PS256", vectors::rsa_ps256_token},
+        {"PS384", vectors::rsa_ps384_token},
+        {"PS512", vectors::rsa_ps512_token}}},
+      {"rsa_e3",
+       "RSA",
+       "",
+       vectors::rsa_e3_jwk,
+       vectors::rsa_e3_pem,
+       vectors::rsa_e3_thumbprint,
+       vectors::rsa_e3_bits,
+       vectors::rsa_e3_openssl_signature,
+       {}},
+      {"p256",
+       "EC",
+       "P-256",
+       vectors::p256_jwk,
+       vectors::p256_pem,
+       vectors::p256_thumbprint,
+       vectors::p256_bits,
+       vectors::p256_openssl_signature,
+       {{"ES256", vectors::p256_es256_token}}},
+      {"p384",
+       "EC",
+       "P-384",
+       vectors::p384_jwk,
+       vectors::p384_pem,
+       vectors::p384_thumbprint,
+       vectors::p384_bits,
+       vectors::p384_openssl_signature,
+       {{"ES384", vectors::p384_es384_token}}},
+      {"p521",
+       "EC",
+       "P-521",
+       vectors::p521_jwk,
+       vectors::p521_pem,
+       vectors::p521_thumbprint,
+       vectors::p521_bits,
+       vectors::p521_openssl_signature,
+       {{"ES512", vectors::p521_es512_token}}},
+      {"ed25519",
+       "OKP",
+       "Ed25519",
+       vectors::ed25519_jwk,
+       vectors::ed25519_pem,
+       vectors::ed25519_thumbprint,
+       vectors::ed25519_bits,
+       vectors::ed25519_openssl_signature,
+       {{"EdDSA", vectors::ed25519_eddsa_token}}},
+      {"ed448",
+       "OKP",
+       "Ed448",
+       vectors::ed448_jwk,
+       vectors::ed448_pem,
+       vectors::ed448_thumbprint,
+       vectors::ed448_bits,
+       vectors::ed448_openssl_signature,
+       {{"EdDSA", vectors::ed448_eddsa_token}}},
+  };
+  return all;
+}
+
+}  // namespace
+
+// ---- good keys -----------------------------------------------------------------------------------
+
+TEST_CASE("every key type is read with the members that node and openssl give it") {
+  const error_queue_is_empty afterwards;
+  for (const vector& at : vectors_of_all_types()) {
+    CAPTURE(at.name);
+    const key_ptr key = only(with(at.jwk, R"("kid":"one","use":"sig","key_ops":["verify"])"));
+    CHECK(key->kid() == "one");
+    CHECK(key->kty() == at.kty);
+    CHECK(key->curve() == at.curve);
+    CHECK(key->alg() == "");
+    CHECK(key->use() == "sig");
+    CHECK(key->key_ops() == std::vector<std::string>{"verify"});
+    CHECK(key->bits() == at.bits);
+    CHECK(key->bits() == EVP_PKEY_get_bits(key->native_handle()));
+    CHECK(key->thumbprint() == at.thumbprint);
+  }
+}
+
+TEST_CASE("to_pem writes what the openssl command writes") {
+  const error_queue_is_empty afterwards;
+  for (const vector& at : vectors_of_all_types()) {
+    CAPTURE(at.name);
+    CHECK(only(std::string(at.jwk))->to_pem() == at.pem);
+  }
+}
+
+TEST_CASE("signatures of the openssl command verify with native_handle, and altered ones do not") {
+  for (const vector& at : vectors_of_all_types()) {
+    CAPTURE(at.name);
+    const key_ptr key = only(std::string(at.jwk));
+    const char* digest = at.kty == "OKP" ? nullptr : "SHA256";
+    std::string signature = decoded(at.openssl_signature);
+    CHECK(verifies(key->native_handle(), digest, false, vectors::message, signature));
+    CHECK_FALSE(verifies(key->native_handle(), digest, false, "another message", signature));
+    signature.back() = static_cast<char>(signature.back() ^ 1);
+    CHECK_FALSE(verifies(key->native_handle(), digest, false, vectors::message, signature));
+  }
+}
+
+TEST_CASE("tokens that node signed verify with native_handle, by every algorithm") {
+  for (const vector& at : vectors_of_all_types()) {
+    for (const auto& [alg, token] : at.tokens) {
+      const std::string_view which = alg;  // clang 14 cannot capture alg itself
+      CAPTURE(which);
+      const jwk_set set = parsed({with(at.jwk, R"("kid":"one")")});
+      const auto key = set.select({.kid = "one", .alg = alg});
+      REQUIRE(key);
+      CHECK(verifies_token((*key)->native_handle(), alg, token));
+      std::string forged(token);
+      forged[forged.find('.') + 1] ^= 1;  // the payload
+      CHECK_FALSE(verifies_token((*key)->native_handle(), alg, forged));
+    }
+  }
+}
+
+TEST_CASE("the set of RFC 7517 appendix A.1 gives its signing key and skips the encryption key") {
+  const auto set = jwk_set::parse(set_of({std::string(rfc7517_ec), rfc7517_rsa()}));
+  REQUIRE(set);
+  REQUIRE(set->size() == 1);
+  const key_ptr key = *set->begin();
+  CHECK(key->kid() == "2011-04-29");
+  CHECK(key->alg() == "RS256");
+  CHECK(key->bits() == 2048);
+  REQUIRE(set->skipped().size() == 1);
+  CHECK(set->skipped()[0].index == 0);
+  CHECK(set->skipped()[0].kid == "1");
+  CHECK(set->skipped()[0].reason == "use is 'enc', not sig");
+}
+
+TEST_CASE("thumbprints are those of RFC 7638 section 3.1 and RFC 8037 appendix A.3") {
+  CHECK(only(rfc7517_rsa())->thumbprint() == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+  CHECK(only(std::string(rfc8037))->thumbprint() == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+}
+
+TEST_CASE("the token of RFC 8037 appendix A.4 verifies") {
+  const key_ptr key = only(std::string(rfc8037));
+  const std::string_view token =
+      "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt"
+      "9g7sVvpAr_MuM0KAg";
+  CHECK(verifies_token(key->native_handle(), "EdDSA", token));
+}
+
+TEST_CASE("to_json holds the public members and nothing else") {
+  CHECK(
+      only(
+          with(
+              rfc8037,
+              R"("kid":"a","alg":"EdDSA","use":"sig","key_ops":["verify"],"x5c":["MIIC"],"x5t":"abc","iat":7,"note":{"a":[1]})"))
+          ->to_json() ==
+      R"({"alg":"EdDSA","crv":"Ed25519","key_ops":["verify"],"kid":"a","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})");
+  CHECK(only(replaced(rfc7517_rsa(), R"("e":"AQAB")", R"("e":"AAEAAQ==")"))->to_json() ==
+        R"({"alg":"RS256","e":"AQAB","kid":"2011-04-29","kty":"RSA","n":")" + std::string(rfc7517_n) + "\"}");
+  const std::string p256 = only(std::string(vectors::p256_jwk))->to_json();
+  CHECK(p256 == R"({"crv":"P-256","kty":"EC","x":")" + std::string(text_of(vectors::p256_jwk, "x")) + R"(","y":")" +
+                    std::string(text_of(vectors::p256_jwk, "y")) + "\"}");
+  // It can be read again, as the same key.
+  for (const vector& at : vectors_of_all_types())
+    CHECK(only(only(std::string(at.jwk))->to_json())->thumbprint() == at.thumbprint);
+}
+
+TEST_CASE("to_json of a kid with quotes and control bytes is still JSON") {
+  const std::string member = with(rfc8037, R"("kid":"a\"b\\c\u0000d\u001f\u00e9")");
+  const key_ptr key = only(member);
+  CHECK(key->kid() == std::string_view("a\"b\\c\0d\x1f\xc3\xa9", 10));
+  CHECK(only(key->to_json())->kid() == key->kid());
+}
+
+// ---- leniencies ----------------------------------------------------------------------------------
+
+TEST_CASE("base64url may be padded") {
+  for (const std::string_view padding : {"=", "=="}) {
+    const key_ptr key = only(replaced(rfc8037, "HURo\"", "HURo" + std::string(padding) + "\""));
+    CHECK(key->thumbprint() == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+  }
+  const key_ptr rsa = only(replaced(replaced(rfc7517_rsa(), "Kgw\"", "Kgw==\""), "AQAB", "AQAB===="));
+  CHECK(rsa->thumbprint() == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+}
+
+TEST_CASE("coordinates may lack their leading zeros") {
+  struct row {
+    std::string_view whole, dropped, pem, thumbprint;
+  };
+  for (const auto& [whole, dropped, pem, thumbprint] :
+       {row{vectors::p256_zero_x_jwk, vectors::p256_zero_x_dropped_jwk, vectors::p256_zero_x_pem,
+            vectors::p256_zero_x_thumbprint},
+        row{vectors::p256_zero_y_jwk, vectors::p256_zero_y_dropped_jwk, vectors::p256_zero_y_pem,
+            vectors::p256_zero_y_thumbprint},
+        row{vectors::p521_zero_x_jwk, vectors::p521_zero_x_dropped_jwk, vectors::p521_zero_x_pem,
+            vectors::p521_zero_x_thumbprint},
+        row{vectors::p521_zero_y_jwk, vectors::p521_zero_y_dropped_jwk, vectors::p521_zero_y_pem,
+            vectors::p521_zero_y_thumbprint}}) {
+    REQUIRE(whole != dropped);
+    for (const auto& member : {whole, dropped}) {
+      const key_ptr key = only(std::string(member));
+      CHECK(key->to_pem() == pem);
+      CHECK(key->thumbprint() == thumbprint);
+    }
+    CHECK(only(std::string(whole))->to_json() == only(std::string(dropped))->to_json());
+  }
+}
+
+TEST_CASE("coordinates may have extra leading zeros, too") {
+  const auto x = text_of(vectors::p256_jwk, "x");
+  const std::string longer = encoded(std::string(3, '\0') + decoded(x));
+  CHECK(only(replaced(vectors::p256_jwk, x, longer))->thumbprint() == vectors::p256_thumbprint);
+}
+
+TEST_CASE("a modulus and an exponent may have extra leading zeros, and the thumbprint does not see them") {
+  const std::string n = encoded(std::string(1, '\0') + decoded(rfc7517_n));
+  const key_ptr key = only(replaced(replaced(rfc7517_rsa(), rfc7517_n, n), "AQAB", "AAEAAQ"));
+  CHECK(key->bits() == 2048);
+  CHECK(key->thumbprint() == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+  CHECK(key->to_pem() == only(rfc7517_rsa())->to_pem());
+}
+
+TEST_CASE("an empty x5c, unknown members and unknown top-level members do no harm") {
+  const auto set =
+      jwk_set::parse(R"({"issuer":"x","nested":{"keys":[]},"keys":[)" +
+                     with(rfc8037, R"("x5c":[],"x5u":"https://x.example","ext":true,"n":null,"nbf":1,"x5t#S256":"")") +
+                     R"(],"more":[1,2]})");
+  REQUIRE(set);
+  CHECK(set->size() == 1);
+  CHECK(set->skipped().empty());
+}
+
+TEST_CASE("keys without alg, as Microsoft publishes them, fit every algorithm of their type") {
+  const jwk_set set = parsed({with(replaced(rfc7517_rsa(), R"(,"alg":"RS256")", ""),
+                                   R"("use":"sig","x5t":"2011","issuer":"https://login.example/{tenantid}/v2.0")")});
+  for (const std::string_view alg : {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}) {
+    CAPTURE(alg);
+    CHECK(set.select({.kid = "2011-04-29", .alg = alg}));
+  }
+}
+
+TEST_CASE("SPIFFE's use jwt-svid is a use for signatures") {
+  CHECK(only(with(rfc8037, R"("use":"jwt-svid")"))->use() == "jwt-svid");
+}
+
+TEST_CASE("an empty use, alg or kid is as none") {
+  const key_ptr key = only(with(rfc8037, R"("use":"","alg":"","kid":"")"));
+  CHECK(key->kid() == "");
+  CHECK(key->to_json() == only(std::string(rfc8037))->to_json());
+}
+
+TEST_CASE("key_ops may hold more than verify") {
+  CHECK(only(with(rfc8037, R"("key_ops":["sign","verify"])"))->key_ops().size() == 2);
+}
+
+TEST_CASE("a kid of 1024 bytes is the longest") {
+  CHECK(only(with(rfc8037, "\"kid\":\"" + std::string(1024, 'k') + "\""))->kid().size() == 1024);
+  CHECK(reason_of(with(rfc8037, "\"kid\":\"" + std::string(1025, 'k') + "\"")) == "kid has more than 1024 bytes");
+}
+
+// ---- skipped members -----------------------------------------------------------------------------
+
+TEST_CASE("a bad member is skipped with its place, its kid and the reason, and never fails the set") {
+  const error_queue_is_empty afterwards;
+  const auto set =
+      jwk_set::parse(set_of({with(rfc8037, R"("kid":"good")"), R"({"kty":"oct","kid":"bad","k":"c2VjcmV0"})", "7",
+                             with(vectors::p256_jwk, R"("kid":"fine")")}));
+  REQUIRE(set);
+  CHECK(set->size() == 2);
+  REQUIRE(set->skipped().size() == 2);
+  CHECK(set->skipped()[0].index == 1);
+  CHECK(set->skipped()[0].kid == "bad");
+  CHECK(set->skipped()[0].reason == "a symmetric key does not belong into a public key set");
+  CHECK(set->skipped()[1].index == 2);
+  CHECK(set->skipped()[1].kid == "");
+  CHECK(set->skipped()[1].reason == "it is no object");
+}
+
+TEST_CASE("each fault of a member has a reason of its own") {
+  const error_queue_is_empty afterwards;
+  const std::string_view p256 = vectors::p256_jwk, rsa = vectors::rsa_jwk;
+  const auto x = text_of(p256, "x"), y = text_of(p256, "y");
+  const auto changed = [&](std::string_view name, std::string_view value) {
+    return replaced(p256, text_of(p256, name), value);
+  };
+  struct row {
+    std::string member;
+    std::string reason;
+  };
+  const std::vector<row> rows{
+      // no JWK at all
+      {"null", "it is no object"},
+      {"[]", "it is no object"},
+      {"\"key\"", "it is no object"},
+      {"{}", "kty is missing"},
+      {R"({"kty":""})", "kty is missing"},
+      {R"({"kty":7})", "kty is no string"},
+      {R"({"kty":"rsa","n":"AQAB","e":"AQAB"})", "kty 'rsa' is not supported"},
+      {R"({"kty":"AKP","alg":"ML-DSA-44","pub":"AAAA"})", "kty 'AKP' is not supported"},
+      // curves
+      {replaced(p256, "P-256", "P-257"), "crv 'P-257' is not supported"},
+      {replaced(p256, "P-256", "secp256k1"), "crv 'secp256k1' is not supported"},
+      {replaced(p256, "P-256", "Ed25519"), "crv 'Ed25519' is not supported"},
+      {replaced(rfc8037, "Ed25519", "X25519"), "crv 'X25519' is not supported"},
+      {replaced(rfc8037, "Ed25519", "P-256"), "crv 'P-256' is not supported"},
+      {R"({"kty":"EC","x":"AQAB","y":"AQAB"})", "crv '' is not supported"},
+      {with(R"({"kty":"EC","x":"AQAB","y":"AQAB"})", R"("crv":["P-256"])"), "crv is no string"},
+      // what it is for
+      {with(p256, R"("use":"enc")"), "use is 'enc', not sig"},
+      {with(p256, R"("use":"SIG")"), "use is 'SIG', not sig"},
+      {with(p256, R"("use":1)"), "use is no string"},
+      {with(p256, R"("key_ops":[])"), "key_ops lacks verify"},
+      {with(p256, R"("key_ops":["encrypt","wrapKey"])"), "key_ops lacks verify"},
+      {with(p256, R"("key_ops":"verify")"), "key_ops is no array"},
+      {with(p256, R"("key_ops":["verify",1])"), "key_ops holds something other than strings"},
+      {with(p256, R"("alg":"ES384")"), "alg 'ES384' does not go with the key"},
+      {with(p256, R"("alg":"RS256")"), "alg 'RS256' does not go with the key"},
+      {with(p256, R"("alg":"ECDH-ES")"), "alg 'ECDH-ES' does not go with the key"},
+      {with(p256, R"("alg":"none")"), "alg 'none' does not go with the key"},
+      {with(rsa, R"("alg":"HS256")"), "alg 'HS256' does not go with the key"},
+      {with(rsa, R"("alg":"RSA-OAEP")"), "alg 'RSA-OAEP' does not go with the key"},
+      {with(rfc8037, R"("alg":"Ed448")"), "alg 'Ed448' does not go with the key"},
+      {with(p256, R"("alg":null)"), "alg is no string"},
+      {with(p256, R"("kid":17)"), "kid is no string"},
+      {with(p256, R"("kid":null)"), "kid is no string"},
+      // EC
+      {changed("x", ""), "x is missing"},
+      {R"({"kty":"EC","crv":"P-256","x":")" + std::string(x) + "\"}", "y is missing"},
+      {replaced(p256, "\"" + std::string(y) + "\"", "12"), "y is no string"},
+      {changed("x", "not base64url!"), "x is no base64url"},
+      {changed("x", "AB+/"), "x is no base64url"},
+      {changed("x", "AB CD"), "x is no base64url"},
+      {changed("x", "AB=CD"), "x is no base64url"},
+      {changed("x", "ABCDE"), "x is no base64url"},
+      {changed("y", encoded("\x01" + decoded(y))), "y has more than 32 bytes"},
+      {changed("y", encoded(decoded(y).substr(1))), "OpenSSL refuses the key"},
+      {changed("x", y), "OpenSSL refuses the key"},
+      {changed("x", "AA"), "OpenSSL refuses the key"},
+      {changed("x", "_____wAAAAEAAAAAAAAAAAAAAAD_______________8"), "OpenSSL refuses the key"},  // the field's prime
+      // OKP
+      {replaced(rfc8037, "HURo", "HUR"), "x has 31 bytes, not 32"},
+      {replaced(rfc8037, text_of(rfc8037, "x"), encoded(decoded(text_of(rfc8037, "x")) + '\0')),
+       "x has 33 bytes, not 32"},
+      {replaced(rfc8037, "Ed25519", "Ed448"), "x has 32 bytes, not 57"},
+      {R"({"kty":"OKP","crv":"Ed25519"})", "x is missing"},
+      // RSA
+      {std::string(vectors::rsa_1024_jwk), "the modulus has 1024 bits, not 2048 to 16384"},
+      {replaced(rsa, text_of(rsa, "n"), encoded("\x7f" + decoded(text_of(rsa, "n")).substr(1))),
+       "the modulus has 2047 bits, not 2048 to 16384"},
+      {replaced(rsa, text_of(rsa, "n"), encoded("\x01" + std::string(2048, '\x7f'))),
+       "the modulus has 16385 bits, not 2048 to 16384"},
+      {replaced(rsa, text_of(rsa, "n"), std::string(8193, 'A')), "n has more than 8192 bytes"},
+      {replaced(rsa, text_of(rsa, "n"), "AA"), "the modulus has 0 bits, not 2048 to 16384"},
+      {replaced(rsa, text_of(rsa, "n"), encoded(decoded(text_of(rsa, "n")).substr(0, 255) + "\x02")),
+       "the modulus is even"},
+      {replaced(rsa, "AQAB", "AA"), "the exponent is not odd, at least 3 and at most 64 bits"},
+      {replaced(rsa, "AQAB", "AQ"), "the exponent is not odd, at least 3 and at most 64 bits"},
+      {replaced(rsa, "AQAB", "AQAA"), "the exponent is not odd, at least 3 and at most 64 bits"},
+      {replaced(rsa, "AQAB", "AQAAAAAAAAAB"), "the exponent is not odd, at least 3 and at most 64 bits"},
+      {R"({"kty":"RSA","e":"AQAB"})", "n is missing"},
+      {R"({"kty":"RSA","n":")" + std::string(text_of(rsa, "n")) + "\"}", "e is missing"},
+      {replaced(rsa, "\"AQAB\"", "65537"), "e is no string"},
+      // what does not belong into a public key set
+      {R"({"kty":"oct","k":"c2VjcmV0","alg":"HS256"})", "a symmetric key does not belong into a public key set"},
+      {R"({"kty":"oct"})", "a symmetric key does not belong into a public key set"},
+      {std::string(vectors::rsa_private_jwk), "it holds private members"},
+      {std::string(vectors::ed25519_private_jwk), "it holds private members"},
+      {with(p256, R"("d":null)"), "it holds private members"},
+  };
+  for (const auto& [member, reason] : rows) {
+    const std::string_view which = member;  // clang 14 cannot capture member itself
+    CAPTURE(which);
+    CHECK(reason_of(member) == reason);
+  }
+  for (const std::string name : {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}) {
+    CAPTURE(name);
+    CHECK(reason_of(with(p256, "\"" + name + "\":\"c2VjcmV0\"")) == "it holds private members");
+  }
+}
+
+TEST_CASE("an exponent of 64 bits is the longest") {
+  const key_ptr key = only(replaced(vectors::rsa_jwk, "AQAB", "__________8"));
+  CHECK(key->bits() == 2048);
+  CHECK(reason_of(replaced(vectors::rsa_jwk, "AQAB", "AQAAAAAAAAAB")) ==
+        "the exponent is not odd, at least 3 and at most 64 bits");
+}
+
+TEST_CASE("the error queue of OpenSSL is left as it was found, even by more bad keys than it has room for") {
+  ERR_clear_error();
+  const auto x = text_of(vectors::p256_jwk, "x");
+  const std::vector<std::string> bad(40, replaced(vectors::p256_jwk, x, text_of(vectors::p256_jwk, "y")));
+  CHECK_FALSE(jwk_set::parse(set_of(bad)));
+  CHECK(ERR_peek_error() == 0);
+
+  ERR_raise(ERR_LIB_USER, 77);  // the application's own
+  const unsigned long own = ERR_peek_error();
+  REQUIRE(own != 0);
+  CHECK_FALSE(jwk_set::parse(set_of(bad)));
+  CHECK(ERR_peek_error() == own);
+  CHECK(ERR_peek_last_error() == own);
+  ERR_clear_error();
+
+  CHECK(jwk_set::parse(set_of({rfc7517_rsa()})));
+  static_cast<void>(only(std::string(vectors::p384_jwk))->to_pem());
+  CHECK(ERR_peek_error() == 0);
+}
+
+TEST_CASE("no byte of a private member appears in a reason or in an error") {
+  const std::string_view secrets[] = {"d", "p", "q", "dp", "dq", "qi"};
+  const std::string rsa(vectors::rsa_private_jwk);
+  const auto check = [&](const std::string& body, std::string_view secret) {
+    const auto set = jwk_set::parse(body);
+    std::string said;
+    if (set) {
+      for (const auto& skipped : set->skipped()) said += skipped.reason + skipped.kid + "\n";
+      for (const auto& key : *set) said += key->to_json();
+    } else {
+      said = set.error().description;
+    }
+    CAPTURE(said);
+    // Any four characters in a row would be too many.
+    for (std::size_t i = 0; i + 4 <= secret.size(); ++i) {
+      if (holds(said, secret.substr(i, 4))) {
+        FAIL_CHECK("it tells ", std::string(secret.substr(i, 4)));
+        break;
+      }
+    }
+  };
+  for (const auto name : secrets) {
+    const std::string secret(text_of(rsa, name));
+    check(set_of({rsa}), secret);
+    check(set_of({std::string(rfc8037), rsa}), secret);
+    // Alone, at the start, and cut off.
+    check(R"({"keys":[{")" + std::string(name) + R"(":")" + secret + R"(","kty":"RSA"}]})", secret);
+    check(R"({"keys":[{")" + std::string(name) + R"(":")" + secret, secret);
+  }
+  check(R"({"keys":[{"k":"c2VjcmV0c2VjcmV0c2VjcmV0","kty":"oct"}]})", "c2VjcmV0c2VjcmV0c2VjcmV0");
+  check(R"({"k":"c2VjcmV0c2VjcmV0c2VjcmV0","kty":"oct")", "c2VjcmV0c2VjcmV0c2VjcmV0");
+  check("c2VjcmV0c2VjcmV0c2VjcmV0", "c2VjcmV0c2VjcmV0c2VjcmV0");
+}
+
+TEST_CASE("text from outside is escaped and cut in a reason") {
+  const std::string reason = reason_of(R"({"kty":"x\r\nforged: yes\u001b[31m\u00e9","kid":"k"})");
+  CHECK(reason == R"(kty 'x\x0d\x0aforged: yes\x1b[31m\xc3\xa9' is not supported)");
+  CHECK(reason_of(R"({"kty":")" + std::string(900, 'x') + "\"}").size() < 150);
+}
+
+TEST_CASE("members past 256 are skipped, and the list of them is bounded as well") {
+  std::vector<std::string> members(256, std::string(rfc8037));
+  members.push_back(with(rfc8037, R"("kid":"late")"));
+  members.resize(256 + 1000, "0");
+  const jwk_set set = parsed(members);
+  CHECK(set.size() == 256);
+  CHECK_FALSE(set.contains("late"));
+  REQUIRE(set.skipped().size() == 512);
+  CHECK(set.skipped().front().index == 256);
+  CHECK(set.skipped().front().reason == "the set has more than 256 members");
+  CHECK(set.skipped().back().index == 256 + 511);
+}
+
+TEST_CASE("a modulus from outside is not tested for primality, which could keep a thread for minutes") {
+  // 2^11213 - 1: OpenSSL 3.0's EVP_PKEY_public_check takes seconds for it, and a body of 1 MiB has room for 256 such.
+  const std::string mersenne = "\x1f" + std::string(1401, '\xff');
+  const std::string member = R"({"kty":"RSA","e":"AQAB","n":")" + encoded(mersenne) + "\"}";
+  const auto begun = std::chrono::steady_clock::now();
+  const auto set = jwk_set::parse(set_of({std::string(rfc8037), member}));
+  CHECK(std::chrono::steady_clock::now() - begun < std::chrono::seconds(1));
+  REQUIRE(set);
+  CHECK(set->size() + set->skipped().size() == 2);
+}
+
+// ---- choosing ------------------------------------------------------------------------------------
+
+TEST_CASE("select binds the algorithm to the key type and the curve") {
+  std::vector<std::string> members;
+  for (const auto member :
+       {vectors::rsa_jwk, vectors::p256_jwk, vectors::p384_jwk, vectors::p521_jwk, vectors::ed25519_jwk}) {
+    members.emplace_back(member);
+  }
+  const jwk_set set = parsed(members);
+  struct row {
+    std::string_view alg, thumbprint;
+  };
+  for (const auto& [alg, thumbprint] :
+       {row{"RS256", vectors::rsa_thumbprint}, row{"RS384", vectors::rsa_thumbprint},
+        row{"RS512", vectors::rsa_thumbprint}, row{"PS256", vectors::rsa_thumbprint},
+        row{"PS384", vectors::rsa_thumbprint}, row{"PS512", vectors::rsa_thumbprint},
+        row{"ES256", vectors::p256_thumbprint}, row{"ES384", vectors::p384_thumbprint},
+        row{"ES512", vectors::p521_thumbprint}, row{"EdDSA", vectors::ed25519_thumbprint},
+        row{"Ed25519", vectors::ed25519_thumbprint}}) {
+    const std::string_view which = alg;  // clang 14 cannot capture alg itself
+    CAPTURE(which);
+    const auto key = set.select({.alg = alg});
+    REQUIRE(key);
+    CHECK((*key)->thumbprint() == thumbprint);
+  }
+  const auto other_curve = set.select({.alg = "Ed448"});
+  REQUIRE_FALSE(other_curve);
+  CHECK(other_curve.error().code == errc::key_not_found);
+}
+
+TEST_CASE("EdDSA finds Ed448 keys as well, and the names of RFC 9864 only their own curve") {
+  const jwk_set set = parsed({with(vectors::ed448_jwk, R"("kid":"a","alg":"EdDSA")")});
+  CHECK(set.select({.kid = "a", .alg = "EdDSA"}));
+  CHECK(set.select({.kid = "a", .alg = "Ed448"}));
+  const auto wrong = set.select({.kid = "a", .alg = "Ed25519"});
+  REQUIRE_FALSE(wrong);
+  CHECK(wrong.error().code == errc::key_not_found);
+  const jwk_set renamed = parsed({with(vectors::ed25519_jwk, R"("kid":"a","alg":"Ed25519")")});
+  CHECK(renamed.select({.kid = "a", .alg = "EdDSA"}));
+}
+
+TEST_CASE("a member's own alg is obeyed") {
+  const jwk_set set = parsed({with(vectors::rsa_jwk, R"("kid":"a","alg":"RS256")")});
+  CHECK(set.select({.kid = "a", .alg = "RS256"}));
+  CHECK(set.select({.kid = "a"}));
+  for (const std::string_view alg : {"RS384", "RS512", "PS256", "ES256", "EdDSA"}) {
+    CAPTURE(alg);
+    const auto other = set.select({.kid = "a", .alg = alg});
+    REQUIRE_FALSE(other);
+    CHECK(other.error().code == errc::key_not_found);
+    CHECK(other.error().description == "no key of the set fits kid 'a' and alg '" + std::string(alg) + "'");
+  }
+}
+
+TEST_CASE("none, HMAC and unknown algorithms are refused before any key is looked at") {
+  const jwk_set set = parsed({with(vectors::rsa_jwk, R"("kid":"a")")});
+  for (const std::string_view alg : {"none", "None", "NONE", "nOnE", "HS256", "HS384", "HS512", "rs256", "RS257", "RS1",
+                                     "ES256K", "RSA-OAEP", "dir", " RS256"}) {
+    CAPTURE(alg);
+    const auto key = set.select({.kid = "a", .alg = alg});
+    REQUIRE_FALSE(key);
+    CHECK(key.error().code == errc::unsupported_algorithm);
+    CHECK(key.error().description == "alg '" + std::string(alg) + "' is not accepted");
+    CHECK(key.error().status_code() == 401);
+  }
+}
+
+TEST_CASE("one kid may have several keys with different algorithms") {
+  const jwk_set set =
+      parsed({with(vectors::rsa_jwk, R"("kid":"a","alg":"RS256")"),
+              with(rfc7517_rsa().substr(0, rfc7517_rsa().find(R"(,"alg")")) + "}", R"("kid":"a","alg":"PS256")"),
+              with(vectors::p256_jwk, R"("kid":"a")")});
+  REQUIRE(set.size() == 3);
+  CHECK(set.find("a").size() == 3);
+  const auto rs = set.select({.kid = "a", .alg = "RS256"}), ps = set.select({.kid = "a", .alg = "PS256"}),
+             es = set.select({.kid = "a", .alg = "ES256"});
+  REQUIRE(rs);
+  REQUIRE(ps);
+  REQUIRE(es);
+  CHECK((*rs)->thumbprint() == vectors::rsa_thumbprint);
+  CHECK((*ps)->thumbprint() == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+  CHECK((*es)->thumbprint() == vectors::p256_thumbprint);
+}
+
+TEST_CASE("several keys that fit are ambiguous, and the candidates are named") {
+  const jwk_set set = parsed({with(vectors::p256_jwk, R"("kid":"a")"), with(vectors::p256_zero_x_jwk, R"("kid":"a")"),
+                              with(vectors::p256_zero_y_jwk, R"("kid":"a")"), with(vectors::p384_jwk, R"("kid":"a")")});
+  const auto key = set.select({.kid = "a", .alg = "ES256"});
+  REQUIRE_FALSE(key);
+  CHECK(key.error().code == errc::key_ambiguous);
+  CHECK(key.error().description ==
+        "several keys fit kid 'a' and alg 'ES256', thumbprints: " + std::string(vectors::p256_thumbprint) + ", " +
+            std::string(vectors::p256_zero_x_thumbprint) + ", " + std::string(vectors::p256_zero_y_thumbprint));
+}
+
+TEST_CASE("a query without kid takes the only key that fits") {
+  const jwk_set set = parsed({with(vectors::rsa_jwk, R"("kid":"a")"), with(vectors::p256_jwk, R"("kid":"b")"),
+                              std::string(vectors::p384_jwk)});
+  const auto key = set.select({.alg = "ES256"});
+  REQUIRE(key);
+  CHECK((*key)->kid() == "b");
+  const auto without = set.select({.alg = "ES384"});
+  REQUIRE(without);
+  CHECK((*without)->kid() == "");
+  const auto all = set.select({});
+  REQUIRE_FALSE(all);
+  CHECK(all.error().code == errc::key_ambiguous);
+  CHECK(parsed({std::string(vectors::p384_jwk)}).select({}));
+}
+
+TEST_CASE("a kid is compared byte by byte") {
+  const jwk_set set = parsed({with(vectors::rsa_jwk, R"("kid":"a+b/c==")"),
+                              with(vectors::p256_jwk, R"("kid":"A+B/C==")"), with(vectors::p384_jwk, R"("kid":"")")});
+  REQUIRE(set.find("a+b/c==").size() == 1);
+  CHECK(set.find("a+b/c==").front()->kty() == "RSA");
+  CHECK(set.find("A+B/C==").front()->kty() == "EC");
+  CHECK(set.contains("a+b/c=="));
+  for (const std::string_view other : {"a+b/c=", "a+b/c", "a b/c==", "a%2Bb/c==", "a-b_c==", "a+b/c== ", "x"}) {
+    CAPTURE(other);
+    CHECK_FALSE(set.contains(other));
+    CHECK(set.find(other).empty());
+    const auto key = set.select({.kid = other});
+    REQUIRE_FALSE(key);
+    CHECK(key.error().code == errc::key_not_found);
+  }
+}
+
+TEST_CASE("iteration and find keep the order of the set") {
+  const jwk_set set = parsed({with(vectors::rsa_jwk, R"("kid":"a")"), "0", with(vectors::p256_jwk, R"("kid":"b")"),
+                              with(vectors::p384_jwk, R"("kid":"a")")});
+  std::string order;
+  for (const auto& key : set) order += std::string(key->kid()) + ':' + std::string(key->kty()) + ' ';
+  CHECK(order == "a:RSA b:EC a:EC ");
+  const auto found = set.find("a");
+  REQUIRE(found.size() == 2);
+  CHECK(found[0]->kty() == "RSA");
+  CHECK(found[1]->curve() == "P-384");
+}
+
+// ---- what is no key set --------------------------------------------------------------------------
+
+TEST_CASE("what is no JSON object with an array of keys is not_a_key_set") {
+  const error_queue_is_empty afterwards;
+  struct row {
+    std::string_view body, part;
+  };
+  for (const auto& [body, part] : {
+           row{"", "the body (0 bytes) is no JSON"},
+           row{"   \n", "is no JSON"},
+           row{"\n <!DOCTYPE html><html><body>Sign in</body></html>", "is no JSON; it starts with '<!DOCTYPE html>"},
+           row{R"({"keys":[{"kty":"EC")", "is no JSON"},
+           row{R"({"keys":[]} trailing)", "is no JSON"},
+           row{R"({"keys":[],})", "is no JSON"},
+           row{R"({keys:[]})", "is no JSON"},
+           row{"{\"keys\":[\"\xff\xfe\"]}", "is no JSON"},
+           row{"{\"keys\":[\"\xed\xa0\x80\"]}", "is no JSON"},
+           row{"\x1f\x8b\x08 gzip", "is no JSON"},
+           row{std::string_view("\0\0\0", 3), "is no JSON"},
+           row{"null", "is JSON, but no object"},
+           row{"7", "is JSON, but no object"},
+           row{"\"keys\"", "is JSON, but no object"},
+           row{"[]", "is JSON, but no object"},
+           row{R"([{"kty":"EC"}])", "is JSON, but no object"},
+           row{"{}", "no array named keys"},
+           row{R"({"keys":{}})", "no array named keys"},
+           row{R"({"keys":null})", "no array named keys"},
+           row{R"({"keys":"[]"})", "no array named keys"},
+           row{R"({"Keys":[]})", "no array named keys"},
+           row{R"({"error":"not found"})", "no array named keys"},
+       }) {
+    const auto set = jwk_set::parse(body);
+    REQUIRE_FALSE(set);
+    CHECK(set.error().code == errc::not_a_key_set);
+    CAPTURE(set.error().description);
+    CHECK(holds(set.error().description, part));
+    for (const char c : set.error().description) CHECK((c >= 0x20 && c < 0x7f));
+  }
+}
+
+TEST_CASE("every cut of a good set is refused") {
+  const std::string whole = set_of({with(rfc8037, R"("kid":"a\"]}")")});
+  REQUIRE(jwk_set::parse(whole));
+  for (std::size_t length = 0; length < whole.size(); ++length) {
+    const auto set = jwk_set::parse(std::string_view(whole).substr(0, length));
+    REQUIRE_FALSE(set);
+    CHECK(set.error().code == errc::not_a_key_set);
+  }
+}
+
+TEST_CASE("nesting is limited to 32 levels, before anything is allocated for it") {
+  const auto nested = [](std::size_t extra) {
+    // Levels: the object, the array, the member, and what is in it.
+    return R"({"keys":[)" + with(rfc8037, R"("deep":)" + std::string(extra, '[') + std::string(extra, ']')) + "]}";
+  };
+  CHECK(jwk_set::parse(nested(29)));
+  const auto deeper = jwk_set::parse(nested(30));
+  REQUIRE_FALSE(deeper);
+  CHECK(deeper.error().code == errc::not_a_key_set);
+  CHECK(deeper.error().description == "the JSON is nested deeper than 32 levels");
+  for (const std::string& body :
+       {std::string(10000, '['), std::string(10000, '{'), nested(10000), R"({"keys":)" + std::string(1000000, '[')}) {
+    const auto set = jwk_set::parse(body);
+    REQUIRE_FALSE(set);
+    CHECK(set.error().code == errc::not_a_key_set);
+  }
+  // Brackets inside a string are no nesting, whatever is escaped there.
+  CHECK(jwk_set::parse(set_of({with(rfc8037, R"("note":"\\\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[")")})));
+  const std::string flat = R"({"a":[],"b":{},"c":[],"keys":[)" + std::string(rfc8037) + "]}";
+  CHECK(jwk_set::parse(flat));
+}
+
+TEST_CASE("a key set without a usable key is no_usable_key, with the first reason") {
+  const auto none = jwk_set::parse(R"({"keys":[]})");
+  REQUIRE_FALSE(none);
+  CHECK(none.error().code == errc::no_usable_key);
+  CHECK(none.error().description == "none of 0 members is a usable key: the set is empty");
+  const auto bad = jwk_set::parse(set_of({std::string(rfc7517_ec), R"({"kty":"oct","k":"c2VjcmV0"})"}));
+  REQUIRE_FALSE(bad);
+  CHECK(bad.error().code == errc::no_usable_key);
+  CHECK(bad.error().description ==
+        "none of 2 members is a usable key: the first was skipped because use is 'enc', not sig");
+}
+
+// ---- lifetime ------------------------------------------------------------------------------------
+
+TEST_CASE("a key outlives its set") {
+  key_ptr key;
+  {
+    auto set = jwk_set::parse(set_of({with(vectors::rsa_jwk, R"("kid":"a")")}));
+    REQUIRE(set);
+    key = set->find("a").front();
+  }
+  CHECK(key.use_count() == 1);
+  CHECK(key->kid() == "a");
+  CHECK(key->to_pem() == vectors::rsa_pem);
+  CHECK(verifies_token(key->native_handle(), "RS256", vectors::rsa_rs256_token));
+}
+
+TEST_CASE("a copy of a set shares its keys") {
+  const jwk_set set = parsed({with(vectors::rsa_jwk, R"("kid":"a")")});
+  const jwk_set copy = set;
+  CHECK(copy.find("a").front().get() == set.find("a").front().get());
+}
+
+TEST_CASE("an empty set has no keys and says so") {
+  const jwk_set set;
+  CHECK(set.size() == 0);
+  CHECK(set.begin() == set.end());
+  CHECK_FALSE(set.contains(""));
+  const auto key = set.select({});
+  REQUIRE_FALSE(key);
+  CHECK(key.error().code == errc::key_not_found);
+}
+
+TEST_CASE("a document is a stamp over shared content") {
+  auto content = std::make_shared<axioms::detail::document_content>();
+  content->url = "https://idp.example.com/jwks.json";
+  content->body = set_of({std::string(rfc8037)});
+  content->keys = parsed({std::string(rfc8037)});
+  content->generation = 7;
+  using point = axioms::jwks_document::time_point;
+  const axioms::jwks_document first(content, point(std::chrono::seconds(1)), point(std::chrono::seconds(11)),
+                                    std::chrono::system_clock::time_point());
+  const axioms::jwks_document renewed(content, point(std::chrono::seconds(5)), point(std::chrono::seconds(15)),
+                                      std::chrono::system_clock::time_point(std::chrono::seconds(4)));
+  CHECK(first.url() == "https://idp.example.com/jwks.json");
+  CHECK(first.body() == set_of({std::string(rfc8037)}));
+  CHECK(first.fetched_at() == point(std::chrono::seconds(1)));
+  CHECK(first.expires_at() == point(std::chrono::seconds(11)));
+  CHECK(renewed.fetched_at() == point(std::chrono::seconds(5)));
+  CHECK(renewed.fetched_at_system() == std::chrono::system_clock::time_point(std::chrono::seconds(4)));
+  CHECK(first.generation() == 7);
+  CHECK(renewed.generation() == 7);
+  CHECK(first.body().data() == renewed.body().data());
+  CHECK(&first.keys() == &renewed.keys());
+}
