@@ -1,0 +1,320 @@
+// What a hit costs: get_jwks(url) of a cached key set, beside a literal port of the Python original.
+//
+//   hit                 7 interleaved rounds at 1 and 2 threads; prints the median ns per call and the ratio
+//   hit --smoke         a moment of it, and only what must hold on any machine: a warm hit allocates nothing and fetches nothing
+//   hit --callgrind N   N warm hits with a clock that costs nothing, for the script `instructions`
+//
+// ns per call are wall time over the calls of all threads together. Build with -O2.
+#include "axioms_jwks.hpp"
+#include "support/fake_fetcher.hpp"
+#include "vectors/keys.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <functional>
+#include <iterator>
+#include <mutex>
+#include <new>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+// ---- allocations are counted ---------------------------------------------------------------------
+
+namespace {
+thread_local constinit std::uint64_t allocations = 0;
+
+void* counted(std::size_t size, std::size_t alignment) {
+  ++allocations;
+  void* memory = alignment <= alignof(std::max_align_t)
+                     ? std::malloc(size == 0 ? 1 : size)
+                     : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  if (memory == nullptr) std::abort();
+  return memory;
+}
+}  // namespace
+
+void* operator new(std::size_t size) { return counted(size, 1); }
+void* operator new[](std::size_t size) { return counted(size, 1); }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return counted(size, static_cast<std::size_t>(alignment));
+}
+void* operator new[](std::size_t size, std::align_val_t alignment) {
+  return counted(size, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete[](void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+
+namespace {
+
+constexpr std::string_view url = "https://idp1.example.com/.well-known/jwks.json";
+static_assert(url.size() == 46);
+
+// Three keys, with as much beside them as providers send, 2 KB in all.
+std::string body() {
+  const auto member = [](std::string_view jwk, std::string_view kid) {
+    return std::string(jwk.substr(0, jwk.size() - 1)) + R"(,"use":"sig","kid":")" + std::string(kid) + "\"";
+  };
+  std::string out = R"({"keys":[)" + member(vectors::rsa_jwk, "2026-01") + "}," +
+                    member(vectors::rsa_e3_jwk, "2026-02") + "}," + member(vectors::p256_jwk, "2026-03") +
+                    R"(,"x5c":[")";
+  return out + std::string(2048 - out.size() - 5, 'M') + "\"]}]}";
+}
+
+// Time stands still and costs next to nothing, so that callgrind sees the library alone.
+struct fixed_clock {
+  std::chrono::steady_clock::time_point now() const noexcept {
+    return std::chrono::steady_clock::time_point(std::chrono::hours(1000));
+  }
+  std::chrono::system_clock::time_point system_now() const noexcept {
+    return std::chrono::system_clock::time_point(std::chrono::hours(490000));
+  }
+  template <class Ready>
+  bool wait_until(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, axioms::stop_token stop,
+                  std::chrono::steady_clock::time_point deadline, Ready ready) const {
+    if (deadline <= now()) return ready();
+    return axioms::wait_until(lock, cv, std::move(stop), std::chrono::steady_clock::time_point::max(), ready);
+  }
+};
+
+// What the Python original does on a hit, line by line: a recursive lock, a dictionary, the wall clock, and the bytes handed out
+// by value.
+class literal_port {
+ public:
+  void put(const std::string& where, std::string data) {
+    const std::lock_guard lock(mutex_);
+    cache_[where] = {std::move(data), static_cast<double>(std::time(nullptr))};
+  }
+  std::string get(const std::string& where) {
+    const std::lock_guard lock(mutex_);
+    const auto found = cache_.find(where);
+    if (found != cache_.end()) {
+      const auto& [data, timestamp] = found->second;
+      const double age = static_cast<double>(std::time(nullptr)) - timestamp;
+      if (age < ttl_) return data;
+    }
+    return {};
+  }
+
+ private:
+  std::recursive_mutex mutex_;
+  std::unordered_map<std::string, std::pair<std::string, double>> cache_;
+  double ttl_ = 7200;
+};
+
+template <class T>
+void keep(const T& value) {
+#if defined(__GNUC__)
+  asm volatile("" : : "g"(&value) : "memory");
+#else
+  static volatile const void* sink;
+  sink = &value;
+#endif
+}
+
+template <class Clock>
+using manager_of = axioms::basic_jwks_manager<support::fake_fetcher, Clock>;
+
+struct provider {
+  provider() { fetch.always(support::response(200, body())); }
+  support::fake_fetcher fetch;
+};
+
+template <class Manager>
+void start(Manager& manager) {
+  axioms::jwks_config config;
+  config.jwks_url = url;
+  if (!manager.initialize(std::move(config)) || !manager.peek(url)) {
+    std::fprintf(stderr, "the manager did not start\n");
+    std::exit(1);
+  }
+}
+
+template <class Manager>
+void hits(const Manager& manager, std::uint64_t count) {
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const auto document = manager.get_jwks(url);
+    if (!document) std::abort();
+    keep(*document);
+  }
+}
+template <class Manager>
+void default_hits(const Manager& manager, std::uint64_t count) {
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const auto document = manager.get_jwks();
+    if (!document) std::abort();
+    keep(*document);
+  }
+}
+template <class Manager>
+void key_hits(const Manager& manager, std::uint64_t count) {
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const auto key = manager.get_key(url, {.kid = "2026-03", .alg = "ES256"});
+    if (!key) std::abort();
+    keep(*key);
+  }
+}
+void port_hits(literal_port& port, const std::string& where, std::uint64_t count) {
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const std::string data = port.get(where);
+    if (data.empty()) std::abort();
+    keep(data);
+  }
+}
+
+// ns per call, over all threads together. Each thread is warm when the clock starts. cores: how many really ran at a time.
+struct timing {
+  double ns, cores;
+};
+timing timed(unsigned threads, std::uint64_t count, const std::function<void(std::uint64_t)>& work) {
+  std::atomic<unsigned> ready{0};
+  std::atomic<bool> go{false};
+  std::vector<std::thread> all;
+  for (unsigned i = 0; i < threads; ++i) {
+    all.emplace_back([&] {
+      work(100);
+      ++ready;
+      while (!go) std::this_thread::yield();
+      work(count);
+    });
+  }
+  while (ready < threads) std::this_thread::yield();
+  const auto begun = std::chrono::steady_clock::now();
+  const std::clock_t cpu = std::clock();
+  go = true;
+  for (auto& at : all) at.join();
+  const double took = std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begun).count();
+  const double busy = static_cast<double>(std::clock() - cpu) * (1e9 / CLOCKS_PER_SEC);
+  return {took / (static_cast<double>(count) * threads), busy / took};
+}
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+int failures = 0;
+void check(bool holds, const char* rule, std::uint64_t found) {
+  std::printf("%s: %s (%llu)\n", holds ? "ok" : "BROKEN", rule, static_cast<unsigned long long>(found));
+  if (!holds) ++failures;
+}
+
+// What must hold on any machine, however slow.
+template <class Manager>
+void check_invariants(const Manager& manager, const provider& idp, literal_port& port, const std::string& where) {
+  constexpr std::uint64_t count = 10000;
+  const auto counted = [](auto&& work) {
+    work();  // warm
+    const std::uint64_t before = allocations;
+    work();
+    return allocations - before;
+  };
+  const auto of_port = counted([&] { port_hits(port, where, 100); });
+  check(of_port >= 100, "the counter sees the port's copies", of_port);
+  const auto of_hits = counted([&] { hits(manager, count); });
+  check(of_hits == 0, "a warm get_jwks(url) allocates nothing", of_hits);
+  const auto of_default = counted([&] { default_hits(manager, count); });
+  check(of_default == 0, "a warm get_jwks() allocates nothing", of_default);
+  const auto of_keys = counted([&] { key_hits(manager, count); });
+  check(of_keys == 0, "a warm get_key() allocates nothing", of_keys);
+
+  std::uint64_t elsewhere = 1;
+  const void* bytes = nullptr;
+  std::thread other([&] {
+    elsewhere = counted([&] { hits(manager, count); });
+    bytes = (*manager.get_jwks(url))->body().data();
+  });
+  other.join();
+  check(elsewhere == 0, "a warm hit on another thread allocates nothing", elsewhere);
+  check(bytes == (*manager.get_jwks(url))->body().data(), "all threads see the same bytes", 0);
+  check((*manager.get_jwks(url))->body() == body(), "the bytes are those that were fetched", body().size());
+  check((*manager.get_jwks(url))->keys().size() == 3, "the set has its keys", (*manager.get_jwks(url))->keys().size());
+  check(idp.fetch.requests() == 1, "no hit fetches", idp.fetch.requests());
+  const auto stats = manager.stats();
+  check(stats.hits >= 8 * count, "every hit is counted", stats.hits);
+  check(stats.misses <= 1, "no hit is counted as a miss", stats.misses);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string_view mode = argc > 1 ? argv[1] : "";
+  const std::uint64_t count = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0;
+  const provider idp;
+  if (mode == "--callgrind") {
+    manager_of<fixed_clock> manager{idp.fetch, fixed_clock()};
+    start(manager);
+    hits(manager, 1000);
+    hits(manager, count);
+    return 0;
+  }
+  const bool smoke = mode == "--smoke";
+  if (!mode.empty() && !smoke) {
+    std::fprintf(stderr, "usage: %s [--smoke | --callgrind N]\n", argv[0]);
+    return 2;
+  }
+
+  manager_of<axioms::steady_clock> manager{idp.fetch, axioms::steady_clock()};
+  start(manager);
+  literal_port port;
+  const std::string where(url);
+  port.put(where, body());
+  check_invariants(manager, idp, port, where);
+  if (smoke || failures > 0) return failures == 0 ? 0 : 1;
+
+  // Another provider: the invariants count the first one's requests.
+  const provider still;
+  manager_of<fixed_clock> timeless{still.fetch, fixed_clock()};
+  start(timeless);
+  struct contestant {
+    const char* name;
+    std::uint64_t count;
+    std::function<void(std::uint64_t)> work;
+    std::vector<double> rounds[2], cores;
+  };
+  contestant all[] = {
+      {"literal port (recursive_mutex, unordered_map, copy, time())",
+       1000000,
+       [&](std::uint64_t n) { port_hits(port, where, n); },
+       {},
+       {}},
+      {"get_jwks(url), steady_clock", 1000000, [&](std::uint64_t n) { hits(manager, n); }, {}, {}},
+      {"get_jwks(url), a clock that costs nothing", 2000000, [&](std::uint64_t n) { hits(timeless, n); }, {}, {}},
+      {"get_jwks(), steady_clock", 1000000, [&](std::uint64_t n) { default_hits(manager, n); }, {}, {}},
+      {"get_key(url, kid + alg), steady_clock", 1000000, [&](std::uint64_t n) { key_hits(manager, n); }, {}, {}},
+  };
+  for (int round = 0; round < 7; ++round) {
+    for (unsigned threads : {1U, 2U}) {
+      for (auto& at : all) {
+        const timing took = timed(threads, at.count, at.work);
+        at.rounds[threads - 1].push_back(took.ns);
+        if (threads == 2) at.cores.push_back(took.cores);
+      }
+    }
+  }
+  std::printf("\n%-60s %9s %9s %9s %9s %6s\n", "median of 7 rounds, ns per call", "1 thread", "port / it", "2 threads",
+              "port / it", "cores");
+  for (const auto& at : all) {
+    const double one = median(at.rounds[0]), two = median(at.rounds[1]);
+    std::printf("%-60s %9.1f %8.1fx %9.1f %8.1fx %6.1f\n", at.name, one, median(all[0].rounds[0]) / one, two,
+                median(all[0].rounds[1]) / two, median(at.cores));
+  }
+  if (median(all[1].cores) < 1.5) {
+    std::printf("The two threads did not run at the same time (cores below 1.5): their figures say nothing here.\n");
+  }
+  return 0;
+}

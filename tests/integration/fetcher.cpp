@@ -1,0 +1,974 @@
+// The default fetcher against real sockets on loopback: what a good server gets, and what a bad one cannot do.
+#include "axioms_jwks.hpp"
+
+#include <doctest/doctest.h>
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <netdb.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "../support/loopback_server.hpp"
+#include "../support/raw_server.hpp"
+#include "../support/throwaway_ca.hpp"
+
+using axioms::errc;
+using axioms::fetch_request;
+using axioms::fetch_response;
+using axioms::httplib_fetcher;
+using axioms::httplib_options;
+using test_support::certificate_options;
+using test_support::loopback_server;
+using test_support::raw_connection;
+using test_support::raw_server;
+using test_support::server_identity;
+using test_support::temp_file;
+using test_support::throwaway_ca;
+using namespace std::chrono_literals;
+
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int slow = 10;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr int slow = 10;
+#else
+constexpr int slow = 1;
+#endif
+#else
+constexpr int slow = 1;
+#endif
+
+// Text that a server's thread leaves for the test.
+class noted {
+ public:
+  void operator=(std::string text) {
+    const std::lock_guard lock(mutex_);
+    text_ = std::move(text);
+  }
+  std::string text() const {
+    const std::lock_guard lock(mutex_);
+    return text_;
+  }
+
+ private:
+  mutable std::mutex mutex_;  // guards text_
+  std::string text_;
+};
+
+std::string first_line(const noted& message) { return message.text().substr(0, message.text().find("\r\n")); }
+
+struct outcome {
+  axioms::result<fetch_response> answer;
+  std::chrono::milliseconds took;
+
+  errc code() const { return answer ? errc{} : answer.error().code; }
+  int status() const { return answer ? answer->status : 0; }
+  std::string text() const { return answer ? std::string() : answer.error().description; }
+};
+
+httplib_options direct() {
+  httplib_options out;
+  out.proxy_from_environment = false;  // what the machine that runs the tests has set is not their business
+  return out;
+}
+
+httplib_options trusting(const throwaway_ca& ca) {
+  httplib_options out = direct();
+  out.ca_pem = ca.pem();
+  return out;
+}
+
+fetch_request request_for(std::string url, std::chrono::milliseconds timeout = 10s) {
+  fetch_request out;
+  out.url = std::move(url);
+  out.timeout = timeout;
+  return out;
+}
+
+outcome fetch(const fetch_request& request, const httplib_options& options = direct(), axioms::stop_token stop = {}) {
+  const httplib_fetcher fetcher(options);
+  const auto start = std::chrono::steady_clock::now();
+  auto answer = fetcher(request, std::move(stop));
+  const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start);
+  CHECK_MESSAGE(ERR_peek_error() == 0, "OpenSSL's error queue must be left empty");
+  return {std::move(answer), took};
+}
+
+outcome fetch(const std::string& url, const httplib_options& options = direct()) {
+  return fetch(request_for(url), options);
+}
+
+// The outcome with a stop asked for after a while; `took` counts from the request to stop.
+outcome fetch_and_stop(const std::string& url, const httplib_options& options = direct(),
+                       std::chrono::milliseconds after = 100ms) {
+  axioms::stop_source source;
+  std::chrono::steady_clock::time_point asked;
+  std::thread stopper([&] {
+    std::this_thread::sleep_for(after);
+    asked = std::chrono::steady_clock::now();
+    source.request_stop();
+  });
+  outcome out = fetch(request_for(url), options, source.get_token());
+  const auto back = std::chrono::steady_clock::now();
+  stopper.join();
+  out.took = std::chrono::duration_cast<std::chrono::milliseconds>(back - asked);
+  return out;
+}
+
+raw_server::script reply(std::string text) {
+  return [text = std::move(text)](raw_connection& connection) {
+    if (connection.read_request()) connection.send(text);
+  };
+}
+
+outcome fetch_reply(std::string text) {
+  const raw_server server(reply(std::move(text)));
+  return fetch(server.url());
+}
+
+std::string with_length(const std::string& body, const std::string& headers = {}) {
+  return "HTTP/1.1 200 OK\r\n" + headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+}
+
+int open_descriptors() {
+  int count = 0;
+  DIR* directory = ::opendir("/proc/self/fd");
+  if (directory == nullptr) return -1;
+  while (::readdir(directory) != nullptr) ++count;
+  ::closedir(directory);
+  return count;
+}
+
+struct set_environment {
+  set_environment(const char* variable, const std::string& value) : name(variable) { ::setenv(name, value.c_str(), 1); }
+  ~set_environment() { ::unsetenv(name); }
+  set_environment(const set_environment&) = delete;
+  set_environment& operator=(const set_environment&) = delete;
+  const char* name;
+};
+
+// A resolver that does not answer for names that end in ".stuck" until it is told to.
+struct stuck_resolver {
+  std::mutex mutex;  // guards the rest
+  std::condition_variable changed;
+  bool stuck = false;
+  int waiting = 0;
+  int most = 0;
+
+  void set(bool value) {
+    std::unique_lock lock(mutex);
+    stuck = value;
+    changed.notify_all();
+    if (!value) changed.wait(lock, [this] { return waiting == 0; });
+  }
+  void pass() {
+    std::unique_lock lock(mutex);
+    most = std::max(most, ++waiting);
+    changed.wait(lock, [this] { return !stuck; });
+    --waiting;
+    changed.notify_all();
+  }
+};
+stuck_resolver resolver;
+
+constexpr const char* key_set = R"({"keys":[]})";
+
+void answer_key_set(const httplib::Request&, httplib::Response& response) {
+  response.set_content(key_set, "application/json");
+}
+
+}  // namespace
+
+// Stands before libc's, which this program calls through it.
+extern "C" int getaddrinfo(const char* node, const char* service, const addrinfo* hints, addrinfo** out) {
+  const std::string name = node != nullptr ? node : "";
+  if (name.size() > 6 && name.substr(name.size() - 6) == ".stuck") {
+    resolver.pass();
+    return EAI_NONAME;
+  }
+  using function = int (*)(const char*, const char*, const addrinfo*, addrinfo**);
+  static const auto next = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "getaddrinfo"));
+  return next(node, service, hints, out);
+}
+
+TEST_SUITE_BEGIN("integration: fetcher");
+
+TEST_CASE("a 200 gives status, body and headers as received") {
+  const raw_server server(reply(with_length(key_set, "ETag: \"a%20b\"\r\nX-Two: 1\r\nx-two:  2 \r\n")));
+  const outcome got = fetch(server.url());
+  REQUIRE_MESSAGE(got.answer, got.text());
+  CHECK(got.answer->status == 200);
+  CHECK(got.answer->body == key_set);
+  CHECK(got.answer->header("etag") == "\"a%20b\"");
+  REQUIRE(got.answer->headers.size() == 4);
+  CHECK(got.answer->headers[1] == std::pair<std::string, std::string>("X-Two", "1"));
+  CHECK(got.answer->headers[2] == std::pair<std::string, std::string>("x-two", "2"));
+}
+
+TEST_CASE("every status is a response, and a 304 or an error page is not waited for") {
+  for (const int status : {204, 304, 404, 500, 503}) {
+    // Announces a body that never comes.
+    const raw_server server([status](raw_connection& connection) {
+      if (!connection.read_request()) return;
+      connection.send("HTTP/1.1 " + std::to_string(status) +
+                      " Whatever\r\nRetry-After: 7\r\nContent-Length: 50\r\n\r\n");
+      connection.wait_for_close();
+    });
+    const outcome got = fetch(server.url());
+    CHECK_MESSAGE(got.status() == status, got.text());
+    CHECK(got.took < 1s * slow);
+    if (got.answer) CHECK(got.answer->header("Retry-After") == "7");
+  }
+}
+
+TEST_CASE("a real server of cpp-httplib is read over http and https") {
+  const throwaway_ca ca;
+  const loopback_server plain(answer_key_set);
+  const loopback_server secure(ca.issue(), answer_key_set);
+  CHECK(fetch(plain.url()).answer.value_or(fetch_response()).body == key_set);
+  CHECK(fetch(secure.url(), trusting(ca)).answer.value_or(fetch_response()).body == key_set);
+  CHECK(plain.requests() == 1);
+  CHECK(secure.requests() == 1);
+}
+
+TEST_CASE("the request says what it wants, and sends path and query as given") {
+  noted seen;
+  const raw_server server([&](raw_connection& connection) {
+    if (!connection.read_request()) return;
+    seen = connection.request();
+    connection.send(with_length("{}"));
+  });
+  fetch_request request =
+      request_for("HTTP://127.0.0.1:" + std::to_string(server.port()) + "/a%2Fb/c?x=%2F+y&&z#fragment");
+  request.etag = "W/\"v1\"";
+  request.last_modified = "Sun, 06 Nov 1994 08:49:37 GMT";
+  REQUIRE(fetch(request).answer);
+  CHECK(first_line(seen) == "GET /a%2Fb/c?x=%2F+y&&z HTTP/1.1");
+  for (const std::string& line :
+       {"Host: 127.0.0.1:" + std::to_string(server.port()),
+        std::string("Accept: application/jwk-set+json, application/json"), std::string("Accept-Encoding: identity"),
+        std::string("User-Agent: axioms_jwks/" AXIOMS_JWKS_VERSION), std::string("Connection: close"),
+        std::string("If-None-Match: W/\"v1\""), std::string("If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT")}) {
+    CHECK_MESSAGE(seen.text().find("\r\n" + line + "\r\n") != std::string::npos,
+                  line << " is missing in " << seen.text());
+  }
+  request.accept = "application/json";
+  REQUIRE(fetch(request).answer);
+  CHECK(seen.text().find("\r\nAccept: application/json\r\n") != std::string::npos);
+}
+
+TEST_CASE("an ETag with a line break in it starts no header of its own") {
+  noted seen;
+  const raw_server server([&](raw_connection& connection) {
+    if (!connection.read_request()) return;
+    seen = connection.request();
+    connection.send(with_length("{}", "ETag: \"x%0d%0aX-Injected: 1\"\r\n"));
+  });
+  fetch_request request = request_for(server.url());
+  request.etag = "\"x\r\nX-Injected: 1\"";
+  const outcome first = fetch(request);
+  REQUIRE(first.answer);
+  CHECK(seen.text().find("X-Injected") == std::string::npos);
+  CHECK(first.answer->header("ETag") == "\"x%0d%0aX-Injected: 1\"");
+  request.etag = first.answer->header("ETag");
+  REQUIRE(fetch(request).answer);
+  CHECK(seen.text().find("\r\nX-Injected") == std::string::npos);
+  CHECK(seen.text().find("If-None-Match: \"x%0d%0aX-Injected: 1\"\r\n") != std::string::npos);
+}
+
+TEST_CASE("extra headers are asked for at every fetch and may not break the message") {
+  noted seen;
+  const raw_server server([&](raw_connection& connection) {
+    if (!connection.read_request()) return;
+    seen = connection.request();
+    connection.send(with_length("{}"));
+  });
+  httplib_options options = direct();
+  int calls = 0;
+  std::vector<std::pair<std::string, std::string>> next{{"Authorization", "Bearer 1"}, {"user-agent", "mine"}};
+  options.headers = [&] {
+    ++calls;
+    return next;
+  };
+  const httplib_fetcher fetcher(options);
+  const fetch_request request = request_for(server.url());
+  REQUIRE(fetcher(request, {}));
+  CHECK(seen.text().find("\r\nAuthorization: Bearer 1\r\n") != std::string::npos);
+  CHECK(seen.text().find("\r\nuser-agent: mine\r\n") != std::string::npos);
+  CHECK(seen.text().find("User-Agent: axioms") == std::string::npos);
+  next = {{"Authorization", "Bearer 2"}};
+  REQUIRE(fetcher(request, {}));
+  CHECK(seen.text().find("\r\nAuthorization: Bearer 2\r\n") != std::string::npos);
+  CHECK(calls == 2);
+  for (const auto& bad : std::vector<std::pair<std::string, std::string>>{{"X-A", "secret\r\nX-B: 1"},
+                                                                          {"X A", "secret"},
+                                                                          {"", "secret"},
+                                                                          {"Content-Length", "3"},
+                                                                          {"host", "secret"}}) {
+    next = {bad};
+    const auto refused = fetcher(request, {});
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == errc::fetch_failed);
+    CHECK(refused.error().description.find("secret") == std::string::npos);
+  }
+#if defined(__cpp_exceptions)
+  options.headers = []() -> std::vector<std::pair<std::string, std::string>> { throw std::runtime_error("secret"); };
+  const outcome thrown = fetch(request, options);
+  CHECK(thrown.code() == errc::fetch_failed);
+  CHECK(thrown.text().find("secret") == std::string::npos);
+#endif
+}
+
+TEST_CASE("URLs are refused before anything is sent") {
+  CHECK(fetch("ftp://localhost/").code() == errc::unsupported_scheme);
+  CHECK(fetch("localhost/jwks").code() == errc::invalid_url);
+  CHECK(fetch("http://user:secret@localhost/").code() == errc::invalid_url);
+  CHECK(fetch("http://user:secret@localhost/").text().find("secret") == std::string::npos);
+}
+
+TEST_CASE("names are resolved, and errors tell resolving from connecting") {
+  const loopback_server server(answer_key_set);
+  CHECK(fetch(server.url("/", "localhost")).status() == 200);
+  const outcome unknown = fetch("http://no-such-host.invalid/");
+  CHECK(unknown.code() == errc::resolve_failed);
+  CHECK(unknown.text().find("no-such-host.invalid") != std::string::npos);
+  const outcome refused = fetch("http://127.0.0.1:1/");
+  CHECK(refused.code() == errc::connect_failed);
+  CHECK(refused.text().find("127.0.0.1:1") != std::string::npos);
+}
+
+TEST_CASE("a resolver that does not answer holds neither deadline nor stop, and at most four threads") {
+  resolver.set(true);
+  const outcome late = fetch(request_for("http://a.stuck/", 200ms));
+  CHECK_MESSAGE(late.code() == errc::timed_out, late.text());
+  CHECK(late.took >= 200ms);
+  CHECK(late.took < 300ms * slow);
+  for (const char* name :
+       {"http://b.stuck/", "http://c.stuck/", "http://d.stuck/", "http://e.stuck/", "http://f.stuck/"}) {
+    const outcome stopped = fetch_and_stop(name);
+    CHECK_MESSAGE(stopped.code() == errc::cancelled, stopped.text());
+    CHECK(stopped.took < 50ms * slow);
+  }
+  CHECK(fetch(request_for("http://localhost/", 50ms)).code() == errc::timed_out);  // waits for its turn
+  const loopback_server server(answer_key_set);
+  CHECK(fetch(server.url()).status() == 200);  // an address needs no resolver
+  resolver.set(false);
+  CHECK(resolver.most == 4);
+  CHECK(fetch(server.url("/", "localhost")).status() == 200);
+}
+
+TEST_CASE("the deadline holds in every phase") {
+  const throwaway_ca ca;
+  const server_identity identity = ca.issue();
+  const std::string drip = with_length(std::string(1000, ' '));
+  struct phase {
+    const char* name;
+    bool tls, handshake;
+    raw_server::script run;
+  };
+  const std::vector<phase> phases{
+      {"silent after the request", false, true, [](raw_connection& c) { c.wait_for_close(); }},
+      {"head byte by byte", false, true, [&](raw_connection& c) { c.drip(drip, 20ms); }},
+      {"body byte by byte", false, true,
+       [&](raw_connection& c) { c.send(drip.substr(0, 60)), c.drip(drip.substr(60), 20ms); }},
+      {"chunks byte by byte", false, true,
+       [](raw_connection& c) {
+         c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+         while (c.drip("1\r\n \r\n", 5ms)) {}
+       }},
+      {"TLS, silent in the handshake", true, false, [](raw_connection& c) { c.wait_for_close(); }},
+      {"TLS, handshake byte by byte", true, false,
+       [](raw_connection& c) { c.drip("\x16\x03\x03\x40" + std::string(9999, '\0'), 20ms); }},
+      {"TLS, body byte by byte", true, true,
+       [&](raw_connection& c) { c.send(drip.substr(0, 60)), c.drip(drip.substr(60), 20ms); }},
+  };
+  for (const phase& each : phases) {
+    CAPTURE(each.name);
+    raw_server::options how;
+    how.tls_first = each.handshake;
+    const auto server =
+        each.tls ? std::make_unique<raw_server>(identity, each.run, how) : std::make_unique<raw_server>(each.run);
+    const outcome got = fetch(request_for(server->url(), 300ms), trusting(ca));
+    CHECK_MESSAGE(got.code() == errc::timed_out, got.text());
+    CHECK(got.took >= 300ms);
+    CHECK(got.took < 400ms * slow);
+    const outcome stopped = fetch_and_stop(server->url(), trusting(ca));
+    CHECK_MESSAGE(stopped.code() == errc::cancelled, stopped.text());
+    CHECK(stopped.took < 50ms * slow);
+  }
+}
+
+TEST_CASE("one address has connect_timeout, and a stop ends a connect that gets no answer") {
+  raw_server::options how;
+  how.accepting = false;
+  const raw_server server([](raw_connection&) {}, how);
+  // Fills the backlog, so that Linux drops what comes next.
+  std::vector<int> full;
+  for (int i = 0; i < 4; ++i) {
+    const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<std::uint16_t>(server.port()));
+    [[maybe_unused]] const int pending = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    full.push_back(fd);
+  }
+  fetch_request request = request_for(server.url());
+  request.connect_timeout = 200ms;
+  const outcome one = fetch(request);
+  CHECK_MESSAGE(one.code() == errc::connect_failed, one.text());
+  CHECK(one.took >= 200ms);
+  CHECK(one.took < 300ms * slow);
+  request.timeout = 100ms;
+  CHECK(fetch(request).code() == errc::timed_out);
+  const outcome stopped = fetch_and_stop(server.url());
+  CHECK_MESSAGE(stopped.code() == errc::cancelled, stopped.text());
+  CHECK(stopped.took < 50ms * slow);
+  for (const int fd : full) ::close(fd);
+}
+
+TEST_CASE("a stop that was asked for before ends the fetch without I/O") {
+  const raw_server server(reply(with_length("{}")));
+  axioms::stop_source source;
+  source.request_stop();
+  CHECK(fetch(request_for(server.url()), direct(), source.get_token()).code() == errc::cancelled);
+  CHECK(server.connections() == 0);
+  CHECK(fetch(request_for(server.url(), 0ms)).code() == errc::timed_out);
+}
+
+TEST_CASE("a stop ends a fetch whose server floods it") {
+  const raw_server server([](raw_connection& connection) {
+    if (!connection.read_request()) return;
+    connection.send("HTTP/1.1 200 OK\r\n\r\n");
+    connection.flood(std::string(1 << 16, ' '));
+  });
+  axioms::stop_source source;
+  std::thread stopper([&] {
+    std::this_thread::sleep_for(100ms);
+    source.request_stop();
+  });
+  fetch_request request = request_for(server.url());
+  request.max_body_bytes = std::size_t{1} << 40U;
+  // The memory stays bounded by what 100 ms bring in.
+  CHECK(fetch(request, direct(), source.get_token()).code() == errc::cancelled);
+  stopper.join();
+}
+
+TEST_CASE("a body over the limit is cut off while it comes") {
+  const std::string piece(1 << 14, 'x');
+  fetch_request request;
+  request.max_body_bytes = 100'000;
+  const std::vector<raw_server::script> scripts{
+      [](raw_connection& c) { c.send("HTTP/1.1 200 OK\r\nContent-Length: 100001\r\n\r\n"), c.wait_for_close(); },
+      [](raw_connection& c) {
+        c.send("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n"), c.wait_for_close();
+      },
+      [&](raw_connection& c) {
+        c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), c.flood("4000\r\n" + piece + "\r\n");
+      },
+      [](raw_connection& c) {
+        c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n"), c.wait_for_close();
+      },
+      [&](raw_connection& c) { c.send("HTTP/1.1 200 OK\r\n\r\n"), c.flood(piece); }};
+  for (const auto& script : scripts) {
+    const raw_server server([&](raw_connection& connection) {
+      if (connection.read_request()) script(connection);
+    });
+    request.url = server.url();
+    const outcome got = fetch(request);
+    CHECK_MESSAGE(got.code() == errc::response_too_large, got.text());
+    CHECK(got.took < 1s * slow);
+  }
+  request.max_body_bytes = 5;
+  for (const std::string text :
+       {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345", "HTTP/1.0 200 OK\r\n\r\n12345",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n12\r\n3\r\n345\r\n0\r\n\r\n"}) {
+    const raw_server server(reply(text));
+    request.url = server.url();
+    CHECK_MESSAGE(fetch(request).answer.value_or(fetch_response()).body == "12345", text);
+  }
+}
+
+TEST_CASE("bodies end by length, by chunks with extensions and trailers, or with the connection") {
+  const std::string chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+  CHECK(fetch_reply(with_length("")).status() == 200);
+  for (const std::string text :
+       {"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\nContent-Length: 3\n\nabc", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\nHTTP/1.1 200 OK\r\n\r\nabc"}) {
+    CHECK_MESSAGE(fetch_reply(text).answer.value_or(fetch_response()).body == "abc", text);
+  }
+  for (const std::string text : {"3\r\nabc\r\n0\r\n\r\n", "0003\r\nabc\r\n0\r\n\r\n",
+                                 "1;a=b\r\na\r\n2 ; c\r\nbc\r\n0;x\r\nX-Trailer: 1\r\nB: 2\r\n\r\n"}) {
+    CHECK_MESSAGE(fetch_reply(chunked + text).answer.value_or(fetch_response()).body == "abc", text);
+  }
+  for (const std::string text : {"zz\r\nabc\r\n0\r\n\r\n", "-1\r\nabc\r\n0\r\n\r\n", "0x3\r\nabc\r\n0\r\n\r\n",
+                                 "3zz\r\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n", "3\r\nab", "3\r\nabc\r\n",
+                                 "3\r\nabc\r\n0\r\n", "\r\nabc", "11111111111111111\r\nabc"}) {
+    const outcome got = fetch_reply(chunked + text);
+    CHECK_MESSAGE(got.code() == errc::fetch_failed, text);
+  }
+}
+
+TEST_CASE("a head that two readers could understand differently is refused") {
+  for (const std::string head :
+       {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nA: 1\r\n  folded\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nName : 1\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nno colon\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\n: 1\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nA: 1\r2\r\n\r\nabc",
+        "HTTP/2 200\r\n\r\nabc",
+        "HTTP/1.1 099 No\r\n\r\n",
+        "HTTP/1.1 999 No\r\n\r\n",
+        "HTTP/1.1 20 OK\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\n\r\n",
+        "HTTP/1.1 101 Switching\r\n\r\n",
+        "<html>",
+        "",
+        "HTTP/1.1 200 OK\r\nA: 1\r\n"}) {
+    const outcome got = fetch_reply(head);
+    CHECK_MESSAGE(got.code() == errc::fetch_failed, head << " gave " << got.status());
+  }
+  using namespace std::string_literals;
+  CHECK(fetch_reply("HTTP/1.1 200 OK\r\nETag: \"a\0b\"\r\n\r\nabc"s).code() == errc::fetch_failed);
+  CHECK(fetch_reply("HTTP/1.1 200 \0\r\n\r\nabc"s).code() == errc::fetch_failed);
+}
+
+TEST_CASE("heads without end are cut off") {
+  const std::vector<raw_server::script> scripts{
+      [](raw_connection& c) { c.send("HTTP/1.1 200 " + std::string(1 << 16, 'x') + "\r\n\r\n"); },
+      [](raw_connection& c) { c.send("HTTP/1.1 200 "), c.flood(std::string(1 << 12, 'x')); },
+      [](raw_connection& c) { c.send("HTTP/1.1 200 OK\r\n"), c.flood("X-Header: 1\r\n"); },
+      [](raw_connection& c) { c.send("HTTP/1.1 200 OK\r\nA: "), c.flood(std::string(1 << 12, 'x')); },
+      [](raw_connection& c) { c.send("HTTP/1.1 200 OK\r\n"), c.flood("A: " + std::string(4000, 'x') + "\r\n"); },
+      [](raw_connection& c) {
+        c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"), c.flood("A: 1\r\n");
+      }};
+  for (const auto& script : scripts) {
+    const raw_server server([&](raw_connection& connection) {
+      if (connection.read_request()) script(connection);
+    });
+    const outcome got = fetch(server.url());
+    CHECK_MESSAGE(got.code() == errc::response_too_large, got.text());
+    CHECK(got.took < 1s * slow);
+  }
+  const raw_server interim([](raw_connection& connection) {
+    if (connection.read_request()) connection.flood("HTTP/1.1 100 Continue\r\n\r\n");
+  });
+  CHECK(fetch(interim.url()).code() == errc::fetch_failed);
+}
+
+TEST_CASE("a response that breaks off is an error and no signal") {
+  static std::atomic<int> signals{0};
+  struct sigaction count {
+  }, before{};
+  count.sa_handler = [](int) { ++signals; };
+  ::sigaction(SIGPIPE, &count, &before);
+  const throwaway_ca ca;
+  const server_identity identity = ca.issue();
+  for (const bool tls : {false, true}) {
+    for (const int at : {0, 1, 2, 3}) {
+      CAPTURE(tls);
+      CAPTURE(at);
+      const auto script = [at](raw_connection& connection) {
+        if (at > 0 && !connection.read_request()) return;
+        if (at > 1) connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123");
+        if (at > 2) connection.pause(20ms);
+        if (at != 3) connection.reset();
+      };
+      const auto server = tls ? std::make_unique<raw_server>(identity, script) : std::make_unique<raw_server>(script);
+      const outcome got = fetch(server->url(), trusting(ca));
+      // A reset right after accept() may still come while the client connects.
+      CHECK_MESSAGE((got.code() == errc::fetch_failed || (at == 0 && got.code() == errc::connect_failed)), got.text());
+    }
+  }
+  const raw_server in_handshake(identity, [](raw_connection& c) { c.read_byte(), c.reset(); }, {.tls_first = false});
+  CHECK(fetch(in_handshake.url(), trusting(ca)).code() == errc::tls_failed);
+  ::sigaction(SIGPIPE, &before, nullptr);
+  CHECK(signals == 0);
+}
+
+TEST_CASE("over TLS only a close_notify ends a body without length") {
+  const throwaway_ca ca;
+  const server_identity identity = ca.issue();
+  const raw_server polite(identity, [](raw_connection& c) {
+    if (c.read_request()) c.send("HTTP/1.1 200 OK\r\n\r\nabc"), c.close_notify();
+  });
+  CHECK(fetch(polite.url(), trusting(ca)).answer.value_or(fetch_response()).body == "abc");
+  const raw_server cut(identity, reply("HTTP/1.1 200 OK\r\n\r\nabc"));
+  CHECK(fetch(cut.url(), trusting(ca)).code() == errc::fetch_failed);
+}
+
+TEST_CASE("certificates are checked: issuer, dates, names") {
+  const throwaway_ca ca, other;
+  struct attempt {
+    const char* name;
+    server_identity identity;
+    const char* host;
+    bool good;
+  };
+  const throwaway_ca constrained =
+      ca.intermediate({.common_name = "constrained", .names = "", .name_constraints = "permitted;DNS:good.test"});
+  const std::vector<attempt> attempts{
+      {"right address", ca.issue(), "127.0.0.1", true},
+      {"right name", ca.issue(), "localhost", true},
+      {"name in other case", ca.issue({.names = "DNS:LOCALHOST"}), "LocalHost", true},
+      {"another CA", other.issue(), "localhost", false},
+      {"self-signed", ca.issue({.self_signed = true}), "localhost", false},
+      {"expired", ca.issue({.expired = true}), "localhost", false},
+      {"another name", ca.issue({.names = "DNS:other.test"}), "localhost", false},
+      {"another address", ca.issue({.names = "IP:127.0.0.2"}), "127.0.0.1", false},
+      {"address as a name", ca.issue({.names = "DNS:127.0.0.1"}), "127.0.0.1", false},
+      {"name in the CN only", ca.issue({.common_name = "localhost", .names = ""}), "localhost", false},
+      {"name in the CN, another in the SAN", ca.issue({.common_name = "localhost", .names = "DNS:other.test"}),
+       "localhost", false},
+      {"address in the CN only", ca.issue({.common_name = "127.0.0.1", .names = ""}), "127.0.0.1", false},
+      {"bare wildcard", ca.issue({.names = "DNS:*"}), "localhost", false},
+      {"partial wildcard", ca.issue({.names = "DNS:local*"}), "localhost", false},
+      {"outside the name constraint", constrained.issue(), "localhost", false},
+      {"name in the CN, past a name constraint",
+       constrained.issue({.common_name = "localhost", .names = "DNS:good.test"}), "localhost", false},
+  };
+  for (const attempt& each : attempts) {
+    CAPTURE(each.name);
+    std::atomic<int> requests{0};
+    const raw_server server(each.identity, [&](raw_connection& connection) {
+      if (connection.read_request()) ++requests, connection.send(with_length("{}"));
+    });
+    const outcome got = fetch(server.url("/", each.host), trusting(ca));
+    CHECK_MESSAGE(got.status() == (each.good ? 200 : 0), got.text());
+    if (!each.good) {
+      CHECK(got.code() == errc::tls_failed);
+      CHECK_MESSAGE(got.text().find("certificate not accepted") != std::string::npos, got.text());
+      CHECK(requests == 0);
+    }
+  }
+}
+
+TEST_CASE("the names of addresses are not sent as SNI, those of hosts are") {
+  const throwaway_ca ca;
+  noted sni;
+  const raw_server server(ca.issue(), [&](raw_connection& connection) {
+    if (!connection.read_request()) return;
+    sni = connection.server_name();
+    connection.send(with_length("{}"));
+  });
+  CHECK(fetch(server.url("/", "localhost"), trusting(ca)).status() == 200);
+  CHECK(sni.text() == "localhost");
+  CHECK(fetch(server.url("/", "127.0.0.1"), trusting(ca)).status() == 200);
+  CHECK(sni.text().empty());
+}
+
+TEST_CASE("TLS 1.1 is refused") {
+  const throwaway_ca ca;
+  raw_server::options how;
+  how.max_version = TLS1_1_VERSION;
+  const raw_server server(ca.issue(), reply(with_length("{}")), how);
+  CHECK(fetch(server.url(), trusting(ca)).code() == errc::tls_failed);
+}
+
+TEST_CASE("trusted certificates come from a file or a text, and a bad one is the fetch's error") {
+  const throwaway_ca ca, other;
+  const loopback_server server(ca.issue(), answer_key_set);
+  const temp_file good(other.pem() + ca.pem()), empty(""), garbage("no certificate"), broken(ca.pem().substr(0, 200));
+  const auto with_file = [&](const std::string& path) {
+    httplib_options options = direct();
+    options.ca_file = path;
+    return fetch(server.url(), options);
+  };
+  CHECK(with_file(good.path()).status() == 200);
+  CHECK(fetch(server.url()).code() == errc::tls_failed);  // not the system's business
+  for (const std::string& path : {empty.path(), garbage.path(), broken.path(), std::string("/no/such/file.pem")}) {
+    const outcome got = with_file(path);
+    CHECK(got.code() == errc::tls_failed);
+    CHECK_MESSAGE(got.text().find(path) != std::string::npos, got.text());
+  }
+  CHECK(with_file("/no/such/file.pem").text().find("No such file") != std::string::npos);
+  httplib_options options = direct();
+  options.ca_pem = "nonsense";
+  CHECK(fetch(server.url(), options).code() == errc::tls_failed);
+  CHECK(server.requests() == 1);
+}
+
+TEST_CASE("a client certificate is shown to a server that asks, and a bad one is the fetch's error") {
+  const throwaway_ca ca;
+  const server_identity client = ca.issue({.common_name = "client", .names = ""});
+  noted subject;
+  raw_server::options how;
+  how.ask_client = true;
+  const raw_server server(
+      ca.issue(),
+      [&](raw_connection& connection) {
+        if (!connection.read_request()) return;
+        subject = connection.client_name();
+        connection.send(with_length("{}"));
+      },
+      how);
+  const temp_file chain(client.chain_pem), key(client.key_pem), both(client.chain_pem + client.key_pem);
+  httplib_options options = trusting(ca);
+  options.client_cert_file = chain.path();
+  options.client_key_file = key.path();
+  CHECK(fetch(server.url(), options).status() == 200);
+  CHECK(subject.text().find("client") != std::string::npos);
+  options.client_cert_file = both.path();
+  options.client_key_file.clear();
+  CHECK(fetch(server.url(), options).status() == 200);
+  options.client_cert_file = chain.path();
+  options.client_key_file = chain.path();
+  CHECK(fetch(server.url(), options).code() == errc::tls_failed);
+  options.client_key_file = "/no/such/key.pem";
+  CHECK(fetch(server.url(), options).code() == errc::tls_failed);
+  const server_identity stranger = ca.issue();
+  const temp_file wrong_key(stranger.key_pem);
+  options.client_key_file = wrong_key.path();
+  CHECK(fetch(server.url(), options).code() == errc::tls_failed);
+}
+
+TEST_CASE("redirects are followed five times, never to a worse place") {
+  const throwaway_ca ca;
+  loopback_server server(ca.issue(), answer_key_set);
+  const loopback_server plain(answer_key_set);
+  const auto redirect = [&](const std::string& location, int status = 302) {
+    server.set_handler([=](const httplib::Request& request, httplib::Response& response) {
+      if (request.path != "/a/b") return response.set_content(request.path, "text/plain");
+      response.status = status;
+      response.set_header("Location", location);
+    });
+    return fetch(server.url("/a/b?q=1"), trusting(ca));
+  };
+  for (const int status : {301, 302, 303, 307, 308}) {
+    CHECK(redirect("/c", status).answer.value_or(fetch_response()).body == "/c");
+  }
+  for (const auto& target : std::vector<std::pair<std::string, std::string>>{
+           {"c", "/a/c"},
+           {"../c", "/c"},
+           {"./c/../d", "/a/d"},
+           {"../../..", "/"},
+           {"/x/./y/..", "/x/"},
+           {"c?d=../e#f", "/a/c"},
+           {server.url("/abs"), "/abs"},
+           {"//127.0.0.1:" + std::to_string(server.port()) + "/net", "/net"}}) {
+    CHECK_MESSAGE(redirect(target.first).answer.value_or(fetch_response()).body == target.second, target.first);
+  }
+  for (const std::string& location :
+       {plain.url(), std::string("file:///etc/passwd"), std::string("https://user:secret@127.0.0.1/"),
+        std::string("//u:secret@h/"), std::string("ftp://user:secret@127.0.0.1/"), std::string("https://"),
+        std::string("?same"), std::string("/a/b")}) {
+    const outcome got = redirect(location);
+    CHECK_MESSAGE(got.code() == errc::fetch_failed, location);
+    CHECK_MESSAGE(got.text().find("secret") == std::string::npos, got.text());
+  }
+  CHECK(plain.requests() == 0);
+  const int before = server.requests();
+  CHECK(redirect("/a/b").text().find("more than 5 redirects") != std::string::npos);
+  CHECK(server.requests() == before + 6);
+  const raw_server nowhere(reply("HTTP/1.1 302 Found\r\n\r\n"));
+  CHECK(fetch(nowhere.url()).status() == 302);
+  const raw_server up(reply("HTTP/1.1 302 Found\r\nLocation: " + server.url("/up") + "\r\n\r\n"));
+  CHECK(fetch(up.url(), trusting(ca)).answer.value_or(fetch_response()).body == "/up");
+}
+
+TEST_CASE("tokens and validators stay with the origin they are meant for") {
+  noted first_seen, second_seen;
+  const raw_server second([&](raw_connection& connection) {
+    if (!connection.read_request()) return;
+    second_seen = connection.request();
+    connection.send(with_length("{}"));
+  });
+  const raw_server first([&](raw_connection& connection) {
+    if (!connection.read_request()) return;
+    first_seen = connection.request();
+    connection.send("HTTP/1.1 302 Found\r\nLocation: " + second.url() + "\r\n\r\n");
+  });
+  httplib_options options = direct();
+  options.headers = [] { return std::vector<std::pair<std::string, std::string>>{{"Authorization", "Bearer t"}}; };
+  fetch_request request = request_for(first.url());
+  request.etag = "\"v1\"";
+  REQUIRE(fetch(request, options).status() == 200);
+  CHECK(first_seen.text().find("Bearer t") != std::string::npos);
+  CHECK(first_seen.text().find("If-None-Match") != std::string::npos);
+  CHECK(second_seen.text().find("Bearer t") == std::string::npos);
+  CHECK(second_seen.text().find("If-None-Match") == std::string::npos);
+}
+
+TEST_CASE("the deadline covers all redirects together") {
+  const raw_server server([](raw_connection& connection) {
+    if (connection.read_request() && connection.pause(150ms)) {
+      connection.send("HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n");
+    }
+  });
+  const outcome got = fetch(request_for(server.url(), 400ms));
+  CHECK(got.code() == errc::timed_out);
+  CHECK(got.took < 500ms * slow);
+}
+
+TEST_CASE("a proxy is asked in absolute form for http, and for a tunnel for https") {
+  const throwaway_ca ca;
+  noted asked, inside;
+  const raw_server proxy(
+      ca.issue({.names = "DNS:idp.test"}),
+      [&](raw_connection& connection) {
+        if (!connection.read_request()) return;
+        asked = connection.request();
+        if (connection.request().substr(0, 8) != "CONNECT ") {
+          connection.send(with_length("plain"));
+          return;
+        }
+        connection.send("HTTP/1.1 200 Connection established\r\nTransfer-Encoding: whatever\r\n\r\n");
+        if (!connection.start_tls() || !connection.read_request()) return;
+        inside = connection.request();
+        connection.send(with_length("tunnelled"));
+      },
+      {.tls_first = false});
+  httplib_options options = trusting(ca);
+  options.proxy = "http://me:s%20cret@127.0.0.1:" + std::to_string(proxy.port());
+  CHECK(fetch("http://idp.test:81/keys?a=b", options).answer.value_or(fetch_response()).body == "plain");
+  CHECK(first_line(asked) == "GET http://idp.test:81/keys?a=b HTTP/1.1");
+  CHECK(asked.text().find("\r\nHost: idp.test:81\r\n") != std::string::npos);
+  CHECK(asked.text().find("\r\nProxy-Authorization: Basic bWU6cyBjcmV0\r\n") != std::string::npos);
+  const outcome tunnelled = fetch("https://idp.test/keys", options);
+  CHECK_MESSAGE(tunnelled.answer.value_or(fetch_response()).body == "tunnelled", tunnelled.text());
+  CHECK(first_line(asked) == "CONNECT idp.test:443 HTTP/1.1");
+  CHECK(asked.text().find("\r\nProxy-Authorization: Basic bWU6cyBjcmV0\r\n") != std::string::npos);
+  CHECK(first_line(inside) == "GET /keys HTTP/1.1");
+  CHECK(inside.text().find("Proxy-Authorization") == std::string::npos);
+  CHECK(fetch("https://other.test/keys", options).code() ==
+        errc::tls_failed);  // the certificate is checked in the tunnel too
+}
+
+TEST_CASE("a proxy that refuses, is missing or badly written is a connect_failed without its password") {
+  const raw_server refusing(reply("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"));
+  httplib_options options = direct();
+  for (const std::string& proxy :
+       {"http://me:secret@127.0.0.1:" + std::to_string(refusing.port()), std::string("http://me:secret@127.0.0.1:1"),
+        std::string("https://me:secret@127.0.0.1:1"), std::string("socks5://me:secret@127.0.0.1"),
+        std::string("http://me:secret@"), std::string("me:secret@127.0.0.1:99999")}) {
+    options.proxy = proxy;
+    const outcome got = fetch("https://idp.test/", options);
+    CHECK_MESSAGE(got.code() == errc::connect_failed, got.text());
+    CHECK_MESSAGE(got.text().find("secret") == std::string::npos, got.text());
+  }
+}
+
+TEST_CASE("the environment names the proxy, and what goes past it") {
+  const raw_server proxy(reply(with_length("by proxy")));
+  const loopback_server server(answer_key_set);
+  const auto body = [](const std::string& url) {
+    return fetch(url, httplib_options()).answer.value_or(fetch_response()).body;
+  };
+  for (const char* name :
+       {"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "REQUEST_METHOD"})
+    ::unsetenv(name);
+  const std::string address = "127.0.0.1:" + std::to_string(proxy.port());
+  {
+    const set_environment upper("HTTP_PROXY", "http://" + address);
+    CHECK(body("http://idp.test/") == "by proxy");
+    CHECK(body(server.url()) == "by proxy");  // loopback is no exception
+    CHECK(fetch(server.url()).answer.value_or(fetch_response()).body == key_set);
+    const set_environment cgi("REQUEST_METHOD", "GET");
+    CHECK(body(server.url()) == key_set);
+  }
+  const set_environment lower("http_proxy", address);
+  const std::string port = std::to_string(server.port());
+  for (const std::string& list : {std::string("*"), std::string("127.0.0.1"), "a.test, 127.0.0.1:" + port}) {
+    const set_environment past("NO_PROXY", list);
+    CHECK_MESSAGE(body(server.url()) == key_set, list);
+  }
+  for (const std::string& list :
+       {std::string("127.0.0.1:1"), std::string("0.1"), std::string("1"), std::string(".,,")}) {
+    const set_environment past("no_proxy", list);
+    CHECK_MESSAGE((body(server.url()) == "by proxy" || list == "0.1" || list == "1"), list);
+  }
+  const set_environment past("no_proxy", "dp.test,.example.com,sub.idp.test");
+  CHECK(body("http://idp.test/") == "by proxy");
+  CHECK(fetch("http://example.com.invalid/", httplib_options()).status() == 200);
+}
+
+TEST_CASE("options can be replaced for all copies of a fetcher") {
+  const throwaway_ca ca;
+  const loopback_server server(ca.issue(), answer_key_set);
+  httplib_fetcher fetcher(direct());
+  const httplib_fetcher copy = fetcher;
+  CHECK_FALSE(copy(request_for(server.url()), {}));
+  axioms::detail::httplib_access::set_options(fetcher, trusting(ca));
+  axioms::detail::httplib_access::set_options(fetcher, trusting(ca));
+  CHECK(copy(request_for(server.url()), {}));
+}
+
+TEST_CASE("failing fetches leak no descriptor") {
+  const throwaway_ca ca, other;
+  const raw_server reset([](raw_connection& connection) { connection.reset(); });
+  const raw_server silent([](raw_connection& connection) { connection.wait_for_close(); });
+  const raw_server untrusted(other.issue(), reply(with_length("{}")));
+  const auto round = [&] {
+    CHECK_FALSE(fetch(request_for(reset.url(), 50ms)).answer);
+    CHECK_FALSE(fetch(request_for(silent.url(), 5ms)).answer);
+    CHECK_FALSE(fetch(untrusted.url(), trusting(ca)).answer);
+    CHECK_FALSE(fetch("http://127.0.0.1:1/").answer);
+    CHECK_FALSE(fetch_and_stop(silent.url(), direct(), 2ms).answer);
+  };
+  // Our own servers close a little later, so the count is awaited.
+  const auto settles_at = [](int wanted) {
+    for (int i = 0; i < 500 && open_descriptors() > wanted; ++i) std::this_thread::sleep_for(10ms);
+    return open_descriptors();
+  };
+  const int before = open_descriptors();
+  for (int i = 0; i < 50; ++i) round();
+  CHECK(settles_at(before) <= before);
+}
+
+TEST_CASE("many threads fetch at once through one fetcher") {
+  const throwaway_ca ca;
+  const raw_server server(ca.issue(), [](raw_connection& connection) {
+    if (connection.read_request() && connection.pause(5ms)) connection.send(with_length(key_set));
+  });
+  const httplib_fetcher fetcher(trusting(ca));
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 12; ++i) {
+    threads.emplace_back([&, i] {
+      for (int n = 0; n < 10; ++n) {
+        axioms::stop_source source;
+        const bool hurried = (i + n) % 3 == 0;
+        fetch_request request =
+            request_for(server.url("/", n % 2 == 0 ? "localhost" : "127.0.0.1"), hurried ? 3ms : 60s);
+        if ((i + n) % 5 == 0) source.request_stop();
+        const auto answer = fetcher(request, source.get_token());
+        const bool fine = answer ? answer->body == key_set
+                                 : (answer.error().code == errc::timed_out && hurried) ||
+                                       (answer.error().code == errc::cancelled && source.stop_requested());
+        if (!fine) ++wrong;
+      }
+    });
+  }
+  for (std::thread& each : threads) each.join();
+  CHECK(wrong == 0);
+}
+
+TEST_SUITE_END();
