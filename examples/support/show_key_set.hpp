@@ -1,0 +1,55 @@
+// The library's main job on one URL: fetch the key set and show it.
+#ifndef AXIOMS_JWKS_EXAMPLES_SHOW_KEY_SET_HPP
+#define AXIOMS_JWKS_EXAMPLES_SHOW_KEY_SET_HPP
+
+#include "axioms_jwks.hpp"
+
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+namespace demo {
+
+// Names come from outside: what is not plain ASCII must not reach a terminal.
+inline std::string plain(std::string_view text) {
+  if (text.empty()) return "-";
+  std::string out;
+  for (const char c : text.substr(0, 64)) out += c > ' ' && c < 0x7f ? c : '?';
+  return text.size() > 64 ? out + "..." : out;
+}
+
+/// Returns what main() is to return.
+inline int show_key_set(const char* url) {
+  axioms::jwks_manager manager;
+  axioms::jwks_config config;
+  config.jwks_url = url;
+  const auto started = manager.initialize(config);
+  const auto set = started.and_then([&] { return manager.get_jwks(); });
+  if (!set) {
+    const auto& why = set.error();
+    std::fprintf(stderr, "%s: %s\n", std::string(axioms::to_string(why.code)).c_str(), why.description.c_str());
+    return 1;
+  }
+  const axioms::jwk_set& keys = (*set)->keys();
+  std::printf("%-40s  %-4s  %-14s  %-6s  %-4s  %s\n", "kid", "kty", "curve or bits", "alg", "use",
+              "thumbprint (RFC 7638)");
+  for (const auto& key : keys) {
+    const std::string size = key->curve().empty() ? std::to_string(key->bits()) + " bits" : std::string(key->curve());
+    std::printf("%-40s  %-4s  %-14s  %-6s  %-4s  %s\n", plain(key->kid()).c_str(), plain(key->kty()).c_str(),
+                size.c_str(), plain(key->alg()).c_str(), plain(key->use()).c_str(), key->thumbprint().c_str());
+  }
+  for (const auto& left_out : keys.skipped()) {
+    std::printf("skipped: member %zu, kid %s: %s\n", left_out.index, plain(left_out.kid).c_str(),
+                left_out.reason.c_str());
+  }
+  const auto health = manager.health();
+  std::printf("%zu usable, %zu skipped, %zu bytes, %lld ms old%s\n", keys.size(), keys.skipped().size(),
+              (*set)->body().size(), static_cast<long long>(health.age.count()),
+              health.insecure_transport ? ", over http: anybody on the path can change them" : "");
+  return 0;
+}
+
+}  // namespace demo
+
+#endif
