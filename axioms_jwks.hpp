@@ -63,7 +63,7 @@
 #ifndef AXIOMS_JWKS_HPP
 #define AXIOMS_JWKS_HPP
 
-// ---- version and language ------------------------------------------------------------------------
+// ---- version and language -----------------------------------------------------------------------
 
 #define AXIOMS_JWKS_VERSION_MAJOR 0
 #define AXIOMS_JWKS_VERSION_MINOR 1
@@ -81,7 +81,7 @@
 #error "axioms_jwks.hpp needs C++20: compile with -std=c++20 (MSVC: /std:c++20) or later."
 #endif
 
-// ---- configuration macros ------------------------------------------------------------------------
+// ---- configuration macros -----------------------------------------------------------------------
 //
 // Define them for a whole program, on the command line, before the header is included.
 //
@@ -140,7 +140,7 @@
 #define AXIOMS_JWKS_ABI v0_1_0
 #endif
 
-// ---- includes ------------------------------------------------------------------------------------
+// ---- includes -----------------------------------------------------------------------------------
 
 #include <openssl/types.h>
 
@@ -180,14 +180,16 @@
 // The library's class layouts depend on this macro. Debian's compiled library links without it and then
 // corrupts memory, so a wrong setting must stop here. It must be set for the whole program, never by a header.
 #if !defined(CPPHTTPLIB_OPENSSL_SUPPORT)
-#error "axioms_jwks.hpp needs cpp-httplib with OpenSSL: compile with -DCPPHTTPLIB_OPENSSL_SUPPORT everywhere (pkg-config --cflags cpp-httplib, or CMake's httplib::httplib, set it), or define AXIOMS_JWKS_NO_HTTPLIB to bring your own fetcher."
+#error \
+    "axioms_jwks.hpp needs cpp-httplib with OpenSSL: compile with -DCPPHTTPLIB_OPENSSL_SUPPORT everywhere (pkg-config --cflags cpp-httplib, or CMake's httplib::httplib, set it), or define AXIOMS_JWKS_NO_HTTPLIB to bring your own fetcher."
 #endif
 #if defined(CPPHTTPLIB_MBEDTLS_SUPPORT) || defined(CPPHTTPLIB_WOLFSSL_SUPPORT)
-#error "axioms_jwks.hpp works with cpp-httplib's OpenSSL backend only: remove CPPHTTPLIB_MBEDTLS_SUPPORT / CPPHTTPLIB_WOLFSSL_SUPPORT, or define AXIOMS_JWKS_NO_HTTPLIB to bring your own fetcher."
+#error \
+    "axioms_jwks.hpp works with cpp-httplib's OpenSSL backend only: remove CPPHTTPLIB_MBEDTLS_SUPPORT / CPPHTTPLIB_WOLFSSL_SUPPORT, or define AXIOMS_JWKS_NO_HTTPLIB to bring your own fetcher."
 #endif
 #endif
 
-// ---- errors --------------------------------------------------------------------------------------
+// ---- errors -------------------------------------------------------------------------------------
 
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
@@ -196,24 +198,24 @@ inline namespace AXIOMS_JWKS_ABI {
 ///
 /// Usable as a std::error_code: `std::error_code ec = axioms::errc::timed_out;`.
 enum class errc {
-  invalid_config = 1,     ///< an option of jwks_config breaks its rule; the description names it
-  invalid_url,            ///< not an absolute http(s) URL, or one with user-info, control bytes, too long
-  unsupported_scheme,     ///< a scheme other than https (and http, unless `require_https`)
-  resolve_failed,         ///< the host name has no address
-  connect_failed,         ///< no address of the host accepted a connection
-  tls_failed,             ///< handshake or certificate check failed, or a CA or key file is bad
-  fetch_failed,           ///< any other failure of the exchange, and whatever a fetcher or clock throws
-  timed_out,              ///< `fetch_timeout` or `unknown_kid_wait` was over
-  cancelled,              ///< the caller's stop token asked
-  shut_down,              ///< the manager is shut down, or the process was forked
-  http_status,            ///< a status other than 200 (or 304 where it was asked for)
-  response_too_large,     ///< head or body is over its limit
-  not_a_key_set,          ///< the body is not a JSON object with an array `keys` (RFC 7517 section 5)
-  no_usable_key,          ///< a key set in which every member had to be skipped
-  key_not_found,          ///< no key of the set fits the query
-  key_ambiguous,          ///< several keys of the set fit the query
-  throttled,              ///< a budget of requests or of waiters is used up
-  malformed_token,        ///< tokens, from here to token_missing: see the part of that name
+  invalid_config = 1,  ///< an option of jwks_config breaks its rule; the description names it
+  invalid_url,         ///< not an absolute http(s) URL, or one with user-info, control bytes, too long
+  unsupported_scheme,  ///< a scheme other than https (and http, unless `require_https`)
+  resolve_failed,      ///< the host name has no address
+  connect_failed,      ///< no address of the host accepted a connection
+  tls_failed,          ///< handshake or certificate check failed, or a CA or key file is bad
+  fetch_failed,        ///< any other failure of the exchange, and whatever a fetcher or clock throws
+  timed_out,           ///< `fetch_timeout` or `unknown_kid_wait` was over
+  cancelled,           ///< the caller's stop token asked
+  shut_down,           ///< the manager is shut down, or the process was forked
+  http_status,         ///< a status other than 200 (or 304 where it was asked for)
+  response_too_large,  ///< head or body is over its limit
+  not_a_key_set,       ///< the body is not a JSON object with an array `keys` (RFC 7517 section 5)
+  no_usable_key,       ///< a key set in which every member had to be skipped
+  key_not_found,       ///< no key of the set fits the query
+  key_ambiguous,       ///< several keys of the set fit the query
+  throttled,           ///< a budget of requests or of waiters is used up
+  malformed_token,     ///< tokens, from here to token_missing: see the part of that name
   unsupported_algorithm,
   bad_signature,
   token_expired,
@@ -224,11 +226,12 @@ enum class errc {
   claim_missing,
   insufficient_scope,
   token_missing,
-  no_resources            ///< a thread could not be started
+  no_resources  ///< a thread could not be started
 };
 
 /// The name of @p code as it stands in the enumeration, for logs.
 [[nodiscard]] constexpr std::string_view to_string(errc code) noexcept {
+  // clang-format off
   constexpr std::array<std::string_view, 30> names{
       "success",           "invalid_config",      "invalid_url",         "unsupported_scheme",
       "resolve_failed",    "connect_failed",      "tls_failed",          "fetch_failed",
@@ -238,6 +241,7 @@ enum class errc {
       "bad_signature",     "token_expired",       "token_not_yet_valid", "issuer_mismatch",
       "audience_mismatch", "token_type_mismatch", "claim_missing",       "insufficient_scope",
       "token_missing",     "no_resources"};
+  // clang-format on
   const auto index = static_cast<std::size_t>(code);
   return index < names.size() ? names[index] : std::string_view("unknown");
 }
@@ -262,7 +266,8 @@ struct error {
   std::string description;  ///< one sentence for logs: may hold URLs, never key bytes, tokens or credentials
   int http_status = 0;      ///< status of the response that failed, 0 if there was none
 
-  /// The OAuth 2.0 error code to answer a request with (RFC 6749 section 5.2, RFC 6750 section 3.1); empty for token_missing.
+  /// The OAuth 2.0 error code to answer a request with (RFC 6749 section 5.2, RFC 6750 section 3.1); empty for
+  /// token_missing.
   [[nodiscard]] std::string_view oauth_error() const noexcept;
   /// The HTTP status to answer a request with: 401, 403, 500 for a fault of configuration, 503 for an outage.
   [[nodiscard]] int status_code() const noexcept;
@@ -342,9 +347,7 @@ inline void append_to(std::string& out, std::string_view text) { out += text; }
 inline void append_to(std::string& out, char text) { out += text; }
 template <std::integral Number>
   requires(!std::same_as<Number, char>)
-void append_to(std::string& out, Number number) {
-  out += std::to_string(number);
-}
+void append_to(std::string& out, Number number) { out += std::to_string(number); }
 template <class... Pieces>
 [[nodiscard]] std::string concat(const Pieces&... pieces) {
   std::string out;
@@ -430,7 +433,8 @@ inline constexpr bool is_result = false;
 /// A value or an error: what std::expected<T, error> will be where every standard library has it.
 ///
 /// Both T and error convert to it, so a function returns either. Inside the class the type error is spelt
-/// axioms::error. operator*, operator-> and error() on the wrong alternative end the program: they are for after a check.
+/// axioms::error. operator*, operator-> and error() on the wrong alternative end the program: they are for after a
+/// check.
 template <class T>
 class [[nodiscard]] result {
  public:
@@ -438,9 +442,8 @@ class [[nodiscard]] result {
   using error_type = axioms::error;
 
   template <class U = T>
-    requires(std::is_constructible_v<T, U> && std::is_convertible_v<U, T> &&
-             !std::same_as<std::remove_cvref_t<U>, result> &&
-             !std::same_as<std::remove_cvref_t<U>, axioms::error>)
+    requires(!std::same_as<std::remove_cvref_t<U>, result> && std::is_constructible_v<T, U> &&
+             std::is_convertible_v<U, T> && !std::same_as<std::remove_cvref_t<U>, axioms::error>)
   result(U&& value) : state_(std::in_place_index<0>, std::forward<U>(value)) {}
   result(axioms::error why) noexcept : state_(std::in_place_index<1>, std::move(why)) {}
 
@@ -510,14 +513,17 @@ class [[nodiscard]] result {
     if (!has_value()) detail::throw_error(error());
   }
   template <class Self, class F>
-  static auto chain(Self&& self, F&& f) -> std::remove_cvref_t<decltype(std::forward<F>(f)(*std::forward<Self>(self)))> {
+  static auto chain(Self&& self, F&& f)
+      -> std::remove_cvref_t<decltype(std::forward<F>(f)(*std::forward<Self>(self)))> {
     using next = std::remove_cvref_t<decltype(std::forward<F>(f)(*std::forward<Self>(self)))>;
-    static_assert(detail::is_result<next>, "and_then takes a function that returns an axioms::result; use transform for a plain value");
+    static_assert(detail::is_result<next>,
+                  "and_then takes a function that returns an axioms::result; use transform for a plain value");
     if (!self) return std::forward<Self>(self).error();
     return std::forward<F>(f)(*std::forward<Self>(self));
   }
   template <class Self, class F>
-  static auto map(Self&& self, F&& f) -> result<std::remove_cvref_t<decltype(std::forward<F>(f)(*std::forward<Self>(self)))>> {
+  static auto map(Self&& self, F&& f)
+      -> result<std::remove_cvref_t<decltype(std::forward<F>(f)(*std::forward<Self>(self)))>> {
     using plain = decltype(std::forward<F>(f)(*std::forward<Self>(self)));
     if (!self) return std::forward<Self>(self).error();
     if constexpr (std::is_void_v<plain>) {
@@ -559,7 +565,8 @@ class [[nodiscard]] result<void> {
   template <class F>
   [[nodiscard]] auto and_then(F&& f) const -> std::remove_cvref_t<decltype(std::forward<F>(f)())> {
     using next = std::remove_cvref_t<decltype(std::forward<F>(f)())>;
-    static_assert(detail::is_result<next>, "and_then takes a function that returns an axioms::result; use transform for a plain value");
+    static_assert(detail::is_result<next>,
+                  "and_then takes a function that returns an axioms::result; use transform for a plain value");
     if (!has_value()) return *error_;
     return std::forward<F>(f)();
   }
@@ -599,20 +606,20 @@ inline constexpr bool is_result<result<T>> = true;
 template <>
 struct std::is_error_code_enum<axioms::errc> : std::true_type {};
 
-// ---- http vocabulary -----------------------------------------------------------------------------
+// ---- http vocabulary ----------------------------------------------------------------------------
 
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
 
 /// One GET that a manager asks its fetcher for.
 struct fetch_request {
-  std::string url{};            ///< absolute, http or https, without user-info and fragment
-  std::string etag{};           ///< for `If-None-Match` (RFC 9110 section 13.1.2); empty: do not send
-  std::string last_modified{};  ///< for `If-Modified-Since` (RFC 9110 section 13.1.3); empty: do not send
-  std::string accept{};         ///< for `Accept`
-  std::size_t max_body_bytes = 1 << 20;              ///< more decoded bytes than this are `response_too_large`
-  std::chrono::milliseconds timeout{10000};          ///< for the whole exchange, from resolve to the last byte
-  std::chrono::milliseconds connect_timeout{3000};   ///< for one address
+  std::string url{};                         ///< absolute, http or https, without user-info and fragment
+  std::string etag{};                        ///< for `If-None-Match` (RFC 9110 section 13.1.2); empty: do not send
+  std::string last_modified{};               ///< for `If-Modified-Since` (RFC 9110 section 13.1.3); empty: do not send
+  std::string accept{};                      ///< for `Accept`
+  std::size_t max_body_bytes = 1 << 20;      ///< more decoded bytes than this are `response_too_large`
+  std::chrono::milliseconds timeout{10000};  ///< for the whole exchange, from resolve to the last byte
+  std::chrono::milliseconds connect_timeout{3000};  ///< for one address
 };
 
 /// What came back. Any status is a response; only an exchange that failed is an error.
@@ -664,11 +671,11 @@ constexpr bool is_header_safe(std::string_view text) noexcept {
 // An absolute http or https URL, taken apart and checked (RFC 3986).
 struct parsed_url {
   bool https = false;
-  bool ipv6 = false;         // host is an IPv6 literal, kept without its brackets
-  std::string host;          // lower case
-  std::uint16_t port = 0;    // the default one if none was given
-  std::string target;        // path and query as given, never empty, without fragment
-  std::string normalized;    // equal for the same URL: lower-case scheme and host, no default port, no fragment
+  bool ipv6 = false;       // host is an IPv6 literal, kept without its brackets
+  std::string host;        // lower case
+  std::uint16_t port = 0;  // the default one if none was given
+  std::string target;      // path and query as given, never empty, without fragment
+  std::string normalized;  // equal for the same URL: lower-case scheme and host, no default port, no fragment
 
   [[nodiscard]] std::string_view scheme() const noexcept { return https ? "https" : "http"; }
   // What belongs into a Host header, and what a URL has behind its slashes.
@@ -693,8 +700,8 @@ inline constexpr std::size_t max_url_bytes = 2048;
     const fetch_response& response, std::chrono::system_clock::time_point now) noexcept;
 
 // Retry-After in seconds from now (RFC 9110 section 10.2.3), in either form; never negative.
-[[nodiscard]] std::optional<std::chrono::seconds> retry_after(
-    const fetch_response& response, std::chrono::system_clock::time_point now) noexcept;
+[[nodiscard]] std::optional<std::chrono::seconds> retry_after(const fetch_response& response,
+                                                              std::chrono::system_clock::time_point now) noexcept;
 
 }  // namespace detail
 
@@ -708,7 +715,7 @@ inline std::string_view fetch_response::header(std::string_view name) const noex
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
 
-// ---- concepts ------------------------------------------------------------------------------------
+// ---- concepts -----------------------------------------------------------------------------------
 
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
@@ -739,7 +746,7 @@ class stop_state {
 
  private:
   std::atomic<bool> requested_{false};
-  std::mutex mutex_;                       // guards everything below, and the links' neighbours
+  std::mutex mutex_;  // guards everything below, and the links' neighbours
   std::condition_variable idle_;
   stop_link* first_ = nullptr;
   stop_link* running_ = nullptr;
@@ -999,23 +1006,26 @@ concept async_fetcher = requires(F& f, fetch_request request, stop_token stop, d
 ///
 /// - `now() -> std::chrono::steady_clock::time_point`: must never go back.
 /// - `system_now() -> std::chrono::system_clock::time_point`: for HTTP dates only.
-/// - `wait_until(std::unique_lock<std::mutex>&, std::condition_variable_any&, stop_token, deadline, ready) -> bool`: waits until
-///   ready(), the deadline or a stop, and returns ready(); `time_point::max()` is no deadline. axioms::wait_until() does it in
-///   real time. A clock that is moved by hand must lose no advance between its check and its wait.
+/// - `wait_until(std::unique_lock<std::mutex>&, std::condition_variable_any&, stop_token, deadline, ready) -> bool`:
+///   waits until ready(), the deadline or a stop, and returns ready(); `time_point::max()` is no deadline.
+///   axioms::wait_until() does it in real time. A clock that is moved by hand must lose no advance between its check
+///   and its wait.
 ///
 /// Threads: called from several threads at once.
 template <class C>
-concept clock_source = requires(C& c, std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, stop_token stop,
-                                std::chrono::steady_clock::time_point deadline, detail::ready_probe ready) {
+concept clock_source = requires(C& c, std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv,
+                                stop_token stop, std::chrono::steady_clock::time_point deadline,
+                                detail::ready_probe ready) {
   { c.now() } -> std::same_as<std::chrono::steady_clock::time_point>;
   { c.system_now() } -> std::same_as<std::chrono::system_clock::time_point>;
   { c.wait_until(lock, cv, stop, deadline, ready) } -> std::same_as<bool>;
 };
 
-/// The time of an event loop that calls back: `now()`, `system_now()` and `call_at(time_point, callback)`, which returns a
-/// handle with `cancel()`. The callback runs once, on the loop, never inside call_at(); it can be copied.
+/// The time of an event loop that calls back: `now()`, `system_now()` and `call_at(time_point, callback)`, which
+/// returns a handle with `cancel()`. The callback runs once, on the loop, never inside call_at(); it can be copied.
 template <class T>
-concept timer_source = requires(T& t, std::chrono::steady_clock::time_point when, detail::timer_callback_probe callback) {
+concept timer_source = requires(T& t, std::chrono::steady_clock::time_point when,
+                                detail::timer_callback_probe callback) {
   { t.now() } -> std::same_as<std::chrono::steady_clock::time_point>;
   { t.system_now() } -> std::same_as<std::chrono::system_clock::time_point>;
   t.call_at(when, callback).cancel();
@@ -1043,7 +1053,8 @@ class executor_ref {
  public:
   constexpr executor_ref() noexcept = default;
   template <class Executor>
-    requires(!std::same_as<std::remove_cv_t<Executor>, executor_ref> && requires(Executor& e, executor_task f) { e.post(f); })
+    requires(!std::same_as<std::remove_cv_t<Executor>, executor_ref> &&
+             requires(Executor & e, executor_task f) { e.post(f); })
   constexpr executor_ref(Executor& executor) noexcept
       : target_(const_cast<void*>(static_cast<const void*>(std::addressof(executor)))),
         post_([](void* target, executor_task task) noexcept { static_cast<Executor*>(target)->post(task); }) {}
@@ -1059,7 +1070,7 @@ class executor_ref {
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
 
-// ---- configuration -------------------------------------------------------------------------------
+// ---- configuration ------------------------------------------------------------------------------
 
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
@@ -1091,7 +1102,8 @@ struct jwks_event {
   std::optional<axioms::error> error;     ///< of `failed`, and of `stale` if a failed fetch is the reason
   int status = 0;                         ///< of the response, 0 if there was none
   std::chrono::milliseconds duration{0};  ///< of the fetch, by the manager's clock
-  std::vector<std::string> added, removed, changed;  ///< kids (thumbprints of keys without kid); changed: same kid, new key
+  std::vector<std::string> added, removed,
+      changed;  ///< kids (thumbprints of keys without kid); changed: same kid, new key
   std::chrono::steady_clock::time_point next_attempt{};  ///< when the next fetch is due, by the manager's clock
 };
 
@@ -1110,21 +1122,22 @@ struct jwks_stats {
 
 /// The state of one URL, for a readiness probe or a dashboard.
 struct jwks_health {
-  bool ready = false;               ///< a lookup would get a document now
-  bool stale = false;               ///< that document is past its `cache_ttl`
-  bool insecure_transport = false;  ///< the URL is http: anybody on the path can exchange the keys
-  std::chrono::milliseconds age{0};                   ///< of the document; 0 if there is none
-  std::optional<axioms::error> last_error;            ///< of the last fetch, none if it succeeded
+  bool ready = false;                       ///< a lookup would get a document now
+  bool stale = false;                       ///< that document is past its `cache_ttl`
+  bool insecure_transport = false;          ///< the URL is http: anybody on the path can exchange the keys
+  std::chrono::milliseconds age{0};         ///< of the document; 0 if there is none
+  std::optional<axioms::error> last_error;  ///< of the last fetch, none if it succeeded
   int consecutive_failures = 0;
-  std::chrono::steady_clock::time_point next_attempt =
-      std::chrono::steady_clock::time_point::max();   ///< by the manager's clock; now while one runs, max(): none is planned
+  /// Of a fetch, by the manager's clock: now while one runs; max(): none is planned.
+  std::chrono::steady_clock::time_point next_attempt = std::chrono::steady_clock::time_point::max();
 };
 
 /// What a manager is to do for one URL. Every duration is at most 10 years; validate() says which rule is broken.
 ///
 /// `min_refresh_interval` and `connect_timeout` are capped to `refresh_interval` and `fetch_timeout`, silently.
 struct jwks_config {
-  /// Where the key set is. Else `issuer` (less one trailing slash) + "/.well-known/jwks.json", else https://`domain` + the same.
+  /// Where the key set is. Else `issuer` (less one trailing slash) + "/.well-known/jwks.json", else https://`domain` +
+  /// the same.
   std::string jwks_url{};
   std::string issuer{}, domain{};
   /// From one successful fetch to the next in the background, less up to 10 % jitter. More than 0. Default 1 h.
@@ -1153,8 +1166,9 @@ struct jwks_config {
   std::size_t max_body_bytes = 1 << 20;
   /// Fetch threads at most. 1 to 64. Default 8. Of initialize() only.
   std::size_t max_parallel_fetches = 8;
-  /// Refetches for kids that the set lacks: a bucket of `unknown_kid_burst` (0 to 1000, 0 is never), one more per `unknown_kid_interval`
-  /// (more than 0); a caller waits at most `unknown_kid_wait` (0 or more). Default 3, 30 s, 2 s.
+  /// Refetches for kids that the set lacks: a bucket of `unknown_kid_burst` (0 to 1000, 0 is never), one more per
+  /// `unknown_kid_interval` (more than 0); a caller waits at most `unknown_kid_wait` (0 or more). Default 3, 30 s
+  /// and 2 s.
   int unknown_kid_burst = 3;
   std::chrono::milliseconds unknown_kid_interval{30000}, unknown_kid_wait{2000};
   /// Refuses http. Default false, as in the Python original.
@@ -1171,8 +1185,9 @@ struct jwks_config {
   /// Uniform random numbers for jitter, called from any thread. Default: seeded per process. Of initialize() only.
   std::function<std::uint64_t()> random{};
 
-  /// Reads AXIOMS_JWKS_URL, AXIOMS_ISS_URL, AXIOMS_DOMAIN, AXIOMS_JWKS_REFRESH_INTERVAL and AXIOMS_JWKS_CACHE_TTL (seconds) and
-  /// AXIOMS_JWKS_PREFETCH (true/false, 1/0, yes/no, on/off). A variable that is unset or empty leaves its default.
+  /// Reads AXIOMS_JWKS_URL, AXIOMS_ISS_URL, AXIOMS_DOMAIN, AXIOMS_JWKS_REFRESH_INTERVAL and AXIOMS_JWKS_CACHE_TTL
+  /// (seconds) and AXIOMS_JWKS_PREFETCH (true/false, 1/0, yes/no, on/off). A variable that is unset or empty leaves
+  /// its default.
   ///
   /// Errors: invalid_config for a value that cannot be read; it names the variable. The rest is validate()'s.
   [[nodiscard]] static result<jwks_config> from_environment();
@@ -1191,7 +1206,7 @@ struct jwks_config {
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
 
-// ---- keys ----------------------------------------------------------------------------------------
+// ---- keys ---------------------------------------------------------------------------------------
 
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
@@ -1214,13 +1229,15 @@ class jwk {
   jwk(const jwk&) = delete;
   jwk& operator=(const jwk&) = delete;
 
-  [[nodiscard]] std::string_view kid() const noexcept { return kid_; }      ///< key id, empty if the member has none
-  [[nodiscard]] std::string_view kty() const noexcept { return kty_; }      ///< "RSA", "EC" or "OKP"
-  [[nodiscard]] std::string_view alg() const noexcept { return alg_; }      ///< the one algorithm it is for, empty if not said
+  [[nodiscard]] std::string_view kid() const noexcept { return kid_; }  ///< key id, empty if the member has none
+  [[nodiscard]] std::string_view kty() const noexcept { return kty_; }  ///< "RSA", "EC" or "OKP"
+  [[nodiscard]] std::string_view alg() const noexcept {
+    return alg_;
+  }  ///< the one algorithm it is for, empty if not said
   [[nodiscard]] std::string_view use() const noexcept { return use_; }      ///< "sig", SPIFFE's "jwt-svid", or empty
   [[nodiscard]] std::string_view curve() const noexcept { return curve_; }  ///< "P-256", "Ed25519", ..., empty for RSA
   [[nodiscard]] const std::vector<std::string>& key_ops() const noexcept { return key_ops_; }
-  [[nodiscard]] int bits() const noexcept { return bits_; }                 ///< of the modulus or of the curve, as OpenSSL counts
+  [[nodiscard]] int bits() const noexcept { return bits_; }  ///< of the modulus or of the curve, as OpenSSL counts
   /// The SHA-256 thumbprint, base64url without padding (RFC 7638, RFC 8037 section 2).
   [[nodiscard]] const std::string& thumbprint() const noexcept { return thumbprint_; }
   /// The public key as a PEM "PUBLIC KEY" block; empty if OpenSSL cannot write it.
@@ -1309,13 +1326,18 @@ class jwks_document {
 
   jwks_document(std::shared_ptr<const detail::document_content> content, time_point fetched_at, time_point expires_at,
                 std::chrono::system_clock::time_point fetched_at_system) noexcept
-      : content_(std::move(content)), fetched_at_(fetched_at), expires_at_(expires_at), fetched_at_system_(fetched_at_system) {}
+      : content_(std::move(content)),
+        fetched_at_(fetched_at),
+        expires_at_(expires_at),
+        fetched_at_system_(fetched_at_system) {}
 
   [[nodiscard]] std::string_view body() const noexcept { return content_->body; }  ///< the bytes as received
   [[nodiscard]] const jwk_set& keys() const noexcept { return content_->keys; }
   [[nodiscard]] std::string_view url() const noexcept { return content_->url; }
-  [[nodiscard]] time_point fetched_at() const noexcept { return fetched_at_; }    ///< last confirmed, by the manager's clock
-  [[nodiscard]] time_point expires_at() const noexcept { return expires_at_; }    ///< fetched_at() + `cache_ttl`
+  [[nodiscard]] time_point fetched_at() const noexcept {
+    return fetched_at_;
+  }  ///< last confirmed, by the manager's clock
+  [[nodiscard]] time_point expires_at() const noexcept { return expires_at_; }  ///< fetched_at() + `cache_ttl`
   [[nodiscard]] std::chrono::system_clock::time_point fetched_at_system() const noexcept { return fetched_at_system_; }
   /// Grows with every new content of a manager; a 304 keeps it.
   [[nodiscard]] std::uint64_t generation() const noexcept { return content_->generation; }
@@ -1332,7 +1354,7 @@ using jwks_ptr = std::shared_ptr<const jwks_document>;
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
 
-// ---- detail: refresh policy ----------------------------------------------------------------------
+// ---- detail: refresh policy ---------------------------------------------------------------------
 
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
@@ -1366,23 +1388,24 @@ struct verdict {
   std::optional<seconds> freshness, retry_after;
 };
 
-// The rule of acceptance: only a 200 with a usable key set is a document, and only a 304 that was asked for confirms one.
+// The rule of acceptance: only a 200 with a usable key set is a document, and only a 304 that was asked for confirms
+// one.
 [[nodiscard]] verdict judge(const fetch_request& request, result<fetch_response> response,
                             std::chrono::system_clock::time_point now);
 
 // Everything that is decided about one URL over time: what to serve, whether to fetch, when to look again.
 //
-// Sans-I/O: it is told the time, what happened and a random number; it has no thread, lock, socket or clock. Both managers
-// call it under their lock. A flight is a number; the newest one may be in progress.
+// Sans-I/O: it is told the time, what happened and a random number; it has no thread, lock, socket or clock. Both
+// managers call it under their lock. A flight is a number; the newest one may be in progress.
 class refresh_policy {
  public:
   // What a lookup gets, and what its manager has to do.
   enum class answer {
-    fresh,   // serve the document
-    stale,   // serve it although it is past cache_ttl
-    join,    // wait for the flight in progress
-    start,   // start a flight and wait for it
-    refuse   // last_error(), at once
+    fresh,  // serve the document
+    stale,  // serve it although it is past cache_ttl
+    join,   // wait for the flight in progress
+    start,  // start a flight and wait for it
+    refuse  // last_error(), at once
   };
   // What a lookup of a kid gets that the served set lacks.
   enum class kid_answer { join, start, missing, throttled, refuse };
@@ -1404,14 +1427,19 @@ class refresh_policy {
 
   std::uint64_t begin(steady_point now) noexcept;
   // A flight came back, in time or late. generation: of the document that a 304 would confirm.
-  landing land(std::uint64_t flight, steady_point now, const verdict& what, bool confirms_current, std::uint64_t random);
+  landing land(std::uint64_t flight, steady_point now, const verdict& what, bool confirms_current,
+               std::uint64_t random);
   // True once when the flight in progress has overstayed; it then counts as failed.
   [[nodiscard]] bool expire(steady_point now, std::uint64_t random);
   [[nodiscard]] bool due(steady_point now) const noexcept { return !in_flight_ && now >= next_attempt_; }
   // Nobody looked it up for so long that a lookup would have to fetch anyway.
-  [[nodiscard]] bool unused(steady_point now, steady_point last_used) const noexcept { return now >= later(last_used, ttl_ + outage_); }
+  [[nodiscard]] bool unused(steady_point now, steady_point last_used) const noexcept {
+    return now >= later(last_used, ttl_ + outage_);
+  }
 
-  [[nodiscard]] bool servable(steady_point now) const noexcept { return has_document_ && now < later(fetched_at_, ttl_ + outage_); }
+  [[nodiscard]] bool servable(steady_point now) const noexcept {
+    return has_document_ && now < later(fetched_at_, ttl_ + outage_);
+  }
   [[nodiscard]] bool stale(steady_point now) const noexcept { return servable(now) && now >= expires_at(); }
   [[nodiscard]] bool in_flight() const noexcept { return in_flight_; }
   [[nodiscard]] bool in_flight(std::uint64_t flight) const noexcept { return in_flight_ && flight == newest_; }
@@ -1426,8 +1454,10 @@ class refresh_policy {
 
  private:
   [[nodiscard]] steady_point blocked_until(steady_point now) const noexcept;
-  void succeed(std::uint64_t flight, steady_point now, const std::optional<seconds>& freshness, std::uint64_t random) noexcept;
-  void fail(steady_point now, const axioms::error& why, const std::optional<seconds>& retry_after, std::uint64_t random);
+  void succeed(std::uint64_t flight, steady_point now, const std::optional<seconds>& freshness,
+               std::uint64_t random) noexcept;
+  void fail(steady_point now, const axioms::error& why, const std::optional<seconds>& retry_after,
+            std::uint64_t random);
   [[nodiscard]] bool take_token(steady_point now) noexcept;
 
   // limits
@@ -1464,7 +1494,7 @@ class refresh_policy {
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
 
-// ---- clocks --------------------------------------------------------------------------------------
+// ---- clocks -------------------------------------------------------------------------------------
 
 #if defined(__linux__)
 #include <time.h>
@@ -1484,7 +1514,8 @@ void watch_forks() noexcept;
 
 /// Real time: the default clock of both managers.
 ///
-/// On Linux now() counts suspended time too (CLOCK_BOOTTIME): keys must not look fresh after a night in a closed laptop.
+/// On Linux now() counts suspended time too (CLOCK_BOOTTIME): keys must not look fresh after a night in a closed
+/// laptop.
 struct steady_clock {
   [[nodiscard]] std::chrono::steady_clock::time_point now() const noexcept {
 #if defined(__linux__)
@@ -1496,7 +1527,9 @@ struct steady_clock {
 #endif
     return std::chrono::steady_clock::now();
   }
-  [[nodiscard]] std::chrono::system_clock::time_point system_now() const noexcept { return std::chrono::system_clock::now(); }
+  [[nodiscard]] std::chrono::system_clock::time_point system_now() const noexcept {
+    return std::chrono::system_clock::now();
+  }
 
   template <class Ready>
   bool wait_until(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, stop_token stop,
@@ -1508,7 +1541,8 @@ struct steady_clock {
     for (;;) {
       const auto at = now();
       if (at >= deadline) return ready();  // before the subtraction, which time_point::min() would overflow
-      if (axioms::wait_until(lock, cv, stop, real::now() + std::min<real::duration>(deadline - at, slice), ready)) return true;
+      if (axioms::wait_until(lock, cv, stop, real::now() + std::min<real::duration>(deadline - at, slice), ready))
+        return true;
       if (stop.stop_requested()) return false;
     }
   }
@@ -1518,7 +1552,7 @@ static_assert(clock_source<steady_clock>);
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
 
-// ---- default fetcher -----------------------------------------------------------------------------
+// ---- default fetcher ----------------------------------------------------------------------------
 
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
 
@@ -1543,8 +1577,8 @@ struct httplib_options {
   /// Without `proxy`: `https_proxy`, `HTTPS_PROXY`, `http_proxy`, `HTTP_PROXY` and `no_proxy`, `NO_PROXY`, read at each
   /// fetch. HTTP_PROXY is not believed in a CGI process (REQUEST_METHOD set): there a client can set it.
   bool proxy_from_environment = true;
-  /// Further request headers, asked for once per fetch, from the fetching thread, so that a token can be renewed; default:
-  /// none. They are not sent to another origin that a redirect names. What it throws becomes `fetch_failed`.
+  /// Further request headers, asked for once per fetch, from the fetching thread, so that a token can be renewed;
+  /// default: none. They are not sent to another origin that a redirect names. What it throws becomes `fetch_failed`.
   std::function<std::vector<std::pair<std::string, std::string>>()> headers;
 };
 
@@ -1556,8 +1590,8 @@ struct httplib_options {
 ///
 /// Threads: callable from any number at once.
 /// Blocks:  at most `timeout`; a stop ends it within 50 ms in every phase, name resolution too.
-/// Errors:  invalid_url, unsupported_scheme, resolve_failed, connect_failed, tls_failed, fetch_failed, timed_out, cancelled,
-///          response_too_large, no_resources.
+/// Errors:  invalid_url, unsupported_scheme, resolve_failed, connect_failed, tls_failed, fetch_failed, timed_out,
+///          cancelled, response_too_large, no_resources.
 class httplib_fetcher {
  public:
   explicit httplib_fetcher(httplib_options options = {});
@@ -1590,7 +1624,7 @@ struct httplib_access {
 
 #endif  // !AXIOMS_JWKS_NO_HTTPLIB
 
-// ---- blocking manager ----------------------------------------------------------------------------
+// ---- blocking manager ---------------------------------------------------------------------------
 
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
@@ -1602,8 +1636,8 @@ struct effects;
 
 // Tells the threads that keep a document whether it is still the published one, without a lock and without the manager.
 struct publication {
-  std::atomic<std::uint64_t> version{1};     // grows with every stamp, and when the URL is dropped
-  std::atomic<std::int64_t> last_used{0};    // ticks of the manager's clock, at most once a second
+  std::atomic<std::uint64_t> version{1};   // grows with every stamp, and when the URL is dropped
+  std::atomic<std::int64_t> last_used{0};  // ticks of the manager's clock, at most once a second
 };
 
 // What a lookup ends with. failure is empty on success.
@@ -1625,12 +1659,16 @@ struct request {
   std::chrono::milliseconds limit{0};  // of ready
 };
 
-// One caller that waits, blocked or suspended. Everything but the first two members is guarded by the engine's mutex until
-// done() is called, which happens once, without the mutex.
+// One caller that waits, blocked or suspended. Everything but the first two members is guarded by the engine's mutex
+// until done() is called, which happens once, without the mutex.
 class waiter : public std::enable_shared_from_this<waiter> {
  public:
   explicit waiter(const request& asked)
-      : what(asked.what), limit(asked.limit), url_(asked.url ? *asked.url : std::string_view()), kid_(asked.query.kid), alg_(asked.query.alg),
+      : what(asked.what),
+        limit(asked.limit),
+        url_(asked.url ? *asked.url : std::string_view()),
+        kid_(asked.query.kid),
+        alg_(asked.query.alg),
         has_url_(asked.url.has_value()) {}
   virtual ~waiter() = default;
   waiter(const waiter&) = delete;
@@ -1647,12 +1685,12 @@ class waiter : public std::enable_shared_from_this<waiter> {
   const verb what;
   const std::chrono::milliseconds limit;
   bool finished = false;
-  bool cancelled = false;         // before it was submitted
-  bool refetching = false;        // waits for a refetch because of an unknown kid
-  bool forgiving = false;         // waits for a prefetch, whose failure is success
+  bool cancelled = false;   // before it was submitted
+  bool refetching = false;  // waits for a refetch because of an unknown kid
+  bool forgiving = false;   // waits for a prefetch, whose failure is success
   steady_point deadline = steady_point::max();
   outcome out;
-  std::shared_ptr<entry> on;      // in whose list it stands
+  std::shared_ptr<entry> on;  // in whose list it stands
   std::list<std::shared_ptr<waiter>>::iterator place;
 
  private:
@@ -1684,7 +1722,7 @@ struct hit_slot {
   std::string url;           // as the caller spells it; empty: the configured one
   std::shared_ptr<publication> source;
   std::uint64_t version = 0;
-  jwks_ptr document;         // with a control block of this thread's own: copies do not fight over a cache line
+  jwks_ptr document;  // with a control block of this thread's own: copies do not fight over a cache line
   steady_point until{}, touch{};
 };
 
@@ -1695,13 +1733,15 @@ struct hit_cache {
   std::size_t shard = 0;  // of the counters
 };
 
-// A plain pointer costs no guard on the hit path; the object behind it is made on the first refill and freed at thread exit.
+// A plain pointer costs no guard on the hit path; the object behind it is made on the first refill and freed at thread
+// exit.
 inline thread_local constinit hit_cache* this_thread_hits = nullptr;
 
 [[nodiscard]] hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept;
 
 // The slot used last is looked at first, inline; a thread that goes back and forth between URLs pays for a call.
-[[nodiscard]] inline hit_slot* find_hit(hit_cache& cache, std::uint64_t engine, std::string_view url, steady_point now) noexcept {
+[[nodiscard]] inline hit_slot* find_hit(hit_cache& cache, std::uint64_t engine, std::string_view url,
+                                        steady_point now) noexcept {
   hit_slot* slot = cache.recent;
   if (slot->engine != engine || slot->url != url) {
     slot = find_slot(cache, engine, url);
@@ -1716,10 +1756,11 @@ inline thread_local constinit hit_cache* this_thread_hits = nullptr;
 }
 void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept;
 
-// Locks, flights and waiters round the cores: all that the two managers have in common. It decides nothing about time, retries
-// or acceptance; those rules stand in refresh_policy and judge().
+// Locks, flights and waiters round the cores: all that the two managers have in common. It decides nothing about time,
+// retries or acceptance; those rules stand in refresh_policy and judge().
 //
-// How flights are launched and when it is woken is its driver's: threads (thread_engine) or an event loop (loop_engine).
+// How flights are launched and when it is woken is its driver's: threads (thread_engine) or an event loop
+// (loop_engine).
 class engine : public std::enable_shared_from_this<engine> {
  public:
   enum class life { idle, lazy, running, down };
@@ -1737,7 +1778,9 @@ class engine : public std::enable_shared_from_this<engine> {
     const std::shared_ptr<engine> last = std::exchange(self_, std::move(self));
   }
   void start_down() noexcept { state_.store(life::down, std::memory_order_release); }
-  void count_hit(std::size_t shard) noexcept { hits_[shard % hits_.size()].count.fetch_add(1, std::memory_order_relaxed); }
+  void count_hit(std::size_t shard) noexcept {
+    hits_[shard % hits_.size()].count.fetch_add(1, std::memory_order_relaxed);
+  }
 
   // The answer, if it needs no waiting; changes nothing otherwise.
   [[nodiscard]] std::optional<outcome> answer_now(const request& asked);
@@ -1763,20 +1806,21 @@ class engine : public std::enable_shared_from_this<engine> {
 
  protected:
   // Of the driver. Those marked (locked) are called under the mutex.
-  virtual result<void> open(bool with_listener) = 0;               // be ready to launch flights
-  virtual void retire(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who) = 0;  // (locked)
-  virtual void wind_down() noexcept = 0;                           // after retire, unlocked
-  virtual void launch(const std::shared_ptr<flight>& what) = 0;    // may come back inside
-  virtual void wake() noexcept = 0;                                // next_wake() may be sooner now
-  [[nodiscard]] virtual std::size_t busy() const noexcept = 0;     // (locked) flights that hold a slot
+  virtual result<void> open(bool with_listener) = 0;  // be ready to launch flights
+  virtual void retire(effects& fx, std::vector<std::shared_ptr<waiter>> last,
+                      const std::shared_ptr<waiter>& who) = 0;               // (locked)
+  virtual void wind_down() noexcept = 0;                                     // after retire, unlocked
+  virtual void launch(const std::shared_ptr<flight>& what) = 0;              // may come back inside
+  virtual void wake() noexcept = 0;                                          // next_wake() may be sooner now
+  [[nodiscard]] virtual std::size_t busy() const noexcept = 0;               // (locked) flights that hold a slot
   [[nodiscard]] virtual bool defer(const std::shared_ptr<waiter>& who) = 0;  // (locked) finish it on a manager thread
   [[nodiscard]] virtual bool queue_event(event_record&& record) = 0;         // (locked) false: full
   virtual void deliver_events() noexcept = 0;
 
   // For the driver.
   static void finish_all(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who);
-  void tick_now();                                                 // unlocked
-  [[nodiscard]] std::size_t flights_in_the_air() const noexcept;   // locked
+  void tick_now();                                                // unlocked
+  [[nodiscard]] std::size_t flights_in_the_air() const noexcept;  // locked
   void land(const std::shared_ptr<flight>& what, verdict&& brought);
   void tick(steady_point now, std::uint64_t random, effects& fx);  // locked
   void perform(effects& fx);                                       // unlocked
@@ -1784,9 +1828,9 @@ class engine : public std::enable_shared_from_this<engine> {
   [[nodiscard]] std::uint64_t draw() const noexcept;               // unlocked: it may be the user's function
   bool remove(waiter& who) noexcept;                               // locked; false: it does not wait
   static void deliver(const event_record& record) noexcept;
-  void finish(waiter& who, effects& fx, bool here);                // locked
-  [[nodiscard]] std::size_t slots() const noexcept { return config_->max_parallel_fetches; }       // locked
-  void count_dropped_events(std::size_t count) noexcept { stats_.events_dropped += count; }        // locked
+  void finish(waiter& who, effects& fx, bool here);                                           // locked
+  [[nodiscard]] std::size_t slots() const noexcept { return config_->max_parallel_fetches; }  // locked
+  void count_dropped_events(std::size_t count) noexcept { stats_.events_dropped += count; }   // locked
 
   mutable std::mutex mutex_;  // guards everything below but the atomics; never held over I/O, a callback or parsing
 
@@ -1802,11 +1846,14 @@ class engine : public std::enable_shared_from_this<engine> {
   void publish(entry& on, steady_point now, std::chrono::system_clock::time_point system_now,
                std::shared_ptr<const document_content> content, effects& fx);
   void settle(entry& on, steady_point now, bool landed_well, bool flight_over, effects& fx);
-  void enqueue(const std::shared_ptr<waiter>& who, const std::shared_ptr<entry>& on, steady_point deadline, effects& fx);
+  void enqueue(const std::shared_ptr<waiter>& who, const std::shared_ptr<entry>& on, steady_point deadline,
+               effects& fx);
   void drop(const std::shared_ptr<entry>& on, effects& fx);
   void configure(entry& on, std::shared_ptr<const jwks_config> config, effects& fx);
-  std::shared_ptr<entry> settle_in(const parsed_url& url, const std::shared_ptr<const jwks_config>& config, steady_point first, effects& fx);
-  result<bool> try_start(std::shared_ptr<const jwks_config> config, waiter& who);  // true: who may wait for the prefetch
+  std::shared_ptr<entry> settle_in(const parsed_url& url, const std::shared_ptr<const jwks_config>& config,
+                                   steady_point first, effects& fx);
+  result<bool> try_start(std::shared_ptr<const jwks_config> config,
+                         waiter& who);  // true: who may wait for the prefetch
   void tell(const entry& on, jwks_event&& event, std::shared_ptr<const document_content> before,
             std::shared_ptr<const document_content> after, effects& fx);
   void wait_over(waiter& who, entry& on, effects& fx);
@@ -1834,8 +1881,10 @@ class ready_ref {
  public:
   template <class Ready>
     requires(!std::same_as<std::remove_cvref_t<Ready>, ready_ref>)
-  ready_ref(const Ready& ready) noexcept
-      : target_(std::addressof(ready)), call_([](const void* target) -> bool { return (*static_cast<const Ready*>(target))(); }) {}
+  ready_ref(const Ready& ready)
+  noexcept
+      : target_(std::addressof(ready)),
+        call_([](const void* target) -> bool { return (*static_cast<const Ready*>(target))(); }) {}
   bool operator()() const { return call_(target_); }
 
  private:
@@ -1854,8 +1903,8 @@ class blocking_io {
   [[nodiscard]] virtual bool now(std::chrono::system_clock::time_point& out) noexcept = 0;
   [[nodiscard]] virtual result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept = 0;
   // False: the clock failed.
-  [[nodiscard]] virtual bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, const stop_token& stop,
-                                  steady_point deadline, ready_ref ready) noexcept = 0;
+  [[nodiscard]] virtual bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv,
+                                  const stop_token& stop, steady_point deadline, ready_ref ready) noexcept = 0;
 };
 
 template <class Clock, class Point>
@@ -1881,8 +1930,8 @@ class io_of final : public blocking_io {
     AXIOMS_JWKS_TRY { return fetcher_(request, stop); }
     AXIOMS_JWKS_CATCH_ALL { return error{errc::fetch_failed, "the fetcher threw an exception", 0}; }
   }
-  bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, const stop_token& stop, steady_point deadline,
-            ready_ref ready) noexcept override {
+  bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, const stop_token& stop,
+            steady_point deadline, ready_ref ready) noexcept override {
     AXIOMS_JWKS_TRY {
       static_cast<void>(clock_.wait_until(lock, cv, stop, deadline, ready));
       return true;
@@ -1940,8 +1989,8 @@ class thread_engine final : public engine {
   std::vector<std::shared_ptr<crew>> retired_;  // of past lives, until joined
 };
 
-// Holds the engine that is in use. A forked child gets a new one: the old one's locks may be held by threads that do not exist
-// here, so it is left as it is and never touched again.
+// Holds the engine that is in use. A forked child gets a new one: the old one's locks may be held by threads that do
+// not exist here, so it is left as it is and never touched again.
 template <class Engine>
 class engine_holder {
  public:
@@ -1970,7 +2019,8 @@ class engine_holder {
   Engine& renewed(Engine* old) {
     std::shared_ptr<Engine> fresh = make_();
     fresh->start_down();
-    if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel)) return *old;  // another thread was faster
+    if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel))
+      return *old;  // another thread was faster
     fresh->own_itself(fresh);
     return *fresh;
   }
@@ -1997,17 +2047,19 @@ template <class Engine>
 
 /// Keeps the key sets of identity providers for threads that may block.
 ///
-/// initialize() fetches the configured URL and keeps it fresh in the background; get_jwks() and get_key() answer from memory.
-/// A lookup without initialize() works too: it fetches on demand, with the default configuration, and from then on that URL is
-/// refreshed in the background as well. Fetches run on the manager's threads, one at a time per URL, never on the caller's.
+/// initialize() fetches the configured URL and keeps it fresh in the background; get_jwks() and get_key() answer from
+/// memory. A lookup without initialize() works too: it fetches on demand, with the default configuration, and from
+/// then on that URL is refreshed in the background as well. Fetches run on the manager's threads, one at a time per
+/// URL, never on the caller's.
 ///
-/// Fetcher and Clock are held by value. For your own HTTP client write a type that models `fetcher`; if the compiler says
-/// "constraints not satisfied", its call operator is not `result<fetch_response> (const fetch_request&, stop_token)`.
+/// Fetcher and Clock are held by value. For your own HTTP client write a type that models `fetcher`; if the compiler
+/// says "constraints not satisfied", its call operator is not `result<fetch_response> (const fetch_request&,
+/// stop_token)`.
 ///
 /// Threads:  every member is callable from any number of threads at once.
 /// Blocks:   only where a member says so.
-/// Lifetime: documents and keys outlive the manager. The destructor calls shutdown(). After fork() the child's manager is down,
-///           without threads; initialize() starts it afresh there.
+/// Lifetime: documents and keys outlive the manager. The destructor calls shutdown(). After fork() the child's manager
+///           is down, without threads; initialize() starts it afresh there.
 template <fetcher Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, clock_source Clock = steady_clock>
 class basic_jwks_manager {
  public:
@@ -2018,20 +2070,22 @@ class basic_jwks_manager {
   basic_jwks_manager& operator=(const basic_jwks_manager&) = delete;
   ~basic_jwks_manager() = default;
 
-  /// Starts the manager: checks @p config, fetches its URL (unless `prefetch` is false), then refreshes it in the background.
+  /// Starts the manager: checks @p config, fetches its URL (unless `prefetch` is false), then refreshes it in the
+  /// background.
   ///
-  /// A failed prefetch is success; on_event and health() tell it. While the manager runs it succeeds and changes nothing.
-  /// Documents that were looked up before stay cached.
+  /// A failed prefetch is success; on_event and health() tell it. While the manager runs it succeeds and changes
+  /// nothing. Documents that were looked up before stay cached.
   ///
   /// Blocks: for the prefetch, at most `fetch_timeout`.
-  /// Errors: invalid_config, invalid_url, unsupported_scheme: nothing was started. no_resources: no thread could be started.
-  ///         cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was asked before the call).
-  ///         shut_down: shutdown() was called meanwhile.
+  /// Errors: invalid_config, invalid_url, unsupported_scheme: nothing was started. no_resources: no thread could be
+  ///         started. cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was asked
+  ///         before the call). shut_down: shutdown() was called meanwhile.
   result<void> initialize(jwks_config config, stop_token stop = {}) {
     return to_void(engine_.get().start_and_wait(std::move(config), stop));
   }
 
-  /// Stops everything: waiting callers get `shut_down`, fetches in flight are stopped, threads joined, documents dropped.
+  /// Stops everything: waiting callers get `shut_down`, fetches in flight are stopped, threads joined, documents
+  /// dropped.
   ///
   /// Idempotent. Afterwards lookups give `shut_down` until initialize().
   ///
@@ -2047,31 +2101,34 @@ class basic_jwks_manager {
 
   /// Adds one more URL, with a policy of its own; with `prefetch` its first fetch starts at once, in the background.
   ///
-  /// A URL that is configured already takes the new policy and keeps its document. Options marked "of initialize() only" are ignored;
-  /// without an `on_event` of its own its events go to that of initialize().
+  /// A URL that is configured already takes the new policy and keeps its document. Options marked "of initialize()
+  /// only" are ignored; without an `on_event` of its own its events go to that of initialize().
   ///
   /// Errors: as initialize(), and shut_down.
   result<void> add(jwks_config config) { return engine_.get().add(std::move(config)); }
 
   /// Returns the key set published at @p url, from the cache when it is younger than `cache_ttl`.
   ///
-  /// A miss makes the caller wait for one fetch; callers that miss together share it. Past `cache_ttl`, within `outage_window`, one
-  /// caller waits for the renewal and everybody else gets the stale document at once.
+  /// A miss makes the caller wait for one fetch; callers that miss together share it. Past `cache_ttl`, within
+  /// `outage_window`, one caller waits for the renewal and everybody else gets the stale document at once.
   ///
   /// Blocks:   only on a miss, at most `fetch_timeout`; ends at once when @p stop or shutdown() asks.
-  /// Errors:   invalid_url, unsupported_scheme, cancelled, shut_down, no_resources, throttled, timed_out, and every error of a fetch.
+  /// Errors:   invalid_url, unsupported_scheme, cancelled, shut_down, no_resources, throttled, timed_out, and every
+  ///           error of a fetch.
   /// Lifetime: the document lives as long as the returned pointer, also after it has been replaced.
   [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url, stop_token stop = {}) const {
     detail::thread_engine& core = engine_.get();
     if (!url.empty()) {  // which stands for the configured URL in there
-      if (const auto hit = detail::warm_hit(core, url); hit.document != nullptr) return core.count_hit(hit.shard), *hit.document;
+      if (const auto hit = detail::warm_hit(core, url); hit.document != nullptr)
+        return core.count_hit(hit.shard), *hit.document;
     }
     return to_document(core.ask({.url = url}, stop));
   }
   /// The same for the URL of initialize(). Errors: also invalid_config, if there is none.
   [[nodiscard]] result<jwks_ptr> get_jwks(stop_token stop = {}) const {
     detail::thread_engine& core = engine_.get();
-    if (const auto hit = detail::warm_hit(core, {}); hit.document != nullptr) return core.count_hit(hit.shard), *hit.document;
+    if (const auto hit = detail::warm_hit(core, {}); hit.document != nullptr)
+      return core.count_hit(hit.shard), *hit.document;
     return to_document(core.ask({}, stop));
   }
 
@@ -2103,7 +2160,9 @@ class basic_jwks_manager {
   result<void> refresh(std::string_view url, stop_token stop = {}) {
     return to_void(engine_.get().ask({.what = detail::verb::refresh, .url = url}, stop));
   }
-  result<void> refresh(stop_token stop = {}) { return to_void(engine_.get().ask({.what = detail::verb::refresh}, stop)); }
+  result<void> refresh(stop_token stop = {}) {
+    return to_void(engine_.get().ask({.what = detail::verb::refresh}, stop));
+  }
 
   /// Waits until the configured URL has a document that would be served; false if it has none when @p limit is over.
   ///
@@ -2127,7 +2186,9 @@ class basic_jwks_manager {
     core.count_hit(hit.shard);
     return *std::move(key);
   }
-  static result<void> to_void(detail::outcome&& out) { return out.failure ? result<void>(*std::move(out.failure)) : result<void>(); }
+  static result<void> to_void(detail::outcome&& out) {
+    return out.failure ? result<void>(*std::move(out.failure)) : result<void>();
+  }
   static result<jwks_ptr> to_document(detail::outcome&& out) {
     return out.failure ? result<jwks_ptr>(*std::move(out.failure)) : result<jwks_ptr>(std::move(out.document));
   }
@@ -2146,7 +2207,7 @@ using jwks_manager = basic_jwks_manager<>;
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
 
-// ---- async manager -------------------------------------------------------------------------------
+// ---- async manager ------------------------------------------------------------------------------
 
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
@@ -2206,11 +2267,12 @@ struct canceller {
   }
 };
 
-// A coroutine that waits. It is resumed at most once, and never inside its own await_suspend(): a fetcher or a stop that completes
-// at once would otherwise destroy the awaiter while it is still being set up.
+// A coroutine that waits. It is resumed at most once, and never inside its own await_suspend(): a fetcher or a stop
+// that completes at once would otherwise destroy the awaiter while it is still being set up.
 class coroutine_waiter final : public async_waiter {
  public:
-  coroutine_waiter(const request& asked, executor_ref where, std::coroutine_handle<> frame) : async_waiter(asked, where), frame_(frame) {}
+  coroutine_waiter(const request& asked, executor_ref where, std::coroutine_handle<> frame)
+      : async_waiter(asked, where), frame_(frame) {}
 
   // Of await_suspend(): true if the frame is suspended now; it may be gone already, then.
   [[nodiscard]] bool suspend() noexcept { return move(phase::starting, phase::suspended); }
@@ -2225,7 +2287,9 @@ class coroutine_waiter final : public async_waiter {
 
  private:
   enum class phase { starting, early, suspended, over };
-  bool move(phase from, phase to) noexcept { return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel); }
+  bool move(phase from, phase to) noexcept {
+    return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel);
+  }
   std::atomic<phase> phase_{phase::starting};
   std::coroutine_handle<> frame_;
 };
@@ -2233,7 +2297,8 @@ class coroutine_waiter final : public async_waiter {
 template <class T, class Callback>
 class callback_waiter final : public async_waiter {
  public:
-  callback_waiter(const request& asked, executor_ref where, Callback&& callback) : async_waiter(asked, where), callback_(std::move(callback)) {}
+  callback_waiter(const request& asked, executor_ref where, Callback&& callback)
+      : async_waiter(asked, where), callback_(std::move(callback)) {}
   void arm(const stop_token& stop, std::shared_ptr<engine> core) {
     if (stop.stop_possible()) on_stop_.emplace(stop, canceller{std::move(core), weak_from_this()});
   }
@@ -2290,7 +2355,8 @@ inline void begin(engine& core, const std::shared_ptr<waiter>& who, std::optiona
 
 /// What the verbs of an async manager return: lazy, movable, to be awaited once, by any coroutine.
 ///
-/// Lifetime: the manager, and the url and key_query that the verb was given, must live until the `co_await` has suspended.
+/// Lifetime: the manager, and the url and key_query that the verb was given, must live until the `co_await` has
+///           suspended.
 template <class T>
 class [[nodiscard]] async_operation {
  public:
@@ -2319,7 +2385,8 @@ class [[nodiscard]] async_operation {
       const auto who = std::make_shared<detail::coroutine_waiter>(what_.asked_, where, frame);
       who_ = who;
       if (what_.options_.stop.stop_possible()) stop_.emplace(what_.options_.stop, detail::canceller{core_, who});
-      const auto core = core_;  // from here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so
+      const auto core =
+          core_;  // from here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so
       detail::begin(*core, who, std::move(what_.config_));
       return who->suspend();
     }
@@ -2379,7 +2446,8 @@ class loop_engine final : public engine {
   struct landing {
     std::weak_ptr<engine> core;
     std::shared_ptr<flight> what;
-    landing(std::weak_ptr<engine> whose, std::shared_ptr<flight> which) : core(std::move(whose)), what(std::move(which)) {}
+    landing(std::weak_ptr<engine> whose, std::shared_ptr<flight> which)
+        : core(std::move(whose)), what(std::move(which)) {}
     landing(landing&&) noexcept = default;
     landing& operator=(landing&&) noexcept = default;
     void operator()(result<fetch_response> response) {
@@ -2495,21 +2563,23 @@ struct process_wide;
 
 }  // namespace detail
 
-/// Keeps the key sets of identity providers for event loops and coroutines: what basic_jwks_manager does, without blocking anybody.
+/// Keeps the key sets of identity providers for event loops and coroutines: what basic_jwks_manager does, without
+/// blocking anybody.
 ///
-/// Every verb comes twice: as an awaitable (`co_await m.get_jwks(url)`) and with a callback (`m.async_get_jwks(url, callback, stop)`).
-/// With a blocking fetcher it runs fetches on threads of its own; with an async_fetcher and a timer_source it lives on their event loop
-/// alone and starts no thread. A hit neither suspends nor allocates.
+/// Every verb comes twice: as an awaitable (`co_await m.get_jwks(url)`) and with a callback (`m.async_get_jwks(url,
+/// callback, stop)`). With a blocking fetcher it runs fetches on threads of its own; with an async_fetcher and a
+/// timer_source it lives on their event loop alone and starts no thread. A hit neither suspends nor allocates.
 ///
-/// Continuations run on the executor of the call, else on the manager's, see set_executor(). Without one they run inline when the
-/// answer is ready, else on a manager thread (with an event loop: on the thread that has the answer); there every verb is legal.
-/// A caller that is cancelled completes once, with `cancelled`; one whose frame is destroyed while it waits is never resumed.
-/// Callbacks, and the `post` of an executor, must not throw.
+/// Continuations run on the executor of the call, else on the manager's, see set_executor(). Without one they run
+/// inline when the answer is ready, else on a manager thread (with an event loop: on the thread that has the answer);
+/// there every verb is legal. A caller that is cancelled completes once, with `cancelled`; one whose frame is
+/// destroyed while it waits is never resumed. Callbacks, and the `post` of an executor, must not throw.
 ///
 /// Threads:  every member is callable from any number of threads at once.
-/// Blocks:   never, but for the destructor, which returns when every waiter without executor has completed. A destructor that runs
-///           on a manager thread does not wait.
-/// Lifetime: documents and keys outlive the manager; awaitables and executors must not outlive each other as said at executor_ref.
+/// Blocks:   never, but for the destructor, which returns when every waiter without executor has completed. A
+///           destructor that runs on a manager thread does not wait.
+/// Lifetime: documents and keys outlive the manager; awaitables and executors must not outlive each other as said at
+///           executor_ref.
 template <class Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, class Clock = steady_clock>
   requires((fetcher<Fetcher> && clock_source<Clock>) || (async_fetcher<Fetcher> && timer_source<Clock>))
 class basic_async_jwks_manager : private detail::async_shell {
@@ -2517,7 +2587,8 @@ class basic_async_jwks_manager : private detail::async_shell {
 
  public:
   explicit basic_async_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
-      : io_(driver::make_io(std::move(fetch), std::move(time))), engine_([io = io_] { return driver::make_engine(io); }) {}
+      : io_(driver::make_io(std::move(fetch), std::move(time))),
+        engine_([io = io_] { return driver::make_engine(io); }) {}
   ~basic_async_jwks_manager() override = default;
 
   /// Where continuations run that no executor was given for. Threads: set it before the first verb.
@@ -2540,9 +2611,7 @@ class basic_async_jwks_manager : private detail::async_shell {
   }
   template <class Callback>
     requires std::invocable<Callback&>
-  void async_shutdown(Callback callback) {
-    call<void>({.what = detail::verb::shutdown}, std::move(callback), {});
-  }
+  void async_shutdown(Callback callback) { call<void>({.what = detail::verb::shutdown}, std::move(callback), {}); }
 
   /// True between the start of a successful initialize() and shutdown().
   [[nodiscard]] bool running() const noexcept { return engine_.get().running(); }
@@ -2553,7 +2622,9 @@ class basic_async_jwks_manager : private detail::async_shell {
   [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(std::string_view url, async_options options = {}) const {
     return {*this, {.url = url}, std::move(options)};
   }
-  [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(async_options options = {}) const { return {*this, {}, std::move(options)}; }
+  [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(async_options options = {}) const {
+    return {*this, {}, std::move(options)};
+  }
   template <class Callback>
     requires std::invocable<Callback&, result<jwks_ptr>>
   void async_get_jwks(std::string_view url, Callback callback, stop_token stop = {}) const {
@@ -2566,7 +2637,8 @@ class basic_async_jwks_manager : private detail::async_shell {
   }
 
   /// As basic_jwks_manager::get_key().
-  [[nodiscard]] async_operation<result<key_ptr>> get_key(std::string_view url, const key_query& query, async_options options = {}) const {
+  [[nodiscard]] async_operation<result<key_ptr>> get_key(std::string_view url, const key_query& query,
+                                                         async_options options = {}) const {
     return {*this, {.what = detail::verb::key, .url = url, .query = query}, std::move(options)};
   }
   [[nodiscard]] async_operation<result<key_ptr>> get_key(const key_query& query, async_options options = {}) const {
@@ -2623,13 +2695,16 @@ class basic_async_jwks_manager : private detail::async_shell {
   }
 
   template <class T, class Callback>
-  void call(const detail::request& asked, Callback&& callback, const stop_token& stop, std::optional<jwks_config> config = std::nullopt) const {
+  void call(const detail::request& asked, Callback&& callback, const stop_token& stop,
+            std::optional<jwks_config> config = std::nullopt) const {
     const auto core = engine_.get().shared_from_this();
     if constexpr (std::same_as<T, result<jwks_ptr>> || std::same_as<T, result<key_ptr>>) {
       detail::outcome out;
-      if (!default_executor && detail::answer_warm(*core, asked, out)) return callback(detail::convert<T>(std::move(out)));
+      if (!default_executor && detail::answer_warm(*core, asked, out))
+        return callback(detail::convert<T>(std::move(out)));
     }
-    const auto who = std::make_shared<detail::callback_waiter<T, Callback>>(asked, default_executor, std::move(callback));
+    const auto who =
+        std::make_shared<detail::callback_waiter<T, Callback>>(asked, default_executor, std::move(callback));
     who->arm(stop, core);
     detail::begin(*core, who, std::move(config));
   }
@@ -2645,11 +2720,11 @@ using async_jwks_manager = basic_async_jwks_manager<>;
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
 
-// ---- tokens --------------------------------------------------------------------------------------
+// ---- tokens -------------------------------------------------------------------------------------
 //
 // Verification of tokens comes after 0.1. Until then only its values of errc stand, so that their numbers never change.
 
-// ---- process-wide managers -----------------------------------------------------------------------
+// ---- process-wide managers ----------------------------------------------------------------------
 
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
 
@@ -2666,17 +2741,18 @@ inline namespace AXIOMS_JWKS_ABI {
 /// Blocks and Errors: as basic_jwks_manager::initialize().
 result<void> initialize_jwks_manager(jwks_config config, httplib_options options = {});
 /// The short form, for a URL and the three options that are set most.
-result<void> initialize_jwks_manager(std::string jwks_url, std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
+result<void> initialize_jwks_manager(std::string jwks_url,
+                                     std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
                                      std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true);
 /// default_jwks_manager().shutdown().
 void shutdown_jwks_manager() noexcept;
 
 /// The awaitable twins, on default_async_jwks_manager().
-[[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(jwks_config config, httplib_options options = {});
-[[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(std::string jwks_url,
-                                                                          std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
-                                                                          std::chrono::seconds cache_ttl = std::chrono::seconds(7200),
-                                                                          bool prefetch = true);
+[[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(jwks_config config,
+                                                                          httplib_options options = {});
+[[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(
+    std::string jwks_url, std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
+    std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true);
 [[nodiscard]] async_operation<void> shutdown_async_jwks_manager();
 
 }  // namespace AXIOMS_JWKS_ABI
@@ -2684,7 +2760,7 @@ void shutdown_jwks_manager() noexcept;
 
 #endif
 
-// ---- implementation ------------------------------------------------------------------------------
+// ---- implementation -----------------------------------------------------------------------------
 
 #if !defined(AXIOMS_JWKS_SPLIT) || defined(AXIOMS_JWKS_IMPLEMENTATION)
 
@@ -2731,14 +2807,19 @@ AXIOMS_JWKS_INLINE std::string parsed_url::authority() const {
 
 AXIOMS_JWKS_INLINE result<parsed_url> parse_url(std::string_view text) {
   // What stands before an @ may be a password, so such a URL is in no message.
-  const auto shown = [&] { return text.find('@') == std::string_view::npos ? quote(text) : std::string("(not shown, it holds an @)"); };
-  const auto refuse = [&](const auto&... why) { return make_error(errc::invalid_url, "invalid URL ", shown(), ": ", why...); };
+  const auto shown = [&] {
+    return text.find('@') == std::string_view::npos ? quote(text) : std::string("(not shown, it holds an @)");
+  };
+  const auto refuse = [&](const auto&... why) {
+    return make_error(errc::invalid_url, "invalid URL ", shown(), ": ", why...);
+  };
   if (text.empty()) return refuse("it is empty");
   if (text.size() > max_url_bytes) return refuse("it has ", text.size(), " bytes, the limit is ", max_url_bytes);
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte <= 0x20 || byte == 0x7f) return refuse("it holds a space or a control byte");
-    if (byte > 0x7f) return refuse("it holds a byte outside ASCII (write the host in Punycode and percent-encode the path)");
+    if (byte > 0x7f)
+      return refuse("it holds a byte outside ASCII (write the host in Punycode and percent-encode the path)");
   }
 
   const auto colon = text.find(':');
@@ -2768,7 +2849,8 @@ AXIOMS_JWKS_INLINE result<parsed_url> parse_url(std::string_view text) {
   std::string_view authority = rest.substr(0, path);
   const std::string_view target = rest.substr(path);
 
-  if (authority.find('@') != std::string_view::npos) return refuse("user-info before the host; credentials do not belong into a URL");
+  if (authority.find('@') != std::string_view::npos)
+    return refuse("user-info before the host; credentials do not belong into a URL");
   std::string_view port;
   if (!authority.empty() && authority.front() == '[') {
     const auto end = authority.find(']');
@@ -2787,7 +2869,8 @@ AXIOMS_JWKS_INLINE result<parsed_url> parse_url(std::string_view text) {
     if (url.host.empty()) return refuse("it has no host");
     if (url.host.size() > 253) return refuse("the host has more than 253 bytes");
     for (const char c : url.host) {
-      if (!is_alnum(c) && c != '-' && c != '.' && c != '_') return refuse("the host holds the illegal character '", c, "'");
+      if (!is_alnum(c) && c != '-' && c != '.' && c != '_')
+        return refuse("the host holds the illegal character '", c, "'");
     }
   }
   url.port = url.https ? 443 : 80;
@@ -2822,7 +2905,8 @@ void each_directive(const fetch_response& response, std::string_view header, Vis
       const std::string_view directive = trim(rest.substr(0, end));
       const auto equals = std::min(directive.find('='), directive.size());
       std::string_view argument = equals < directive.size() ? trim(directive.substr(equals + 1)) : std::string_view();
-      if (argument.size() >= 2 && argument.front() == '"' && argument.back() == '"') argument = argument.substr(1, argument.size() - 2);
+      if (argument.size() >= 2 && argument.front() == '"' && argument.back() == '"')
+        argument = argument.substr(1, argument.size() - 2);
       visit(trim(directive.substr(0, equals)), argument);
       rest.remove_prefix(std::min(end + 1, rest.size()));
     }
@@ -2865,7 +2949,8 @@ AXIOMS_JWKS_INLINE std::optional<std::chrono::system_clock::time_point> parse_ht
   if (clock.size() != 8 || clock[2] != ':' || clock[5] != ':') return std::nullopt;
   const int hour = number(clock.substr(0, 2)), minute = number(clock.substr(3, 2)), second = number(clock.substr(6, 2));
   int years = number(year);
-  if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60 || years < 0 || number(day) < 1) return std::nullopt;
+  if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60 || years < 0 || number(day) < 1)
+    return std::nullopt;
 
   const auto today = std::chrono::year_month_day(std::chrono::floor<std::chrono::days>(now));
   if (year.size() == 2) {  // RFC 9110: more than 50 years ahead means the past century
@@ -2878,7 +2963,8 @@ AXIOMS_JWKS_INLINE std::optional<std::chrono::system_clock::time_point> parse_ht
   const auto date = std::chrono::year(years) / std::chrono::month(static_cast<unsigned>(month_at / 3 + 1)) /
                     std::chrono::day(static_cast<unsigned>(number(day)));
   if (!date.ok() || years < 1970 || years > 2200) return std::nullopt;
-  return std::chrono::sys_days(date) + std::chrono::hours(hour) + std::chrono::minutes(minute) + std::chrono::seconds(second);
+  return std::chrono::sys_days(date) + std::chrono::hours(hour) + std::chrono::minutes(minute) +
+         std::chrono::seconds(second);
 }
 
 AXIOMS_JWKS_INLINE std::optional<std::chrono::seconds> freshness_lifetime(
@@ -2903,8 +2989,8 @@ AXIOMS_JWKS_INLINE std::optional<std::chrono::seconds> freshness_lifetime(
   return lifetime;
 }
 
-AXIOMS_JWKS_INLINE std::optional<std::chrono::seconds> retry_after(
-    const fetch_response& response, std::chrono::system_clock::time_point now) noexcept {
+AXIOMS_JWKS_INLINE std::optional<std::chrono::seconds> retry_after(const fetch_response& response,
+                                                                   std::chrono::system_clock::time_point now) noexcept {
   const std::string_view value = response.header("Retry-After");
   if (const auto delta = parse_delta_seconds(value)) return delta;
   const auto date = parse_http_date(value, now);
@@ -2925,7 +3011,8 @@ AXIOMS_JWKS_INLINE std::uint64_t default_random() noexcept {
     AXIOMS_JWKS_CATCH_ALL {}  // no entropy source: the time has to do, jitter is no secret
     return seed;
   }()};
-  std::uint64_t z = state.fetch_add(0x9e3779b97f4a7c15U, std::memory_order_relaxed) + fork_epoch() * 0xd1342543de82ef95U;
+  std::uint64_t z =
+      state.fetch_add(0x9e3779b97f4a7c15U, std::memory_order_relaxed) + fork_epoch() * 0xd1342543de82ef95U;
   z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
   z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
   return z ^ (z >> 31U);
@@ -2934,8 +3021,10 @@ AXIOMS_JWKS_INLINE std::uint64_t default_random() noexcept {
 AXIOMS_JWKS_INLINE result<std::int64_t> integer_from(std::string_view variable, std::string_view text) {
   std::int64_t value = 0;
   const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (failed == std::errc() && end == text.data() + text.size() && value >= 0 && value <= max_duration.count()) return value;
-  return make_error(errc::invalid_config, variable, " is ", quote(text), "; it must be a whole number of seconds, at most 10 years");
+  if (failed == std::errc() && end == text.data() + text.size() && value >= 0 && value <= max_duration.count())
+    return value;
+  return make_error(errc::invalid_config, variable, " is ", quote(text),
+                    "; it must be a whole number of seconds, at most 10 years");
 }
 
 AXIOMS_JWKS_INLINE result<bool> boolean_from(std::string_view variable, std::string_view text) {
@@ -2984,17 +3073,21 @@ AXIOMS_JWKS_INLINE result<std::string> jwks_config::resolved_url() const {
   std::string base = issuer;
   if (base.empty()) {
     if (domain.empty()) {
-      return detail::make_error(errc::invalid_config, discovery ? "discovery needs issuer or domain" : "one of jwks_url, issuer and domain must be set");
+      return detail::make_error(errc::invalid_config, discovery ? "discovery needs issuer or domain"
+                                                                : "one of jwks_url, issuer and domain must be set");
     }
     if (domain.find("://") != std::string::npos) {
-      return detail::make_error(errc::invalid_config, "domain is ", detail::quote(domain), "; it must be a host name, without a scheme");
+      return detail::make_error(errc::invalid_config, "domain is ", detail::quote(domain),
+                                "; it must be a host name, without a scheme");
     }
     if (domain.find_first_of("?#") != std::string::npos) {
-      return detail::make_error(errc::invalid_config, "domain is ", detail::quote(domain), "; it must have no query and no fragment");
+      return detail::make_error(errc::invalid_config, "domain is ", detail::quote(domain),
+                                "; it must have no query and no fragment");
     }
     base = detail::concat("https://", domain);
   } else if (base.find_first_of("?#") != std::string::npos) {
-    return detail::make_error(errc::invalid_config, "issuer is ", detail::quote(issuer), "; it must have no query and no fragment");
+    return detail::make_error(errc::invalid_config, "issuer is ", detail::quote(issuer),
+                              "; it must have no query and no fragment");
   }
   // On its own first: of "https://" less a slash, the path that follows would be the host.
   if (auto whole = checked(base); !whole) return whole;
@@ -3006,11 +3099,13 @@ AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
   using detail::make_error;
   std::optional<axioms::error> broken;
   const auto rule = [&](bool holds, std::string_view option, auto value, std::string_view unit, std::string_view text) {
-    if (!holds && !broken) broken = make_error(errc::invalid_config, option, " is ", value, unit, "; it must be ", text);
+    if (!holds && !broken)
+      broken = make_error(errc::invalid_config, option, " is ", value, unit, "; it must be ", text);
   };
   const auto duration = [&](std::string_view option, auto value, bool zero_allowed) {
     const std::string_view unit = std::is_same_v<decltype(value), std::chrono::seconds> ? " s" : " ms";
-    rule(zero_allowed ? value.count() >= 0 : value.count() > 0, option, value.count(), unit, zero_allowed ? "0 or more" : "more than 0");
+    rule(zero_allowed ? value.count() >= 0 : value.count() > 0, option, value.count(), unit,
+         zero_allowed ? "0 or more" : "more than 0");
     rule(value <= detail::max_duration, option, value.count(), unit, "at most 10 years");
   };
   duration("refresh_interval", refresh_interval, false);
@@ -3027,8 +3122,10 @@ AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
   rule(backoff_max >= backoff_initial, "backoff_max", backoff_max.count(), " ms",
        detail::concat("at least backoff_initial (", backoff_initial.count(), " ms)"));
   duration("retry_after_max", retry_after_max, true);
-  rule(max_body_bytes >= 1 && max_body_bytes <= (std::size_t{1} << 30U), "max_body_bytes", max_body_bytes, "", "1 byte to 1 GiB");
-  rule(max_parallel_fetches >= 1 && max_parallel_fetches <= 64, "max_parallel_fetches", max_parallel_fetches, "", "1 to 64");
+  rule(max_body_bytes >= 1 && max_body_bytes <= (std::size_t{1} << 30U), "max_body_bytes", max_body_bytes, "",
+       "1 byte to 1 GiB");
+  rule(max_parallel_fetches >= 1 && max_parallel_fetches <= 64, "max_parallel_fetches", max_parallel_fetches, "",
+       "1 to 64");
   rule(unknown_kid_burst >= 0 && unknown_kid_burst <= 1000, "unknown_kid_burst", unknown_kid_burst, "", "0 to 1000");
   duration("unknown_kid_interval", unknown_kid_interval, false);
   duration("unknown_kid_wait", unknown_kid_wait, true);
@@ -3040,7 +3137,8 @@ AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
   const auto url = resolved_url();
   if (!url) return url.error();
   if (require_https && !detail::parse_url(*url)->https) {
-    return make_error(errc::unsupported_scheme, "URL ", detail::quote(*url), " is http; require_https allows https only");
+    return make_error(errc::unsupported_scheme, "URL ", detail::quote(*url),
+                      " is http; require_https allows https only");
   }
   return {};
 }
@@ -3072,16 +3170,21 @@ struct openssl_free {
 };
 
 struct curve_info {
-  std::string_view kty, crv, alg;  // the one alg of an EC curve; EdDSA for OKP (RFC 8037), or the curve's own name (RFC 9864)
+  std::string_view kty, crv,
+      alg;  // the one alg of an EC curve; EdDSA for OKP (RFC 8037), or the curve's own name (RFC 9864)
   const char* openssl_name;
   int bits;
   std::size_t bytes;
 };
+// clang-format off
 inline constexpr std::array curves{
-    curve_info{"EC", "P-256", "ES256", "P-256", 256, 32},      curve_info{"EC", "P-384", "ES384", "P-384", 384, 48},
-    curve_info{"EC", "P-521", "ES512", "P-521", 521, 66},      curve_info{"OKP", "Ed25519", "EdDSA", "ED25519", 256, 32},
+    curve_info{"EC", "P-256", "ES256", "P-256", 256, 32},
+    curve_info{"EC", "P-384", "ES384", "P-384", 384, 48},
+    curve_info{"EC", "P-521", "ES512", "P-521", 521, 66},
+    curve_info{"OKP", "Ed25519", "EdDSA", "ED25519", 256, 32},
     curve_info{"OKP", "Ed448", "EdDSA", "ED448", 456, 57},
 };
+// clang-format on
 
 inline constexpr std::array<std::string_view, 6> rsa_algs{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"};
 
@@ -3119,8 +3222,9 @@ AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view 
   const std::size_t padding = (4 - block.size() % 4) % 4;
   block.append(padding, '=');
   std::string out(block.size() / 4 * 3, '\0');
-  const int length = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                                     reinterpret_cast<const unsigned char*>(block.data()), static_cast<int>(block.size()));
+  const int length =
+      EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                      reinterpret_cast<const unsigned char*>(block.data()), static_cast<int>(block.size()));
   if (length < 0) return std::nullopt;
   out.resize(static_cast<std::size_t>(length) - padding);
   return out;
@@ -3128,15 +3232,18 @@ AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view 
 
 AXIOMS_JWKS_INLINE std::string base64url_encode(std::string_view bytes) {
   std::string out((bytes.size() + 2) / 3 * 4 + 1, '\0');
-  const int length = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                                     reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<int>(bytes.size()));
+  const int length =
+      EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                      reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<int>(bytes.size()));
   out.resize(static_cast<std::size_t>(std::max(length, 0)));
   while (!out.empty() && out.back() == '=') out.pop_back();
   for (char& c : out) c = c == '+' ? '-' : c == '/' ? '_' : c;
   return out;
 }
 
-inline void trim_zeros(std::string& number) { number.erase(0, std::min(number.find_first_not_of('\0'), number.size())); }
+inline void trim_zeros(std::string& number) {
+  number.erase(0, std::min(number.find_first_not_of('\0'), number.size()));
+}
 
 // Turns members of a key set into keys. What it returns as text is the reason why a member is skipped.
 struct jwk_builder {
@@ -3153,7 +3260,8 @@ struct jwk_builder {
   static reason import(const char* type, OSSL_PARAM_BLD* parameters, jwk& out);
 };
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_text(const json& member, const char* name, std::string& out, std::size_t limit) {
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_text(const json& member, const char* name, std::string& out,
+                                                              std::size_t limit) {
   const auto found = member.find(name);
   if (found == member.end()) return std::nullopt;
   const auto* text = found->get_ptr<const json::string_t*>();
@@ -3163,7 +3271,8 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_text(const json& member
   return std::nullopt;
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_number(const json& member, const char* name, std::string& out) {
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_number(const json& member, const char* name,
+                                                                std::string& out) {
   std::string text;
   if (auto why = read_text(member, name, text, 8192)) return why;
   auto bytes = base64url_decode(text);
@@ -3174,8 +3283,9 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_number(const json& memb
 
 // kid, alg, use and key_ops, and whether they allow the key to verify signatures at all (RFC 7517 section 4).
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_common(const json& member, jwk& out) {
-  for (const auto& [name, field] : {std::pair("kty", &out.kty_), std::pair("kid", &out.kid_), std::pair("alg", &out.alg_),
-                                    std::pair("use", &out.use_), std::pair("crv", &out.curve_)}) {
+  for (const auto& [name, field] :
+       {std::pair("kty", &out.kty_), std::pair("kid", &out.kid_), std::pair("alg", &out.alg_),
+        std::pair("use", &out.use_), std::pair("crv", &out.curve_)}) {
     if (auto why = read_text(member, name, *field, max_kid_bytes)) return why;
   }
   if (out.kty_ == "oct") return "a symmetric key does not belong into a public key set";
@@ -3183,9 +3293,11 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_common(const json& memb
     if (member.contains(secret)) return "it holds private members";
   }
   if (out.kty_.empty()) return "kty is missing";
-  if (out.kty_ != "RSA" && out.kty_ != "EC" && out.kty_ != "OKP") return concat("kty ", quote(out.kty_), " is not supported");
+  if (out.kty_ != "RSA" && out.kty_ != "EC" && out.kty_ != "OKP")
+    return concat("kty ", quote(out.kty_), " is not supported");
   // SPIFFE marks its signing keys "jwt-svid".
-  if (!out.use_.empty() && out.use_ != "sig" && out.use_ != "jwt-svid") return concat("use is ", quote(out.use_), ", not sig");
+  if (!out.use_.empty() && out.use_ != "sig" && out.use_ != "jwt-svid")
+    return concat("use is ", quote(out.use_), ", not sig");
   if (const auto operations = member.find("key_ops"); operations != member.end()) {
     if (!operations->is_array()) return "key_ops is no array";
     for (const auto& operation : *operations) {
@@ -3193,21 +3305,23 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_common(const json& memb
       if (text == nullptr) return "key_ops holds something other than strings";
       out.key_ops_.push_back(*text);
     }
-    if (std::find(out.key_ops_.begin(), out.key_ops_.end(), "verify") == out.key_ops_.end()) return "key_ops lacks verify";
+    if (std::find(out.key_ops_.begin(), out.key_ops_.end(), "verify") == out.key_ops_.end())
+      return "key_ops lacks verify";
   }
   return std::nullopt;
 }
 
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::import(const char* type, OSSL_PARAM_BLD* parameters, jwk& out) {
   const std::unique_ptr<OSSL_PARAM, openssl_free<&OSSL_PARAM_free>> params(OSSL_PARAM_BLD_to_param(parameters));
-  const std::unique_ptr<EVP_PKEY_CTX, openssl_free<&EVP_PKEY_CTX_free>> maker(EVP_PKEY_CTX_new_from_name(nullptr, type, nullptr));
+  const std::unique_ptr<EVP_PKEY_CTX, openssl_free<&EVP_PKEY_CTX_free>> maker(
+      EVP_PKEY_CTX_new_from_name(nullptr, type, nullptr));
   EVP_PKEY* key = nullptr;
   if (!params || !maker || EVP_PKEY_fromdata_init(maker.get()) != 1 ||
       EVP_PKEY_fromdata(maker.get(), &key, EVP_PKEY_PUBLIC_KEY, params.get()) != 1) {
     return "OpenSSL refuses the key";
   }
-  // No EVP_PKEY_public_check: fromdata has seen that a point is on its curve, and for RSA it is a primality test of n, which takes
-  // seconds for a hostile 16384-bit modulus and milliseconds for an honest one.
+  // No EVP_PKEY_public_check: fromdata has seen that a point is on its curve, and for RSA it is a primality test of n,
+  // which takes seconds for a hostile 16384-bit modulus and milliseconds for an honest one.
   out.key_.reset(key);
   return std::nullopt;
 }
@@ -3239,7 +3353,8 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_rsa(const json& member
   return import("RSA", parameters.get(), out);
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json& member, const curve_info& curve, jwk& out, json& published) {
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json& member, const curve_info& curve, jwk& out,
+                                                             json& published) {
   std::string point(1, '\x04');  // SEC 1 section 2.3.4: uncompressed
   for (const char* name : {"x", "y"}) {
     std::string coordinate;
@@ -3251,25 +3366,29 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json& member,
     point += coordinate;
   }
   const std::unique_ptr<OSSL_PARAM_BLD, openssl_free<&OSSL_PARAM_BLD_free>> parameters(OSSL_PARAM_BLD_new());
-  if (!parameters || OSSL_PARAM_BLD_push_utf8_string(parameters.get(), OSSL_PKEY_PARAM_GROUP_NAME, curve.openssl_name, 0) != 1 ||
+  if (!parameters ||
+      OSSL_PARAM_BLD_push_utf8_string(parameters.get(), OSSL_PKEY_PARAM_GROUP_NAME, curve.openssl_name, 0) != 1 ||
       OSSL_PARAM_BLD_push_octet_string(parameters.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(), point.size()) != 1) {
     return "out of memory";
   }
   return import("EC", parameters.get(), out);
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_okp(const json& member, const curve_info& curve, jwk& out, json& published) {
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_okp(const json& member, const curve_info& curve, jwk& out,
+                                                              json& published) {
   std::string x;
   if (auto why = read_number(member, "x", x)) return why;
   if (x.size() != curve.bytes) return concat("x has ", x.size(), " bytes, not ", curve.bytes);
   published["x"] = base64url_encode(x);
-  out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, curve.openssl_name, nullptr, reinterpret_cast<const unsigned char*>(x.data()), x.size()));
+  out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, curve.openssl_name, nullptr,
+                                                reinterpret_cast<const unsigned char*>(x.data()), x.size()));
   if (!out.key_) return "OpenSSL refuses the key";
   return std::nullopt;
 }
 
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, jwk& out) {
-  const openssl_errors scope;  // per member: the queue has 16 places, and many bad keys would push the application's entries out
+  const openssl_errors
+      scope;  // per member: the queue has 16 places, and many bad keys would push the application's entries out
   if (!member.is_object()) return "it is no object";
   if (auto why = read_common(member, out)) return why;
   json published = {{"kty", out.kty_}};
@@ -3278,23 +3397,27 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, jw
     out.curve_.clear();
     why = build_rsa(member, out, published);
   } else {
-    const auto* curve = std::find_if(curves.begin(), curves.end(), [&](const auto& c) { return c.kty == out.kty_ && c.crv == out.curve_; });
+    const auto* curve = std::find_if(curves.begin(), curves.end(),
+                                     [&](const auto& c) { return c.kty == out.kty_ && c.crv == out.curve_; });
     if (curve == curves.end()) return concat("crv ", quote(out.curve_), " is not supported");
     out.bits_ = curve->bits;
     published["crv"] = out.curve_;
     why = out.kty_ == "EC" ? build_ec(member, *curve, out, published) : build_okp(member, *curve, out, published);
   }
   if (why) return why;
-  if (!out.alg_.empty() && !alg_fits(out.alg_, out.kty_, out.curve_)) return concat("alg ", quote(out.alg_), " does not go with the key");
+  if (!out.alg_.empty() && !alg_fits(out.alg_, out.kty_, out.curve_))
+    return concat("alg ", quote(out.alg_), " does not go with the key");
 
   // RFC 7638 section 3.3: exactly the required members, sorted (nlohmann sorts), no blanks.
   const std::string canonical = published.dump();
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   std::size_t length = 0;
-  if (EVP_Q_digest(nullptr, "SHA256", nullptr, canonical.data(), canonical.size(), digest.data(), &length) != 1) return "SHA-256 is not available";
+  if (EVP_Q_digest(nullptr, "SHA256", nullptr, canonical.data(), canonical.size(), digest.data(), &length) != 1)
+    return "SHA-256 is not available";
   out.thumbprint_ = base64url_encode({reinterpret_cast<const char*>(digest.data()), length});
 
-  for (const auto& [name, text] : {std::pair("kid", &out.kid_), std::pair("alg", &out.alg_), std::pair("use", &out.use_)}) {
+  for (const auto& [name, text] :
+       {std::pair("kid", &out.kid_), std::pair("alg", &out.alg_), std::pair("use", &out.use_)}) {
     if (!text->empty()) published[name] = *text;
   }
   if (!out.key_ops_.empty()) published["key_ops"] = out.key_ops_;
@@ -3326,24 +3449,27 @@ AXIOMS_JWKS_INLINE bool too_deep(std::string_view text) noexcept {
 }
 
 AXIOMS_JWKS_INLINE result<jwk_set> jwk_builder::build_set(std::string_view text) {
-  if (too_deep(text)) return make_error(errc::not_a_key_set, "the JSON is nested deeper than ", max_json_depth, " levels");
+  if (too_deep(text))
+    return make_error(errc::not_a_key_set, "the JSON is nested deeper than ", max_json_depth, " levels");
   const json document = json::parse(text, nullptr, false);
   if (document.is_discarded()) {
     // Only markup is quoted: a cut-off key set may begin with the bytes of a private key.
     const auto first = text.find_first_not_of(" \t\r\n");
     const bool markup = first != std::string_view::npos && text[first] == '<';
-    return make_error(errc::not_a_key_set, "the body (", text.size(), " bytes) is no JSON", markup ? "; it starts with " : "",
-                      markup ? quote(text.substr(first), 32) : std::string());
+    return make_error(errc::not_a_key_set, "the body (", text.size(), " bytes) is no JSON",
+                      markup ? "; it starts with " : "", markup ? quote(text.substr(first), 32) : std::string());
   }
   if (!document.is_object()) return make_error(errc::not_a_key_set, "the body is JSON, but no object");
   const auto members = document.find("keys");
-  if (members == document.end() || !members->is_array()) return make_error(errc::not_a_key_set, "the JSON object has no array named keys");
+  if (members == document.end() || !members->is_array())
+    return make_error(errc::not_a_key_set, "the JSON object has no array named keys");
 
   jwk_set set;
   std::size_t index = 0;
   for (const auto& member : *members) {
     const std::shared_ptr<jwk> key(new jwk);
-    const reason why = index >= max_set_members ? reason(concat("the set has more than ", max_set_members, " members")) : build(member, *key);
+    const reason why = index >= max_set_members ? reason(concat("the set has more than ", max_set_members, " members"))
+                                                : build(member, *key);
     if (why) {
       if (set.skipped_.size() < 2 * max_set_members) set.skipped_.push_back({index, key->kid_, *why});
     } else {
@@ -3352,7 +3478,8 @@ AXIOMS_JWKS_INLINE result<jwk_set> jwk_builder::build_set(std::string_view text)
     ++index;
   }
   if (set.keys_.empty()) {
-    std::string first = set.skipped_.empty() ? std::string("the set is empty") : concat("the first was skipped because ", set.skipped_.front().reason);
+    std::string first = set.skipped_.empty() ? std::string("the set is empty")
+                                             : concat("the first was skipped because ", set.skipped_.front().reason);
     return make_error(errc::no_usable_key, "none of ", index, " members is a usable key: ", first);
   }
   return set;
@@ -3369,11 +3496,14 @@ AXIOMS_JWKS_INLINE std::string jwk::to_pem() const {
   return {text, static_cast<std::size_t>(std::max(length, 0L))};
 }
 
-AXIOMS_JWKS_INLINE result<jwk_set> jwk_set::parse(std::string_view json) { return detail::jwk_builder::build_set(json); }
+AXIOMS_JWKS_INLINE result<jwk_set> jwk_set::parse(std::string_view json) {
+  return detail::jwk_builder::build_set(json);
+}
 
 AXIOMS_JWKS_INLINE std::vector<key_ptr> jwk_set::find(std::string_view kid) const {
   std::vector<key_ptr> found;
-  std::copy_if(keys_.begin(), keys_.end(), std::back_inserter(found), [&](const key_ptr& key) { return key->kid() == kid; });
+  std::copy_if(keys_.begin(), keys_.end(), std::back_inserter(found),
+               [&](const key_ptr& key) { return key->kid() == kid; });
   return found;
 }
 
@@ -3390,7 +3520,8 @@ AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const
     if (!query.kid.empty() && key.kid() != query.kid) return false;
     if (query.alg.empty()) return true;
     if (!detail::alg_fits(query.alg, key.kty(), key.curve())) return false;
-    return key.alg().empty() || key.alg() == query.alg || key.kty() == "OKP";  // EdDSA and Ed25519 name the same (RFC 9864)
+    return key.alg().empty() || key.alg() == query.alg ||
+           key.kty() == "OKP";  // EdDSA and Ed25519 name the same (RFC 9864)
   };
   const key_ptr* found = nullptr;
   std::string candidates;
@@ -3406,7 +3537,8 @@ AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const
   }
   const auto asked = [&] { return concat("kid ", quote(query.kid), " and alg ", quote(query.alg)); };
   if (found == nullptr) return make_error(errc::key_not_found, "no key of the set fits ", asked());
-  if (!candidates.empty()) return make_error(errc::key_ambiguous, "several keys fit ", asked(), ", thumbprints: ", candidates);
+  if (!candidates.empty())
+    return make_error(errc::key_ambiguous, "several keys fit ", asked(), ", thumbprints: ", candidates);
   return *found;
 }
 
@@ -3420,7 +3552,7 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
   const auto failed = [&](axioms::error why) {
     out.what = verdict::kind::failure;
     out.why = std::move(why);
-    if (out.status != 0) out.why.http_status = out.status;  // else a fetcher may have told one, a proxy's 407
+    if (out.status != 0) out.why.http_status = out.status;          // else a fetcher may have told one, a proxy's 407
     if (out.why.code == errc{}) out.why.code = errc::fetch_failed;  // a fetcher's error without a code is still one
     return std::move(out);
   };
@@ -3441,7 +3573,8 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
   }
   if (out.status != 200) return failed(make_error(errc::http_status, "HTTP status ", out.status, " from ", from));
   if (response->body.size() > request.max_body_bytes) {
-    return failed(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ", request.max_body_bytes, " bytes"));
+    return failed(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ",
+                             request.max_body_bytes, " bytes"));
   }
   AXIOMS_JWKS_TRY {
     auto keys = jwk_set::parse(response->body);
@@ -3457,7 +3590,8 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
 
 // Uniform in [0, most).
 inline milliseconds scaled(milliseconds most, std::uint64_t random) noexcept {
-  return milliseconds(static_cast<std::int64_t>(static_cast<double>(most.count()) * (static_cast<double>(random >> 11U) * 0x1p-53)));
+  return milliseconds(
+      static_cast<std::int64_t>(static_cast<double>(most.count()) * (static_cast<double>(random >> 11U) * 0x1p-53)));
 }
 
 AXIOMS_JWKS_INLINE void refresh_policy::configure(const jwks_config& config) noexcept {
@@ -3473,13 +3607,16 @@ AXIOMS_JWKS_INLINE void refresh_policy::configure(const jwks_config& config) noe
   kid_burst_ = config.unknown_kid_burst;
   tokens_ = std::min(tokens_, kid_burst_);
   // A document from a lazy life keeps its age; its renewal must not wait for the old, longer interval.
-  if (has_document_) next_attempt_ = std::min(next_attempt_, std::max(later(fetched_at_, refresh_), std::max(backoff_until_, retry_after_until_)));
+  if (has_document_)
+    next_attempt_ =
+        std::min(next_attempt_, std::max(later(fetched_at_, refresh_), std::max(backoff_until_, retry_after_until_)));
 }
 
-// While there is nothing to serve, a lookup may try again after 10 s at most: the provider's return must not be missed for
-// the rest of a long backoff. What the provider itself asked for is kept all the same.
+// While there is nothing to serve, a lookup may try again after 10 s at most: the provider's return must not be missed
+// for the rest of a long backoff. What the provider itself asked for is kept all the same.
 AXIOMS_JWKS_INLINE steady_point refresh_policy::blocked_until(steady_point now) const noexcept {
-  const steady_point own = servable(now) ? backoff_until_ : std::min(backoff_until_, later(failed_at_, max_backoff_without_document));
+  const steady_point own =
+      servable(now) ? backoff_until_ : std::min(backoff_until_, later(failed_at_, max_backoff_without_document));
   return std::max(own, retry_after_until_);
 }
 
@@ -3502,14 +3639,17 @@ AXIOMS_JWKS_INLINE std::uint64_t refresh_policy::begin(steady_point now) noexcep
 AXIOMS_JWKS_INLINE bool refresh_policy::expire(steady_point now, std::uint64_t random) {
   if (!in_flight_ || now < deadline_) return false;
   in_flight_ = false;
-  fail(now, make_error(errc::timed_out, "the fetch took longer than fetch_timeout (", timeout_.count(), " ms)"), std::nullopt, random);
+  fail(now, make_error(errc::timed_out, "the fetch took longer than fetch_timeout (", timeout_.count(), " ms)"),
+       std::nullopt, random);
   return true;
 }
 
-AXIOMS_JWKS_INLINE refresh_policy::landing refresh_policy::land(std::uint64_t flight, steady_point now, const verdict& what,
-                                                                bool confirms_current, std::uint64_t random) {
+AXIOMS_JWKS_INLINE refresh_policy::landing refresh_policy::land(std::uint64_t flight, steady_point now,
+                                                                const verdict& what, bool confirms_current,
+                                                                std::uint64_t random) {
   const bool current = in_flight(flight);
-  const bool good = what.what == verdict::kind::document || (what.what == verdict::kind::not_modified && confirms_current);
+  const bool good =
+      what.what == verdict::kind::document || (what.what == verdict::kind::not_modified && confirms_current);
   if (good) {
     if (flight <= answered_) return landing::dropped;  // a newer flight has brought its answer already
     if (current) in_flight_ = false;
@@ -3520,14 +3660,16 @@ AXIOMS_JWKS_INLINE refresh_policy::landing refresh_policy::land(std::uint64_t fl
   if (!current) return landing::dropped;  // it was counted as failed when it overstayed
   in_flight_ = false;
   if (what.what == verdict::kind::not_modified) {
-    fail(now, axioms::error{errc::http_status, "HTTP status 304 for a document that was replaced meanwhile", 304}, what.retry_after, random);
+    fail(now, axioms::error{errc::http_status, "HTTP status 304 for a document that was replaced meanwhile", 304},
+         what.retry_after, random);
   } else {
     fail(now, what.why, what.retry_after, random);
   }
   return landing::failed;
 }
 
-AXIOMS_JWKS_INLINE void refresh_policy::succeed(std::uint64_t flight, steady_point now, const std::optional<seconds>& freshness,
+AXIOMS_JWKS_INLINE void refresh_policy::succeed(std::uint64_t flight, steady_point now,
+                                                const std::optional<seconds>& freshness,
                                                 std::uint64_t random) noexcept {
   answered_ = flight;
   has_document_ = true;
@@ -3543,8 +3685,8 @@ AXIOMS_JWKS_INLINE void refresh_policy::succeed(std::uint64_t flight, steady_poi
   next_attempt_ = later(now, std::max(wait - scaled(wait / 10, random), least));
 }
 
-AXIOMS_JWKS_INLINE void refresh_policy::fail(steady_point now, const axioms::error& why, const std::optional<seconds>& retry_after,
-                                             std::uint64_t random) {
+AXIOMS_JWKS_INLINE void refresh_policy::fail(steady_point now, const axioms::error& why,
+                                             const std::optional<seconds>& retry_after, std::uint64_t random) {
   last_error_ = why;
   failures_ = std::min(failures_ + 1, 1000000);
   failed_at_ = now;
@@ -3552,7 +3694,8 @@ AXIOMS_JWKS_INLINE void refresh_policy::fail(steady_point now, const axioms::err
   for (int i = 1; i < failures_ && limit < backoff_max_; ++i) limit *= 2;
   limit = std::min(limit, backoff_max_);
   backoff_until_ = later(now, std::max(scaled(limit, random), backoff_initial_ / 2));
-  retry_after_until_ = retry_after ? later(now, std::min<milliseconds>(*retry_after, retry_after_max_)) : steady_point{};
+  retry_after_until_ =
+      retry_after ? later(now, std::min<milliseconds>(*retry_after, retry_after_max_)) : steady_point{};
   next_attempt_ = std::max(backoff_until_, retry_after_until_);
 }
 
@@ -3563,7 +3706,8 @@ AXIOMS_JWKS_INLINE bool refresh_policy::take_token(steady_point now) noexcept {
     bucket_at_ = now;
   } else if (now > bucket_at_) {
     const auto earned = (now - bucket_at_) / kid_interval_;
-    tokens_ = static_cast<int>(std::min<std::int64_t>(kid_burst_, tokens_ + std::min<std::int64_t>(earned, kid_burst_)));
+    tokens_ =
+        static_cast<int>(std::min<std::int64_t>(kid_burst_, tokens_ + std::min<std::int64_t>(earned, kid_burst_)));
     bucket_at_ += earned * kid_interval_;
     if (tokens_ == kid_burst_) bucket_at_ = now;  // a full bucket earns nothing
   }
@@ -3587,7 +3731,8 @@ AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_unknown_kid(st
 
 AXIOMS_JWKS_INLINE void refresh_policy::remember_missing(steady_point now, std::string_view kid) {
   if (missing_.size() >= max_negative_kids && missing_.find(kid) == missing_.end()) {
-    missing_.erase(std::min_element(missing_.begin(), missing_.end(), [](const auto& a, const auto& b) { return a.second < b.second; }));
+    missing_.erase(std::min_element(missing_.begin(), missing_.end(),
+                                    [](const auto& a, const auto& b) { return a.second < b.second; }));
   }
   missing_.insert_or_assign(std::string(kid), later(now, negative_kid_ttl));
 }
@@ -3596,8 +3741,10 @@ AXIOMS_JWKS_INLINE void refresh_policy::remember_missing(steady_point now, std::
 
 AXIOMS_JWKS_INLINE void watch_forks() noexcept {
 #if defined(__unix__) || defined(__APPLE__)
-  // A function-local static runs once, and the handler does nothing but count: it is called in a process where any lock may be held.
-  static const int registered = ::pthread_atfork(nullptr, nullptr, [] { fork_counter.fetch_add(1, std::memory_order_relaxed); });
+  // A function-local static runs once, and the handler does nothing but count: it is called in a process where any
+  // lock may be held.
+  static const int registered =
+      ::pthread_atfork(nullptr, nullptr, [] { fork_counter.fetch_add(1, std::memory_order_relaxed); });
   static_cast<void>(registered);
 #endif
 }
@@ -3666,7 +3813,7 @@ struct entry {
   std::shared_ptr<const jwks_config> config;
   refresh_policy policy;
   bool configured = false;
-  bool gone = false;            // dropped while a flight was in the air
+  bool gone = false;  // dropped while a flight was in the air
   bool stale_told = false, throttled_told = false;
   jwks_ptr document;
   std::string etag, last_modified;
@@ -3719,7 +3866,8 @@ AXIOMS_JWKS_INLINE std::uint64_t engine::draw() const noexcept {
 }
 
 // Finds the URL, or makes an entry for it. Errors are of the argument; they come before those of the state.
-AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const request& asked, steady_point now, bool create, effects& fx) {
+AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const request& asked, steady_point now, bool create,
+                                                               effects& fx) {
   if (!asked.url) {
     if (state_ == life::down) return shut_down_error();
     if (configured_) return configured_;
@@ -3728,7 +3876,8 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const request& as
   auto url = parse_url(*asked.url);
   if (!url) return std::move(url).error();
   if (config_->require_https && !url->https) {
-    return make_error(errc::unsupported_scheme, "URL ", quote(url->normalized), " is http; require_https allows https only");
+    return make_error(errc::unsupported_scheme, "URL ", quote(url->normalized),
+                      " is http; require_https allows https only");
   }
   if (state_ == life::down) return shut_down_error();
   const auto found = entries_.find(url->normalized);
@@ -3737,7 +3886,8 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const request& as
     return found->second;
   }
   if (config_->only_configured_urls) {
-    return make_error(errc::invalid_url, "URL ", quote(url->normalized), " is not configured, and only_configured_urls is set");
+    return make_error(errc::invalid_url, "URL ", quote(url->normalized),
+                      " is not configured, and only_configured_urls is set");
   }
   if (!create) return std::shared_ptr<entry>();
   if (auto room = make_room(fx); !room) return std::move(room).error();
@@ -3755,7 +3905,9 @@ AXIOMS_JWKS_INLINE result<void> engine::make_room(effects& fx) {
     if (on->configured) continue;
     ++count;
     if (!on->waiters.empty()) continue;
-    if (!oldest || on->cell->last_used.load(std::memory_order_relaxed) < oldest->cell->last_used.load(std::memory_order_relaxed)) oldest = on;
+    if (!oldest ||
+        on->cell->last_used.load(std::memory_order_relaxed) < oldest->cell->last_used.load(std::memory_order_relaxed))
+      oldest = on;
   }
   if (count < max_looked_up_urls) return {};
   if (!oldest) {
@@ -3775,12 +3927,14 @@ AXIOMS_JWKS_INLINE void engine::drop(const std::shared_ptr<entry>& on, effects& 
   entries_.erase(on->url);
 }
 
-// One step of a request: answers it, or says that it must wait. Without who it never starts anything, and waiting is all it says.
-AXIOMS_JWKS_INLINE engine::progress engine::step(const request& asked, entry& on, steady_point now,
-                                                 outcome& out, waiter* who, effects& fx) {
+// One step of a request: answers it, or says that it must wait. Without who it never starts anything, and waiting is
+// all it says.
+AXIOMS_JWKS_INLINE engine::progress engine::step(const request& asked, entry& on, steady_point now, outcome& out,
+                                                 waiter* who, effects& fx) {
   if (asked.what == verb::ready) {
     if (on.policy.servable(now)) return progress::done;
-    if (who != nullptr) who->deadline = later(now, std::clamp<milliseconds>(asked.limit, milliseconds(0), max_duration));
+    if (who != nullptr)
+      who->deadline = later(now, std::clamp<milliseconds>(asked.limit, milliseconds(0), max_duration));
     return progress::must_wait;
   }
   if (asked.what == verb::refresh) return progress::must_wait;
@@ -3795,8 +3949,8 @@ AXIOMS_JWKS_INLINE engine::progress engine::step(const request& asked, entry& on
   }
 }
 
-AXIOMS_JWKS_INLINE engine::progress engine::serve(const request& asked, entry& on, steady_point now, outcome& out, waiter* who,
-                                                  effects& fx) {
+AXIOMS_JWKS_INLINE engine::progress engine::serve(const request& asked, entry& on, steady_point now, outcome& out,
+                                                  waiter* who, effects& fx) {
   if (asked.what == verb::key) {
     auto key = on.document->keys().select(asked.query);
     const bool unknown = !key && key.error().code == errc::key_not_found && !asked.query.kid.empty() &&
@@ -3827,20 +3981,19 @@ AXIOMS_JWKS_INLINE engine::progress engine::serve(const request& asked, entry& o
 }
 
 // The set lacks the kid. Whether it is worth a fetch is the policy's to say.
-AXIOMS_JWKS_INLINE engine::progress engine::ask_for_kid(std::string_view kid, entry& on, steady_point now, outcome& out, waiter* who,
-                                                        effects& fx) {
+AXIOMS_JWKS_INLINE engine::progress engine::ask_for_kid(std::string_view kid, entry& on, steady_point now, outcome& out,
+                                                        waiter* who, effects& fx) {
   if (who == nullptr) return progress::must_wait;  // asking would spend the budget
   auto answer = on.policy.ask_unknown_kid(now, kid, on.kid_waiters);
   switch (answer) {
     case refresh_policy::kid_answer::missing:
       out.failure = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
       return progress::done;
-    case refresh_policy::kid_answer::refuse:
-      out.failure = on.policy.last_error();
-      return progress::done;
+    case refresh_policy::kid_answer::refuse: out.failure = on.policy.last_error(); return progress::done;
     case refresh_policy::kid_answer::throttled: {
       ++stats_.throttled;
-      out.failure = make_error(errc::throttled, "the budget for unknown kids is used up; kid ", quote(kid), " was not looked for");
+      out.failure = make_error(errc::throttled, "the budget for unknown kids is used up; kid ", quote(kid),
+                               " was not looked for");
       if (!on.throttled_told) {
         on.throttled_told = true;
         jwks_event event;
@@ -3907,8 +4060,8 @@ AXIOMS_JWKS_INLINE void engine::submit(const std::shared_ptr<waiter>& who) {
   perform(fx);
 }
 
-AXIOMS_JWKS_INLINE void engine::enqueue(const std::shared_ptr<waiter>& who, const std::shared_ptr<entry>& on, steady_point deadline,
-                                        effects& fx) {
+AXIOMS_JWKS_INLINE void engine::enqueue(const std::shared_ptr<waiter>& who, const std::shared_ptr<entry>& on,
+                                        steady_point deadline, effects& fx) {
   who->on = on;
   who->place = on->waiters.insert(on->waiters.end(), who);
   if (who->refetching) ++on->kid_waiters;
@@ -3929,8 +4082,8 @@ AXIOMS_JWKS_INLINE void engine::finish(waiter& who, effects& fx, bool here) {
   auto self = who.shared_from_this();
   remove(who);
   who.finished = true;
-  if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled && who.out.failure->code != errc::shut_down &&
-      who.out.failure->code != errc::no_resources) {
+  if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled &&
+      who.out.failure->code != errc::shut_down && who.out.failure->code != errc::no_resources) {
     who.out.failure.reset();  // on_event and health() tell it
   }
   if (!here && who.wants_manager_thread() && defer(self)) return;
@@ -3956,7 +4109,8 @@ AXIOMS_JWKS_INLINE void engine::abandon(const std::shared_ptr<waiter>& who) noex
   who->finished = true;
 }
 
-AXIOMS_JWKS_INLINE void engine::begin_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground, effects& fx) {
+AXIOMS_JWKS_INLINE void engine::begin_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground,
+                                             effects& fx) {
   auto what = std::make_shared<flight>();
   what->on = on;
   what->number = on->policy.begin(now);
@@ -4024,7 +4178,8 @@ AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdic
       event.kind = fresh ? jwks_event_kind::fetched : jwks_event_kind::not_modified;
       if (fresh || !brought.etag.empty()) on.etag = std::move(brought.etag);
       if (fresh || !brought.last_modified.empty()) on.last_modified = std::move(brought.last_modified);
-      publish(on, now, system_now, fresh ? std::shared_ptr<const document_content>(std::move(brought.content)) : before, fx);
+      publish(on, now, system_now, fresh ? std::shared_ptr<const document_content>(std::move(brought.content)) : before,
+              fx);
     }
     tell(on, std::move(event), before, on.document ? on.document->content() : nullptr, fx);
     settle(on, now, landing != refresh_policy::landing::failed, current, fx);
@@ -4047,8 +4202,10 @@ AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, bool landed_
       if (key) {
         who.out.key = *std::move(key);
       } else {
-        const bool unknown = key.error().code == errc::key_not_found && !asked.query.kid.empty() && !on.document->keys().contains(asked.query.kid);
-        // Without a good answer it is not known whether the provider has that key: an outage must not look like a bad token.
+        const bool unknown = key.error().code == errc::key_not_found && !asked.query.kid.empty() &&
+                             !on.document->keys().contains(asked.query.kid);
+        // Without a good answer it is not known whether the provider has that key: an outage must not look like a bad
+        // token.
         who.out.failure = unknown && !landed_well ? on.policy.last_error() : std::move(key).error();
         if (unknown && landed_well) on.policy.remember_missing(now, asked.query.kid);
       }
@@ -4062,9 +4219,11 @@ AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, bool landed_
 }
 
 AXIOMS_JWKS_INLINE void engine::wait_over(waiter& who, entry& on, effects& fx) {
-  who.out.failure = who.what == verb::ready ? make_error(errc::timed_out, "there was no document within the limit")
-                                            : make_error(errc::timed_out, "the refetch for an unknown kid took longer than unknown_kid_wait (",
-                                                         on.config->unknown_kid_wait.count(), " ms)");
+  who.out.failure =
+      who.what == verb::ready
+          ? make_error(errc::timed_out, "there was no document within the limit")
+          : make_error(errc::timed_out, "the refetch for an unknown kid took longer than unknown_kid_wait (",
+                       on.config->unknown_kid_wait.count(), " ms)");
   finish(who, fx, false);
 }
 
@@ -4102,7 +4261,8 @@ AXIOMS_JWKS_INLINE steady_point engine::next_wake() const noexcept {
   steady_point soonest = steady_point::max();
   const bool full = busy() >= slots();
   for (const auto& [url, on] : entries_) {
-    if (on->policy.in_flight() || !full) soonest = std::min(soonest, on->policy.next_wake());  // a slot that gets free wakes us
+    if (on->policy.in_flight() || !full)
+      soonest = std::min(soonest, on->policy.next_wake());  // a slot that gets free wakes us
     for (const auto& who : on->waiters) soonest = std::min(soonest, who->deadline);
   }
   return soonest;
@@ -4132,7 +4292,8 @@ AXIOMS_JWKS_INLINE void engine::configure(entry& on, std::shared_ptr<const jwks_
   on.policy.configure(*on.config);
   if (on.document) {
     const jwks_ptr old = std::move(on.document);
-    on.document = std::make_shared<const jwks_document>(old->content(), old->fetched_at(), on.policy.expires_at(), old->fetched_at_system());
+    on.document = std::make_shared<const jwks_document>(old->content(), old->fetched_at(), on.policy.expires_at(),
+                                                        old->fetched_at_system());
     on.cell->version.fetch_add(1, std::memory_order_release);
     fx.replaced.push_back(old);
   }
@@ -4140,7 +4301,8 @@ AXIOMS_JWKS_INLINE void engine::configure(entry& on, std::shared_ptr<const jwks_
 }
 
 // Under the life mutex and the mutex.
-AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::settle_in(const parsed_url& url, const std::shared_ptr<const jwks_config>& config,
+AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::settle_in(const parsed_url& url,
+                                                            const std::shared_ptr<const jwks_config>& config,
                                                             steady_point first, effects& fx) {
   auto& on = entries_[url.normalized];
   if (!on) on = std::make_shared<entry>(url.normalized, url.https, config);
@@ -4281,7 +4443,8 @@ AXIOMS_JWKS_INLINE jwks_stats engine::stats() const {
   return out;
 }
 
-AXIOMS_JWKS_INLINE void engine::tell(const entry& on, jwks_event&& event, std::shared_ptr<const document_content> before,
+AXIOMS_JWKS_INLINE void engine::tell(const entry& on, jwks_event&& event,
+                                     std::shared_ptr<const document_content> before,
                                      std::shared_ptr<const document_content> after, effects& fx) {
   const auto& listener = on.config->on_event ? on.config : config_;
   if (!listener->on_event) return;
@@ -4298,7 +4461,8 @@ AXIOMS_JWKS_INLINE void engine::deliver(const event_record& record) noexcept {
       const auto index = [](const document_content* content) {
         std::multimap<std::string_view, const std::string*> keys;  // kid, or the thumbprint of a key without one
         if (content == nullptr) return keys;
-        for (const auto& key : content->keys) keys.emplace(key->kid().empty() ? std::string_view(key->thumbprint()) : key->kid(), &key->thumbprint());
+        for (const auto& key : content->keys)
+          keys.emplace(key->kid().empty() ? std::string_view(key->thumbprint()) : key->kid(), &key->thumbprint());
         return keys;
       };
       const auto prints = [](const auto& keys, std::string_view kid) {
@@ -4334,9 +4498,9 @@ struct crew {
   };
 
   // Guarded by the engine's mutex.
-  bool retired = false;   // shutdown was asked: finish what is due and end
-  bool ended = false;     // nothing is left but the shutdowns that wait for it
-  bool left = false;      // the scheduler's thread is about to return: joining it takes no time
+  bool retired = false;  // shutdown was asked: finish what is due and end
+  bool ended = false;    // nothing is left but the shutdowns that wait for it
+  bool left = false;     // the scheduler's thread is about to return: joining it takes no time
   bool woken = false;
   bool listening = false;
   std::deque<std::shared_ptr<flight>> foreground, background;  // flights that wait for a thread
@@ -4344,7 +4508,7 @@ struct crew {
   std::deque<std::shared_ptr<waiter>> deferred;                // to be finished on the scheduler thread
   std::vector<std::shared_ptr<waiter>> at_end;                 // shutdowns that wait
   std::deque<event_record> events;
-  std::chrono::steady_clock::time_point silent_at{};           // when undelivered events are given up, in real time
+  std::chrono::steady_clock::time_point silent_at{};  // when undelivered events are given up, in real time
   std::condition_variable_any wake, listen;
 
   stop_source stop;          // of the scheduler's waits
@@ -4352,7 +4516,7 @@ struct crew {
   bool closed = false;
   std::list<worker> workers;
   jthread listener;
-  std::mutex join_mutex;     // one thread joins, the others wait for it
+  std::mutex join_mutex;  // one thread joins, the others wait for it
   jthread scheduler;
 };
 
@@ -4389,7 +4553,8 @@ AXIOMS_JWKS_INLINE result<void> thread_engine::open(bool with_listener) {
   return {};
 }
 
-AXIOMS_JWKS_INLINE void thread_engine::retire(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who) {
+AXIOMS_JWKS_INLINE void thread_engine::retire(effects& fx, std::vector<std::shared_ptr<waiter>> last,
+                                              const std::shared_ptr<waiter>& who) {
   if (crew_) {
     crew_->retired = true;
     crew_->silent_at = std::chrono::steady_clock::now() + listener_grace;
@@ -4485,7 +4650,8 @@ AXIOMS_JWKS_INLINE void thread_engine::schedule(crew& mine, const stop_token& st
     const auto ready = [&] { return mine.woken || mine.retired || !mine.deferred.empty(); };
     if (!clock_works || !io_->wait(lock, mine.wake, stop, next_wake(), ready)) {
       // A clock that throws must not make this thread spin.
-      static_cast<void>(axioms::wait_until(lock, mine.wake, stop, std::chrono::steady_clock::now() + std::chrono::seconds(1), ready));
+      static_cast<void>(
+          axioms::wait_until(lock, mine.wake, stop, std::chrono::steady_clock::now() + std::chrono::seconds(1), ready));
     }
   }
   lock.unlock();
@@ -4517,7 +4683,8 @@ AXIOMS_JWKS_INLINE void thread_engine::reap() {
   std::vector<std::shared_ptr<crew>> gone;
   {
     const std::lock_guard lock(mutex_);
-    const auto first = std::stable_partition(retired_.begin(), retired_.end(), [](const auto& old) { return !old->left; });
+    const auto first =
+        std::stable_partition(retired_.begin(), retired_.end(), [](const auto& old) { return !old->left; });
     gone.assign(first, retired_.end());
     retired_.erase(first, retired_.end());
   }
@@ -4678,7 +4845,8 @@ AXIOMS_JWKS_INLINE outcome thread_engine::start_and_wait(jwks_config config, con
   return wait_for(who, who->changed, stop);
 }
 
-AXIOMS_JWKS_INLINE outcome thread_engine::wait_for(const std::shared_ptr<waiter>& who, std::condition_variable_any& cv, const stop_token& stop) {
+AXIOMS_JWKS_INLINE outcome thread_engine::wait_for(const std::shared_ptr<waiter>& who, std::condition_variable_any& cv,
+                                                   const stop_token& stop) {
   std::unique_lock lock(mutex_);
   while (!who->finished) {
     // A caller drives the end of its own wait; it does not rely on another thread being scheduled in time.
@@ -4716,7 +4884,8 @@ AXIOMS_JWKS_INLINE outcome thread_engine::wait_for(const std::shared_ptr<waiter>
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
 
 #if defined(_WIN32)
-#error "axioms_jwks.hpp: the default fetcher is written for POSIX sockets; on Windows define AXIOMS_JWKS_NO_HTTPLIB and pass the managers your own fetcher."
+#error \
+    "axioms_jwks.hpp: the default fetcher is written for POSIX sockets; on Windows define AXIOMS_JWKS_NO_HTTPLIB and pass the managers your own fetcher."
 #endif
 
 #include <openssl/ssl.h>
@@ -4744,11 +4913,12 @@ namespace detail {
 
 // -- default fetcher --
 //
-// Why it has a transport of its own: no release of cpp-httplib keeps an overall deadline, can be stopped while it connects
-// or shakes hands, or writes without risking SIGPIPE; and Debian's 0.11.4 overflows the stack on a long status line,
-// percent-decodes header values, fails on trailers and takes host names from the CN. So sockets, TLS and every limit
-// are here, and httplib is given a Stream: it writes the request and reads a response whose head has been checked and
-// written anew and whose chunks have been checked. Nothing unchecked reaches its parser, so every release does the same.
+// Why it has a transport of its own: no release of cpp-httplib keeps an overall deadline, can be stopped while it
+// connects or shakes hands, or writes without risking SIGPIPE; and Debian's 0.11.4 overflows the stack on a long
+// status line, percent-decodes header values, fails on trailers and takes host names from the CN. So sockets, TLS and
+// every limit are here, and httplib is given a Stream: it writes the request and reads a response whose head has been
+// checked and written anew and whose chunks have been checked. Nothing unchecked reaches its parser, so every release
+// does the same.
 
 using fetch_time = std::chrono::steady_clock::time_point;
 
@@ -5086,7 +5256,8 @@ inline result<void> add_certificates(X509_STORE* store, BIO* pem, std::string_vi
   for (;; ++count) {
     const x509_ptr certificate(pem != nullptr ? PEM_read_bio_X509(pem, nullptr, no_passphrase, nullptr) : nullptr);
     if (!certificate) break;
-    // Reads the extensions now. The first handshakes would do it, under a lock in libcrypto that ThreadSanitizer cannot see.
+    // Reads the extensions now. The first handshakes would do it, under a lock in libcrypto that ThreadSanitizer
+    // cannot see.
     X509_check_purpose(certificate.get(), -1, 0);
     if (X509_STORE_add_cert(store, certificate.get()) != 1) {
       return make_error(errc::tls_failed, "cannot use a certificate of ", name, ": ", openssl_reason());
@@ -5528,7 +5699,8 @@ AXIOMS_JWKS_INLINE result<void> response_reader::header_lines(
       return context_.fail(errc::response_too_large, "the response head has more than ", max_header_count,
                            " headers or ", max_head_bytes, " bytes");
     }
-    // A line that begins with a space would continue the one before (obsolete, RFC 9112 section 5.2): its name is no token.
+    // A line that begins with a space would continue the one before (obsolete, RFC 9112 section 5.2): its name is no
+    // token.
     const auto colon = text->find(':');
     const std::string_view name = text->substr(0, colon);
     if (colon == std::string_view::npos || !is_token(name)) return refuse("not a header line: ", quote(*text, 48));
@@ -5586,8 +5758,8 @@ AXIOMS_JWKS_INLINE result<response_head> response_reader::head(bool with_body) {
 
 // - exchange -
 
-// What cpp-httplib reads from and writes to. Its virtual functions are those of every release since 0.11.4, none of which
-// has them all: hence no `override`.
+// What cpp-httplib reads from and writes to. Its virtual functions are those of every release since 0.11.4, none of
+// which has them all: hence no `override`.
 class checked_stream : public httplib::Stream {
  public:
   checked_stream(connection& link, fetch_context& context, std::size_t max_body)
@@ -5676,8 +5848,8 @@ AXIOMS_JWKS_INLINE result<void> checked_stream::begin() {
   return {};
 }
 
-// Reads one size line (RFC 9112 section 7.1) and writes it anew: older releases take "0x3" and "3zz" for 3, and stumble over
-// trailers, which say nothing that a fetch could use.
+// Reads one size line (RFC 9112 section 7.1) and writes it anew: older releases take "0x3" and "3zz" for 3, and
+// stumble over trailers, which say nothing that a fetch could use.
 AXIOMS_JWKS_INLINE result<void> checked_stream::next_chunk() {
   if (in_chunk_) {
     const auto end = reader_.line(max_status_line_bytes, "the end of a chunk");
@@ -5722,8 +5894,8 @@ AXIOMS_JWKS_INLINE result<std::size_t> checked_stream::body(char* out, std::size
   return *got;
 }
 
-// Lends out the protected heart of httplib's client: one request and its response over a Stream that somebody else made.
-// Unchanged from 0.11.4 to 0.53.1.
+// Lends out the protected heart of httplib's client: one request and its response over a Stream that somebody else
+// made. Unchanged from 0.11.4 to 0.53.1.
 class httplib_messages : private httplib::ClientImpl {
  public:
   httplib_messages() : ClientImpl("localhost") {  // never connected to: every request brings its Host
@@ -5736,8 +5908,8 @@ class httplib_messages : private httplib::ClientImpl {
   }
 
  private:
-  // Its path encoding rewrites valid queries, and its own body limit is below what a user may ask for. Both settings have
-  // other names, or none, in other releases.
+  // Its path encoding rewrites valid queries, and its own body limit is below what a user may ask for. Both settings
+  // have other names, or none, in other releases.
   template <class Client>
   static void send_as_given(Client& client) {
     if constexpr (requires { client.set_path_encode(false); }) {
@@ -6022,7 +6194,8 @@ AXIOMS_JWKS_INLINE result<header_list> application_headers(const fetch_context& 
   return out;
 }
 
-// All headers of one request. The application's replace ours of the same name, except for what application_headers() refuses.
+// All headers of one request. The application's replace ours of the same name, except for what application_headers()
+// refuses.
 AXIOMS_JWKS_INLINE header_list request_headers(const fetch_request& request, const parsed_url& url,
                                                const header_list& extra, bool same_origin) {
   header_list out = extra;
@@ -6134,7 +6307,8 @@ inline namespace AXIOMS_JWKS_ABI {
 namespace detail {
 // -- async manager --
 
-AXIOMS_JWKS_INLINE void engine::finish_all(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who) {
+AXIOMS_JWKS_INLINE void engine::finish_all(effects& fx, std::vector<std::shared_ptr<waiter>> last,
+                                           const std::shared_ptr<waiter>& who) {
   fx.finished = std::move(last);
   if (who) fx.finished.push_back(who);
 }
@@ -6151,7 +6325,8 @@ AXIOMS_JWKS_INLINE void engine::tick_now() {
 }
 
 AXIOMS_JWKS_INLINE std::size_t engine::flights_in_the_air() const noexcept {
-  return static_cast<std::size_t>(std::count_if(entries_.begin(), entries_.end(), [](const auto& at) { return at.second->policy.in_flight(); }));
+  return static_cast<std::size_t>(
+      std::count_if(entries_.begin(), entries_.end(), [](const auto& at) { return at.second->policy.in_flight(); }));
 }
 
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
@@ -6185,7 +6360,8 @@ struct process_wide {
     if (!only.manager.running()) httplib_access::set_options(only.fetch, std::move(options));
     return only.manager;
   }
-  static jwks_config config(std::string&& url, std::chrono::seconds refresh_interval, std::chrono::seconds cache_ttl, bool prefetch) {
+  static jwks_config config(std::string&& url, std::chrono::seconds refresh_interval, std::chrono::seconds cache_ttl,
+                            bool prefetch) {
     jwks_config out;
     out.jwks_url = std::move(url);
     out.refresh_interval = refresh_interval;
@@ -6198,25 +6374,34 @@ struct process_wide {
 }  // namespace detail
 
 AXIOMS_JWKS_INLINE jwks_manager& default_jwks_manager() { return detail::process_wide::get<jwks_manager>().manager; }
-AXIOMS_JWKS_INLINE async_jwks_manager& default_async_jwks_manager() { return detail::process_wide::get<async_jwks_manager>().manager; }
+AXIOMS_JWKS_INLINE async_jwks_manager& default_async_jwks_manager() {
+  return detail::process_wide::get<async_jwks_manager>().manager;
+}
 
 AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(jwks_config config, httplib_options options) {
   return detail::process_wide::with<jwks_manager>(std::move(options)).initialize(std::move(config));
 }
 AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(std::string jwks_url, std::chrono::seconds refresh_interval,
                                                         std::chrono::seconds cache_ttl, bool prefetch) {
-  return initialize_jwks_manager(detail::process_wide::config(std::move(jwks_url), refresh_interval, cache_ttl, prefetch));
+  return initialize_jwks_manager(
+      detail::process_wide::config(std::move(jwks_url), refresh_interval, cache_ttl, prefetch));
 }
 AXIOMS_JWKS_INLINE void shutdown_jwks_manager() noexcept { default_jwks_manager().shutdown(); }
 
-AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(jwks_config config, httplib_options options) {
+AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(jwks_config config,
+                                                                               httplib_options options) {
   return detail::process_wide::with<async_jwks_manager>(std::move(options)).initialize(std::move(config));
 }
-AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(std::string jwks_url, std::chrono::seconds refresh_interval,
-                                                                               std::chrono::seconds cache_ttl, bool prefetch) {
-  return initialize_async_jwks_manager(detail::process_wide::config(std::move(jwks_url), refresh_interval, cache_ttl, prefetch));
+AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(std::string jwks_url,
+                                                                               std::chrono::seconds refresh_interval,
+                                                                               std::chrono::seconds cache_ttl,
+                                                                               bool prefetch) {
+  return initialize_async_jwks_manager(
+      detail::process_wide::config(std::move(jwks_url), refresh_interval, cache_ttl, prefetch));
 }
-AXIOMS_JWKS_INLINE async_operation<void> shutdown_async_jwks_manager() { return default_async_jwks_manager().shutdown(); }
+AXIOMS_JWKS_INLINE async_operation<void> shutdown_async_jwks_manager() {
+  return default_async_jwks_manager().shutdown();
+}
 
 namespace detail {
 
@@ -6228,7 +6413,7 @@ namespace detail {
 
 #endif  // !AXIOMS_JWKS_SPLIT || AXIOMS_JWKS_IMPLEMENTATION
 
-// ---- clean-up ------------------------------------------------------------------------------------
+// ---- clean-up -----------------------------------------------------------------------------------
 
 #undef AXIOMS_JWKS_ABI
 #undef AXIOMS_JWKS_CATCH_ALL
