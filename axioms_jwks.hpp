@@ -128,6 +128,20 @@
 #define AXIOMS_JWKS_DEFAULT_FETCHER = httplib_fetcher
 #endif
 
+// clang before 17 may keep locals of an inlined await_suspend() in the frame, which another thread may have freed by then.
+#if defined(__clang__) && __clang_major__ < 17
+#define AXIOMS_JWKS_SUSPENDS __attribute__((noinline))
+#else
+#define AXIOMS_JWKS_SUSPENDS
+#endif
+
+// Lets clang warn where a reference is kept longer than what it refers to.
+#if defined(__clang__)
+#define AXIOMS_JWKS_LIFETIMEBOUND [[clang::lifetimebound]]
+#else
+#define AXIOMS_JWKS_LIFETIMEBOUND
+#endif
+
 // The inline namespace carries the version and what changes a layout or a signature, so that two TUs
 // which disagree fail to link instead of corrupting each other.
 #if defined(AXIOMS_JWKS_NO_EXCEPTIONS) && defined(AXIOMS_JWKS_OWN_STOP_TOKEN)
@@ -731,6 +745,7 @@ using jthread = std::jthread;
 
 namespace detail {
 
+struct no_stop_state {};
 class stop_link;
 
 // What a stop_source, its tokens and its callbacks share. Callbacks run once, in the thread that asks, outside
@@ -834,6 +849,7 @@ class stop_token {
 class stop_source {
  public:
   stop_source() : state_(std::make_shared<detail::stop_state>()) { count(1); }
+  explicit stop_source(detail::no_stop_state) noexcept {}
   stop_source(const stop_source& other) noexcept : state_(other.state_) { count(1); }
   stop_source(stop_source&& other) noexcept : state_(std::move(other.state_)) {}
   stop_source& operator=(stop_source other) noexcept {
@@ -882,7 +898,7 @@ stop_callback(stop_token, Callback) -> stop_callback<Callback>;
 /// The part of std::jthread that this library needs: asks to stop and joins when it is destroyed.
 class jthread {
  public:
-  jthread() noexcept = default;
+  jthread() noexcept : source_(detail::no_stop_state{}) {}
   template <class F, class... Args>
     requires(!std::same_as<std::remove_cvref_t<F>, jthread>)
   explicit jthread(F&& f, Args&&... args)
@@ -976,9 +992,6 @@ struct fetch_callback_probe {
   fetch_callback_probe& operator=(fetch_callback_probe&&) = default;
   void operator()(result<fetch_response>) {}
 };
-struct timer_callback_probe {
-  void operator()() const {}
-};
 
 }  // namespace detail
 
@@ -1022,10 +1035,12 @@ concept clock_source = requires(C& c, std::unique_lock<std::mutex>& lock, std::c
 };
 
 /// The time of an event loop that calls back: `now()`, `system_now()` and `call_at(time_point, callback)`, which
-/// returns a handle with `cancel()`. The callback runs once, on the loop, never inside call_at(); it can be copied.
+/// returns a handle with `cancel()`. The callback, a `std::function<void()>`, runs once, on the loop, never inside call_at().
+///
+/// Threads: now() and system_now() from any thread, several at once; call_at() and cancel() from any thread that calls the
+///          manager or completes a fetch, one at a time.
 template <class T>
-concept timer_source = requires(T& t, std::chrono::steady_clock::time_point when,
-                                detail::timer_callback_probe callback) {
+concept timer_source = requires(T& t, std::chrono::steady_clock::time_point when, std::function<void()> callback) {
   { t.now() } -> std::same_as<std::chrono::steady_clock::time_point>;
   { t.system_now() } -> std::same_as<std::chrono::system_clock::time_point>;
   t.call_at(when, callback).cancel();
@@ -1115,7 +1130,7 @@ struct jwks_stats {
   std::uint64_t fetched = 0;         ///< fetches that published a document
   std::uint64_t not_modified = 0;    ///< fetches answered with 304
   std::uint64_t failed = 0;          ///< fetches that failed
-  std::uint64_t coalesced = 0;       ///< lookups that joined a fetch somebody else had started
+  std::uint64_t coalesced = 0;       ///< lookups and refreshes that joined a fetch of somebody else
   std::uint64_t throttled = 0;       ///< lookups refused by a budget
   std::uint64_t events_dropped = 0;  ///< events a slow listener lost
 };
@@ -1819,7 +1834,7 @@ class engine : public std::enable_shared_from_this<engine> {
 
   // For the driver.
   static void finish_all(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who);
-  void tick_now();                                                // unlocked
+  bool tick_now();                                                // unlocked; false: the clock failed
   [[nodiscard]] std::size_t flights_in_the_air() const noexcept;  // locked
   void land(const std::shared_ptr<flight>& what, verdict&& brought);
   void tick(steady_point now, std::uint64_t random, effects& fx);  // locked
@@ -1832,7 +1847,8 @@ class engine : public std::enable_shared_from_this<engine> {
   [[nodiscard]] std::size_t slots() const noexcept { return config_->max_parallel_fetches; }  // locked
   void count_dropped_events(std::size_t count) noexcept { stats_.events_dropped += count; }   // locked
 
-  mutable std::mutex mutex_;  // guards everything below but the atomics; never held over I/O, a callback or parsing
+  mutable std::mutex
+      mutex_;  // guards everything below but the atomics; never held over I/O, parsing or a call of the user's
 
  private:
   enum class progress { done, must_wait };
@@ -2150,7 +2166,7 @@ class basic_jwks_manager {
     return to_key(core.ask({.what = detail::verb::key, .query = query}, stop));
   }
 
-  /// What get_jwks() would serve now without a fetch; none if it would have to wait or fail. Blocks: never.
+  /// What is cached and may be served now, fresh or stale; none if there is nothing. Blocks: never.
   [[nodiscard]] std::optional<jwks_ptr> peek(std::string_view url) const { return engine_.get().peek({.url = url}); }
   [[nodiscard]] std::optional<jwks_ptr> peek() const { return engine_.get().peek({}); }
 
@@ -2164,7 +2180,8 @@ class basic_jwks_manager {
     return to_void(engine_.get().ask({.what = detail::verb::refresh}, stop));
   }
 
-  /// Waits until the configured URL has a document that would be served; false if it has none when @p limit is over.
+  /// Waits until the configured URL has a document that would be served; false if it has none when @p limit is over, and
+  /// at once if there is no configured URL.
   ///
   /// Blocks: at most @p limit, by the manager's clock; ends at once on shutdown().
   [[nodiscard]] bool wait_ready(std::chrono::milliseconds limit) const {
@@ -2212,11 +2229,34 @@ using jwks_manager = basic_jwks_manager<>;
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
 
+/// A reference to a stop_token: what cancels a wait. Empty: nothing does.
+///
+/// Not a token itself, for async_options must have no destructor to run: g++ 12 copies an aggregate that is written in
+/// braces inside a co_await expression byte by byte, and then destroys both copies.
+///
+/// Lifetime: the token must live until the verb that is given it has returned, which every temporary in its call does.
+class stop_ref {
+ public:
+  constexpr stop_ref() noexcept = default;
+  constexpr stop_ref(const stop_token& token AXIOMS_JWKS_LIFETIMEBOUND) noexcept : token_(&token) {}
+  constexpr stop_ref& operator=(const stop_token& token) noexcept {
+    token_ = &token;
+    return *this;
+  }
+  stop_ref& operator=(stop_token&&) = delete;  // it would be gone at the end of the statement
+
+  [[nodiscard]] stop_token get() const noexcept { return token_ != nullptr ? *token_ : stop_token(); }
+
+ private:
+  const stop_token* token_ = nullptr;
+};
+
 /// Per call: where the continuation runs, and what cancels the wait.
 struct async_options {
   executor_ref executor{};  ///< empty: the manager's default, see set_executor()
-  stop_token stop{};        ///< ends this wait alone, with `cancelled`
+  stop_ref stop{};          ///< ends this wait alone, with `cancelled`
 };
+static_assert(std::is_trivially_destructible_v<async_options>);
 
 namespace detail {
 
@@ -2379,12 +2419,12 @@ class [[nodiscard]] async_operation {
       ready_ = core.answer_now(what_.asked_);
       return ready_.has_value();
     }
-    [[nodiscard]] bool await_suspend(std::coroutine_handle<> frame) {
+    [[nodiscard]] AXIOMS_JWKS_SUSPENDS bool await_suspend(std::coroutine_handle<> frame) {
       core_ = what_.shell_->core();
-      const executor_ref where = what_.options_.executor ? what_.options_.executor : what_.shell_->default_executor;
+      const executor_ref where = what_.executor_ ? what_.executor_ : what_.shell_->default_executor;
       const auto who = std::make_shared<detail::coroutine_waiter>(what_.asked_, where, frame);
       who_ = who;
-      if (what_.options_.stop.stop_possible()) stop_.emplace(what_.options_.stop, detail::canceller{core_, who});
+      if (what_.token_.stop_possible()) stop_.emplace(what_.token_, detail::canceller{core_, who});
       const auto core =
           core_;  // from here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so
       detail::begin(*core, who, std::move(what_.config_));
@@ -2405,7 +2445,11 @@ class [[nodiscard]] async_operation {
 
   async_operation(const detail::async_shell& shell, const detail::request& asked, async_options options,
                   std::optional<jwks_config> config = std::nullopt)
-      : shell_(&shell), asked_(asked), options_(std::move(options)), config_(std::move(config)) {}
+      : shell_(&shell),
+        asked_(asked),
+        executor_(options.executor),
+        token_(options.stop.get()),
+        config_(std::move(config)) {}
   async_operation(async_operation&&) noexcept = default;
   async_operation& operator=(async_operation&&) noexcept = default;
   async_operation(const async_operation&) = delete;
@@ -2417,7 +2461,8 @@ class [[nodiscard]] async_operation {
  private:
   const detail::async_shell* shell_;
   detail::request asked_;
-  async_options options_;
+  executor_ref executor_;
+  stop_token token_;
   std::optional<jwks_config> config_;
 };
 
@@ -2440,7 +2485,7 @@ class loop_engine final : public engine {
   bool read_clock(std::chrono::system_clock::time_point& now) noexcept override { return guarded_now(io_->timer, now); }
 
  private:
-  using handle = decltype(std::declval<Timer&>().call_at(steady_point{}, timer_callback_probe{}));
+  using handle = decltype(std::declval<Timer&>().call_at(steady_point{}, std::function<void()>()));
 
   // What the fetcher is given. It holds the engine weakly: the answer may come when the manager is gone.
   struct landing {
@@ -2497,16 +2542,17 @@ class loop_engine final : public engine {
         if (timer_) timer_->cancel();
         timer_.reset();
         if (when == steady_point::max()) continue;
-        timer_.emplace(io_->timer.call_at(when, [core = weak_from_this()] {
-          if (const auto still = core.lock()) static_cast<loop_engine&>(*still).on_timer();
-        }));
+        timer_.emplace(io_->timer.call_at(when, std::function<void()>([core = weak_from_this()] {
+                                            if (const auto still = core.lock()) {
+                                              static_cast<loop_engine&>(*still).on_timer();
+                                            }
+                                          })));
       }
       AXIOMS_JWKS_CATCH_ALL {}  // the next lookup or landing arms it again
     }
   }
   void on_timer() {
-    tick_now();
-    wake();
+    if (tick_now()) wake();  // with a clock that throws it would come back at once, for ever
   }
   std::size_t busy() const noexcept override { return flights_in_the_air(); }
   bool defer(const std::shared_ptr<waiter>&) override { return false; }
@@ -2521,10 +2567,11 @@ class loop_engine final : public engine {
     if (delivering_) return;
     delivering_ = true;
     while (!events_.empty()) {
-      const event_record record = std::move(events_.front());
+      std::optional<event_record> record(std::move(events_.front()));
       events_.pop_front();
       lock.unlock();
-      deliver(record);
+      deliver(*record);
+      record.reset();  // without the mutex: it may hold the last reference to its listener
       lock.lock();
     }
     delivering_ = false;
@@ -2577,7 +2624,8 @@ struct process_wide;
 ///
 /// Threads:  every member is callable from any number of threads at once.
 /// Blocks:   never, but for the destructor, which returns when every waiter without executor has completed. A
-///           destructor that runs on a manager thread does not wait.
+///           destructor that runs on a manager thread does not wait; nor does one with an event loop: destroy that
+///           manager on the loop's thread.
 /// Lifetime: documents and keys outlive the manager; awaitables and executors must not outlive each other as said at
 ///           executor_ref.
 template <class Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, class Clock = steady_clock>
@@ -2595,8 +2643,11 @@ class basic_async_jwks_manager : private detail::async_shell {
   void set_executor(executor_ref executor) noexcept { default_executor = executor; }
 
   /// As basic_jwks_manager::initialize(). Awaits the prefetch.
+  ///
+  /// Give the configuration a name: `co_await m.initialize({.jwks_url = url})` is miscompiled by g++ 12, which destroys an
+  /// aggregate written in braces inside a co_await expression twice.
   [[nodiscard]] async_operation<result<void>> initialize(jwks_config config, async_options options = {}) {
-    return {*this, {.what = detail::verb::initialize}, std::move(options), std::move(config)};
+    return {*this, {.what = detail::verb::initialize}, options, std::move(config)};
   }
   template <class Callback>
     requires std::invocable<Callback&, result<void>>
@@ -2604,10 +2655,11 @@ class basic_async_jwks_manager : private detail::async_shell {
     call<result<void>>({.what = detail::verb::initialize}, std::move(callback), stop, std::move(config));
   }
 
-  /// As basic_jwks_manager::shutdown(). Completes when the threads and fetches of this life have ended.
+  /// As basic_jwks_manager::shutdown(). Completes when the threads of this life have ended; with
+  /// an async_fetcher, when its fetches were told to stop.
   [[nodiscard]] async_operation<void> shutdown(async_options options = {}) {
-    options.stop = {};  // it is not to be cancelled
-    return {*this, {.what = detail::verb::shutdown}, std::move(options)};
+    options.stop = stop_ref();  // it is not to be cancelled
+    return {*this, {.what = detail::verb::shutdown}, options};
   }
   template <class Callback>
     requires std::invocable<Callback&>
@@ -2620,10 +2672,10 @@ class basic_async_jwks_manager : private detail::async_shell {
 
   /// As basic_jwks_manager::get_jwks().
   [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(std::string_view url, async_options options = {}) const {
-    return {*this, {.url = url}, std::move(options)};
+    return {*this, {.url = url}, options};
   }
   [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(async_options options = {}) const {
-    return {*this, {}, std::move(options)};
+    return {*this, {}, options};
   }
   template <class Callback>
     requires std::invocable<Callback&, result<jwks_ptr>>
@@ -2639,10 +2691,10 @@ class basic_async_jwks_manager : private detail::async_shell {
   /// As basic_jwks_manager::get_key().
   [[nodiscard]] async_operation<result<key_ptr>> get_key(std::string_view url, const key_query& query,
                                                          async_options options = {}) const {
-    return {*this, {.what = detail::verb::key, .url = url, .query = query}, std::move(options)};
+    return {*this, {.what = detail::verb::key, .url = url, .query = query}, options};
   }
   [[nodiscard]] async_operation<result<key_ptr>> get_key(const key_query& query, async_options options = {}) const {
-    return {*this, {.what = detail::verb::key, .query = query}, std::move(options)};
+    return {*this, {.what = detail::verb::key, .query = query}, options};
   }
   template <class Callback>
     requires std::invocable<Callback&, result<key_ptr>>
@@ -2657,20 +2709,25 @@ class basic_async_jwks_manager : private detail::async_shell {
 
   /// As basic_jwks_manager::refresh().
   [[nodiscard]] async_operation<result<void>> refresh(std::string_view url, async_options options = {}) {
-    return {*this, {.what = detail::verb::refresh, .url = url}, std::move(options)};
+    return {*this, {.what = detail::verb::refresh, .url = url}, options};
   }
   [[nodiscard]] async_operation<result<void>> refresh(async_options options = {}) {
-    return {*this, {.what = detail::verb::refresh}, std::move(options)};
+    return {*this, {.what = detail::verb::refresh}, options};
   }
   template <class Callback>
     requires std::invocable<Callback&, result<void>>
   void async_refresh(std::string_view url, Callback callback, stop_token stop = {}) {
     call<result<void>>({.what = detail::verb::refresh, .url = url}, std::move(callback), stop);
   }
+  template <class Callback>
+    requires std::invocable<Callback&, result<void>>
+  void async_refresh(Callback callback, stop_token stop = {}) {
+    call<result<void>>({.what = detail::verb::refresh}, std::move(callback), stop);
+  }
 
   /// As basic_jwks_manager::wait_ready().
   [[nodiscard]] async_operation<bool> wait_ready(std::chrono::milliseconds limit, async_options options = {}) const {
-    return {*this, {.what = detail::verb::ready, .limit = limit}, std::move(options)};
+    return {*this, {.what = detail::verb::ready, .limit = limit}, options};
   }
   template <class Callback>
     requires std::invocable<Callback&, bool>
@@ -3693,7 +3750,7 @@ AXIOMS_JWKS_INLINE void refresh_policy::fail(steady_point now, const axioms::err
   milliseconds limit = backoff_initial_;
   for (int i = 1; i < failures_ && limit < backoff_max_; ++i) limit *= 2;
   limit = std::min(limit, backoff_max_);
-  backoff_until_ = later(now, std::max(scaled(limit, random), backoff_initial_ / 2));
+  backoff_until_ = later(now, std::max(scaled(limit, random), (backoff_initial_ + milliseconds(1)) / 2));
   retry_after_until_ =
       retry_after ? later(now, std::min<milliseconds>(*retry_after, retry_after_max_)) : steady_point{};
   next_attempt_ = std::max(backoff_until_, retry_after_until_);
@@ -3813,7 +3870,8 @@ struct entry {
   std::shared_ptr<const jwks_config> config;
   refresh_policy policy;
   bool configured = false;
-  bool gone = false;  // dropped while a flight was in the air
+  bool gone = false;     // dropped while a flight was in the air
+  bool refused = false;  // from the lazy life; goes when nobody waits for it any more
   bool stale_told = false, throttled_told = false;
   jwks_ptr document;
   std::string etag, last_modified;
@@ -3827,11 +3885,16 @@ struct entry {
 struct effects {
   std::vector<std::shared_ptr<waiter>> finished;
   std::vector<std::shared_ptr<flight>> launches, stopped;
-  std::vector<jwks_ptr> replaced;  // destroyed outside: the last reference frees all its keys
+  // Kept until the mutex is free: the last reference to a document frees all its keys, and that to a configuration destroys
+  // what the user's listener captured, which may call us.
+  std::vector<jwks_ptr> replaced;
+  std::vector<std::shared_ptr<const jwks_config>> configs;
+  std::vector<std::shared_ptr<entry>> entries;
   bool rescheduled = false, events = false;
 
   [[nodiscard]] bool empty() const noexcept {
-    return finished.empty() && launches.empty() && stopped.empty() && replaced.empty() && !rescheduled && !events;
+    return finished.empty() && launches.empty() && stopped.empty() && replaced.empty() && configs.empty() &&
+           entries.empty() && !rescheduled && !events;
   }
 };
 
@@ -3924,6 +3987,7 @@ AXIOMS_JWKS_INLINE void engine::drop(const std::shared_ptr<entry>& on, effects& 
   if (on->document) fx.replaced.push_back(std::move(on->document));
   if (on->current) fx.stopped.push_back(std::move(on->current));
   on->current.reset();
+  fx.entries.push_back(on);
   entries_.erase(on->url);
 }
 
@@ -4090,7 +4154,10 @@ AXIOMS_JWKS_INLINE void engine::finish(waiter& who, effects& fx, bool here) {
   fx.finished.push_back(std::move(self));
 }
 
+// Those that are called back later may be in a forked child by then, where the mutex may be held by a thread that does not
+// exist.
 AXIOMS_JWKS_INLINE void engine::cancel(const std::shared_ptr<waiter>& who) {
+  if (forked()) return;
   effects fx;
   {
     const std::lock_guard lock(mutex_);
@@ -4104,6 +4171,7 @@ AXIOMS_JWKS_INLINE void engine::cancel(const std::shared_ptr<waiter>& who) {
 }
 
 AXIOMS_JWKS_INLINE void engine::abandon(const std::shared_ptr<waiter>& who) noexcept {
+  if (forked()) return;
   const std::lock_guard lock(mutex_);
   remove(*who);
   who->finished = true;
@@ -4141,6 +4209,7 @@ AXIOMS_JWKS_INLINE void engine::publish(entry& on, steady_point now, std::chrono
 }
 
 AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdict&& brought) {
+  if (forked()) return;
   steady_point now{};
   std::chrono::system_clock::time_point system_now{};
   if (!read_clock(now) || !read_clock(system_now)) {
@@ -4248,7 +4317,7 @@ AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, eff
     }
     if (!on->policy.due(now)) continue;
     const steady_point last_used{steady_point::duration(on->cell->last_used.load(std::memory_order_relaxed))};
-    if (!on->configured && on->waiters.empty() && on->policy.unused(now, last_used)) {
+    if (!on->configured && on->waiters.empty() && (on->refused || on->policy.unused(now, last_used))) {
       drop(on, fx);
     } else if (free > 0) {
       --free;
@@ -4288,7 +4357,7 @@ AXIOMS_JWKS_INLINE result<void> engine::ensure_open() {
 
 // A URL of initialize() or add(): stays until shutdown, with limits of its own. A document that is there keeps its age.
 AXIOMS_JWKS_INLINE void engine::configure(entry& on, std::shared_ptr<const jwks_config> config, effects& fx) {
-  on.config = std::move(config);
+  fx.configs.push_back(std::exchange(on.config, std::move(config)));
   on.policy.configure(*on.config);
   if (on.document) {
     const jwks_ptr old = std::move(on.document);
@@ -4308,6 +4377,7 @@ AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::settle_in(const parsed_url& ur
   if (!on) on = std::make_shared<entry>(url.normalized, url.https, config);
   configure(*on, config, fx);
   on->configured = true;
+  on->refused = false;
   on->policy.plan_first(first);
   return on;
 }
@@ -4327,9 +4397,18 @@ AXIOMS_JWKS_INLINE result<bool> engine::try_start(std::shared_ptr<const jwks_con
     if (state_ == life::running) return false;
     if (auto opened = open(static_cast<bool>(config->on_event)); !opened) return std::move(opened).error();
     const std::lock_guard lock(mutex_);
-    config_ = config;
-    for (const auto& [name, on] : entries_) {
-      if (!on->configured) configure(*on, config, fx);
+    fx.configs.push_back(std::exchange(config_, config));
+    for (auto next = entries_.begin(); next != entries_.end();) {
+      const std::shared_ptr<entry> on = (next++)->second;
+      if (on->configured) continue;
+      // What this configuration would refuse to look up must not be fetched in the background either.
+      on->refused =
+          (config->require_https && on->insecure) || (config->only_configured_urls && on->url != url->normalized);
+      if (on->refused && on->waiters.empty()) {
+        drop(on, fx);
+      } else {
+        configure(*on, config, fx);
+      }
     }
     configured_ = settle_in(*url, config, later(now, config->refresh_interval), fx);
     who.forgiving = true;
@@ -4391,8 +4470,15 @@ AXIOMS_JWKS_INLINE void engine::begin_shutdown(const std::shared_ptr<waiter>& wh
       if (on->current) fx.stopped.push_back(std::move(on->current));
       on->current.reset();
     }
+    for (const auto& [url, on] : entries_) fx.entries.push_back(on);
     entries_.clear();
     configured_.reset();
+    // The listener goes with its life; what decides about arguments stays.
+    auto plain = std::make_shared<jwks_config>();
+    plain->require_https = config_->require_https;
+    plain->only_configured_urls = config_->only_configured_urls;
+    plain->max_parallel_fetches = config_->max_parallel_fetches;
+    fx.configs.push_back(std::exchange(config_, std::move(plain)));
     if (who) who->finished = true;
     retire(fx, std::move(last), who);
   }
@@ -4630,15 +4716,13 @@ AXIOMS_JWKS_INLINE void thread_engine::schedule(crew& mine, const stop_token& st
     effects fx;
     fx.finished.assign(mine.deferred.begin(), mine.deferred.end());
     mine.deferred.clear();
+    mine.woken = false;
+    lock.unlock();  // the clock and the dice may be the user's
     steady_point now{};
     const bool clock_works = io_->now(now);
-    mine.woken = false;
-    if (!mine.retired && clock_works) {
-      lock.unlock();
-      const std::uint64_t random = draw();
-      lock.lock();
-      if (!mine.retired) tick(now, random, fx);
-    }
+    const std::uint64_t random = draw();
+    lock.lock();
+    if (!mine.retired && clock_works) tick(now, random, fx);
     if (!fx.empty()) {
       fx.rescheduled = false;  // we look again anyway
       lock.unlock();
@@ -4770,20 +4854,22 @@ AXIOMS_JWKS_INLINE void thread_engine::work(crew& mine) noexcept {
 
 AXIOMS_JWKS_INLINE void thread_engine::listen(crew& mine) noexcept {
   manager_thread_of = this;
-  std::unique_lock lock(mutex_);
   for (;;) {
-    mine.listen.wait(lock, [&] { return mine.retired || !mine.events.empty(); });
-    if (mine.events.empty()) return;
-    if (mine.retired && std::chrono::steady_clock::now() >= mine.silent_at) {
-      count_dropped_events(mine.events.size());
-      mine.events.clear();
-      return;
+    std::deque<event_record>
+        taken;  // destroyed without the mutex: a record may hold the last reference to its listener
+    {
+      std::unique_lock lock(mutex_);
+      mine.listen.wait(lock, [&] { return mine.retired || !mine.events.empty(); });
+      if (mine.events.empty()) return;
+      if (mine.retired && std::chrono::steady_clock::now() >= mine.silent_at) {
+        count_dropped_events(mine.events.size());
+        taken.swap(mine.events);
+        continue;
+      }
+      taken.push_back(std::move(mine.events.front()));
+      mine.events.pop_front();
     }
-    const event_record record = std::move(mine.events.front());
-    mine.events.pop_front();
-    lock.unlock();
-    deliver(record);
-    lock.lock();
+    deliver(taken.front());
   }
 }
 
@@ -4854,24 +4940,20 @@ AXIOMS_JWKS_INLINE outcome thread_engine::wait_for(const std::shared_ptr<waiter>
     if (who->on && who->on->policy.in_flight()) end = std::min(end, who->on->policy.flight_deadline());
     const bool clock_works = io_->wait(lock, cv, stop, end, [&] { return who->finished; });
     if (who->finished) break;
-    steady_point now{};
     effects fx;
-    if (!clock_works || !io_->now(now)) {
+    if (!clock_works || stop.stop_requested()) {
+      who->out = failed(clock_works ? cancelled_error() : clock_error());
+      finish(*who, fx, true);
+      break;
+    }
+    lock.unlock();
+    if (!tick_now()) {
+      lock.lock();
+      if (who->finished) break;
       who->out = failed(clock_error());
       finish(*who, fx, true);
       break;
     }
-    if (stop.stop_requested()) {
-      who->out = failed(cancelled_error());
-      finish(*who, fx, true);
-      break;
-    }
-    lock.unlock();
-    const std::uint64_t random = draw();
-    lock.lock();
-    tick(now, random, fx);
-    lock.unlock();
-    perform(fx);
     lock.lock();
   }
   return std::move(who->out);
@@ -6313,15 +6395,17 @@ AXIOMS_JWKS_INLINE void engine::finish_all(effects& fx, std::vector<std::shared_
   if (who) fx.finished.push_back(who);
 }
 
-AXIOMS_JWKS_INLINE void engine::tick_now() {
+AXIOMS_JWKS_INLINE bool engine::tick_now() {
   steady_point now{};
+  if (forked() || !read_clock(now)) return false;
   const std::uint64_t random = draw();
   effects fx;
-  if (read_clock(now)) {
+  {
     const std::lock_guard lock(mutex_);
     tick(now, random, fx);
   }
   perform(fx);
+  return true;
 }
 
 AXIOMS_JWKS_INLINE std::size_t engine::flights_in_the_air() const noexcept {
@@ -6420,6 +6504,8 @@ namespace detail {
 #undef AXIOMS_JWKS_CPLUSPLUS
 #undef AXIOMS_JWKS_DEFAULT_FETCHER
 #undef AXIOMS_JWKS_INLINE
+#undef AXIOMS_JWKS_LIFETIMEBOUND
+#undef AXIOMS_JWKS_SUSPENDS
 #undef AXIOMS_JWKS_TRY
 
 #endif  // AXIOMS_JWKS_HPP

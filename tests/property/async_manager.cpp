@@ -176,7 +176,8 @@ struct play {
     auto& to = *records.emplace_back(std::make_unique<record>());
     axioms::async_options how;
     how.executor = where;
-    if (draw(2) == 0) how.stop = to.stop.get_token();
+    const axioms::stop_token token = to.stop.get_token();
+    if (draw(2) == 0) how.stop = token;
     if (draw(16) == 0) to.stop.request_stop();
     const std::string& url = urls[static_cast<std::size_t>(draw(urls.size()))];
     switch (draw(9)) {

@@ -9,6 +9,11 @@
 #include <future>
 #include <thread>
 
+#if defined(__unix__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
 using namespace std::chrono_literals;
 using axioms::errc, axioms::jwks_config, axioms::jwks_ptr, axioms::key_ptr, axioms::result;
 using support::detached, support::eventually, support::fake_fetcher, support::manual_clock, support::manual_loop, support::ok, support::owned,
@@ -324,6 +329,26 @@ TEST_CASE_TEMPLATE("a stop token cancels its own wait alone, exactly once", Rig,
   CHECK(callback.count == 1);
 }
 
+TEST_CASE("options may be written in braces inside a co_await expression") {
+  // g++ 12 copies such an aggregate byte by byte and destroys both: with a token inside, this test crashes.
+  loop_rig r;
+  axioms::stop_source stop;
+  manual_loop executor;
+  landing<int> done;
+  const auto both = [](loop_rig& rig, axioms::stop_source& source, manual_loop& where, landing<int>& to) -> detached {
+    const axioms::stop_token token = source.get_token();
+    int good = (co_await rig.manager.get_jwks(url, {.executor = where, .stop = token})).has_value() ? 1 : 0;
+    good += (co_await rig.manager.get_key(url, {.kid = "k1"}, {.stop = source.get_token()})).has_value() ? 1 : 0;
+    to(good);
+  };
+  both(r, stop, executor, done);
+  executor.run();
+  CHECK(done.get() == 2);
+  CHECK(stop.get_token().stop_possible());
+  static_assert(!std::is_assignable_v<axioms::stop_ref&, axioms::stop_token>, "a temporary token would dangle");
+  static_assert(std::is_assignable_v<axioms::stop_ref&, const axioms::stop_token&>);
+}
+
 TEST_CASE_TEMPLATE("a stop that was asked before completes at once, but not a hit", Rig, thread_rig, loop_rig) {
   Rig r;
   axioms::stop_source stop;
@@ -541,3 +566,41 @@ TEST_CASE_TEMPLATE("callbacks may be move-only", Rig, thread_rig, loop_rig) {
   });
   CHECK(document.get().has_value());
 }
+
+#if defined(__unix__)
+TEST_CASE("in a forked child a waiting frame can be destroyed and its stop asked, whatever locks the parent's threads held" *
+          doctest::skip(support::under_tsan)) {
+  thread_rig r;
+  r.provider.hold();
+  axioms::stop_source stop;
+  const auto wait = [](thread_rig& rig, axioms::stop_token token) -> owned {
+    static_cast<void>(co_await rig.manager.get_jwks(url, {.stop = token}));
+  };
+  auto frame = std::make_unique<owned>(wait(r, stop.get_token()));
+  REQUIRE(r.provider.await_requests(1));
+  // A thread that holds the engine's mutex most of the time.
+  std::atomic<bool> over{false};
+  std::thread busy([&] {
+    while (!over) static_cast<void>(r.manager.stats());
+  });
+  int hung = 0;
+  for (int i = 0; i < 20; ++i) {
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      ::alarm(5);  // a child that hangs is killed
+      stop.request_stop();
+      frame.reset();
+      ::_exit(0);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    hung += WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : 1;
+    if (hung > 0) break;
+  }
+  over = true;
+  busy.join();
+  CHECK(hung == 0);
+  r.provider.release();
+}
+#endif

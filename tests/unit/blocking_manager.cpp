@@ -995,6 +995,48 @@ TEST_CASE("refresh fetches now, whatever the age and the backoff, and joins a fe
   CHECK(r.provider.requests() == 5);
 }
 
+TEST_CASE("what a listener captured may call the manager when it is destroyed, and goes with its life") {
+  struct last_words {
+    last_words(manager_type* whose, std::atomic<int>* count) : manager(whose), said(count) {}
+    last_words(const last_words&) = delete;
+    last_words& operator=(const last_words&) = delete;
+    manager_type* manager;
+    std::atomic<int>* said;
+    ~last_words() {
+      static_cast<void>(manager->stats());
+      manager->shutdown();
+      ++*said;
+    }
+  };
+  std::atomic<int> said{0};
+  rig r;
+  const auto config_with = [&](const std::string& where) {
+    auto config = config_for(where);
+    config.on_event = [held = std::make_shared<last_words>(&r.manager, &said)](const jwks_event&) {};
+    return config;
+  };
+  r.start(config_with(url));
+  REQUIRE(r.manager.add(config_with("https://other.example.com/jwks")).has_value());
+  r.manager.shutdown();
+  CHECK(said == 2);
+  r.start();
+  CHECK(r.manager.get_jwks().has_value());
+}
+
+TEST_CASE("what initialize would refuse to look up is no longer refreshed in the background either") {
+  rig r;
+  REQUIRE(r.manager.get_jwks("http://plain.example.com/jwks").has_value());
+  REQUIRE(r.manager.get_jwks("https://other.example.com/jwks").has_value());
+  auto config = config_for(url);
+  config.require_https = config.only_configured_urls = true;
+  r.start(config);
+  r.clock.advance(3600s);
+  REQUIRE(eventually([&] { return r.manager.stats().fetched == 4; }));
+  r.settle(1);
+  CHECK(r.provider.requests() == 4);
+  CHECK(r.provider.request(3).url == url);
+}
+
 // -- unknown kids --
 
 TEST_CASE("an unknown kid is fetched once and found; known kids never pay") {

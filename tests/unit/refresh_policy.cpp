@@ -1287,3 +1287,16 @@ TEST_CASE("no random schedule breaks a rule of serving, of flights or of budgets
     }
   }
 }
+
+// Red when: fail()'s least delay is backoff_initial_ / 2, which is 0 for 1 ms.
+TEST_CASE("the shortest backoff is never zero, or a failing provider would be asked in a tight loop") {
+  axioms::jwks_config config;
+  config.backoff_initial = config.backoff_max = std::chrono::milliseconds(1);
+  axioms::detail::refresh_policy policy(config);
+  const axioms::detail::steady_point now{std::chrono::hours(1)};
+  axioms::detail::verdict bad;
+  bad.why = {axioms::errc::connect_failed, "refused", 0};
+  const auto flight = policy.begin(now);
+  CHECK(policy.land(flight, now, bad, false, 0) == axioms::detail::refresh_policy::landing::failed);
+  CHECK(policy.next_attempt() > now);
+}
