@@ -25,13 +25,16 @@
 
 using namespace std::chrono_literals;
 using axioms::errc, axioms::jwks_config, axioms::jwks_ptr, axioms::key_ptr, axioms::result;
-using support::eventually, support::fake_fetcher, support::manual_clock, support::manual_loop, support::ok, support::owned, support::response;
+using support::eventually, support::fake_fetcher, support::manual_clock, support::manual_loop, support::ok,
+    support::owned, support::response;
 
 namespace {
 
 struct blocking_only {
   fake_fetcher provider;
-  result<axioms::fetch_response> operator()(const axioms::fetch_request& request, const axioms::stop_token& stop) { return provider(request, stop); }
+  result<axioms::fetch_response> operator()(const axioms::fetch_request& request, const axioms::stop_token& stop) {
+    return provider(request, stop);
+  }
 };
 
 // An async client that keeps the contract: a request is answered once, from the loop or from whoever asks it to stop.
@@ -41,7 +44,9 @@ class loop_client {
   void async_fetch(axioms::fetch_request request, axioms::stop_token stop, Callback callback) {
     const auto mine = std::make_shared<pending>();
     mine->url = std::move(request.url);
-    mine->callback = [kept = std::make_shared<Callback>(std::move(callback))](support::reply out) { (*kept)(std::move(out)); };
+    mine->callback = [kept = std::make_shared<Callback>(std::move(callback))](support::reply out) {
+      (*kept)(std::move(out));
+    };
     {
       const std::lock_guard lock(state_->mutex);
       if (!state_->inline_answers) {
@@ -141,7 +146,8 @@ jwks_config config_for(const std::string& url, std::uint64_t kind) {
   return config;
 }
 
-const std::array<std::string, 4> urls{"https://a.example.com/jwks", "https://b.example.com/jwks", "https://c.example.com/jwks", "no url"};
+const std::array<std::string, 4> urls{"https://a.example.com/jwks", "https://b.example.com/jwks",
+                                      "https://c.example.com/jwks", "no url"};
 
 std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
   const char* text = std::getenv(name);
@@ -186,7 +192,9 @@ struct play {
       case 2: frames.emplace_back(drive(manager.wait_ready(std::chrono::seconds(draw(20)), std::move(how)), to)); break;
       case 3: frames.emplace_back(drive(manager.get_jwks(std::move(how)), to)); break;
       case 4:
-      case 5: frames.emplace_back(drive(manager.get_key(url, {.kid = draw(2) == 0 ? "k1" : "k2"}, std::move(how)), to)); break;
+      case 5:
+        frames.emplace_back(drive(manager.get_key(url, {.kid = draw(2) == 0 ? "k1" : "k2"}, std::move(how)), to));
+        break;
       case 6:
         if (draw(4) == 0) {
           frames.emplace_back(drive(manager.shutdown(std::move(how)), to));
@@ -331,7 +339,8 @@ bool play_against_threads(std::uint64_t seed) {
   for (int round = 0; round < 3; ++round) {
     provider.hold();
     const std::size_t first = game.records.size();
-    for (std::uint64_t i = 2 + game.draw(6); i > 0; --i) game.draw(4) == 0 ? game.call(*manager) : game.start(*manager, executor);
+    for (std::uint64_t i = 2 + game.draw(6); i > 0; --i)
+      game.draw(4) == 0 ? game.call(*manager) : game.start(*manager, executor);
     std::thread stopper = wave(first);
     std::thread answerer([&, jump = std::chrono::milliseconds(game.draw(30000))] {
       provider.release();
@@ -357,7 +366,8 @@ bool play_without_executor(std::uint64_t seed) {
   fake_fetcher provider;
   provider.hold();
   std::optional<on_threads> manager(std::in_place, blocking_only{provider}, clock);
-  for (std::uint64_t i = 2 + game.draw(8); i > 0; --i) game.draw(4) == 0 ? game.call(*manager) : game.start(*manager, {});
+  for (std::uint64_t i = 2 + game.draw(8); i > 0; --i)
+    game.draw(4) == 0 ? game.call(*manager) : game.start(*manager, {});
   std::thread stopper([&] {
     for (const auto& each : game.records) each->stop.request_stop();
   });
@@ -379,7 +389,8 @@ TEST_CASE("on threads every operation ends exactly once, whatever comes in whate
   for_each_seed(sequences(1000), play_on_threads);
 }
 
-TEST_CASE("on threads every operation ends exactly once, when stops, answers and time come from several threads at once") {
+TEST_CASE(
+    "on threads every operation ends exactly once, when stops, answers and time come from several threads at once") {
   for_each_seed(sequences(400), play_against_threads);
 }
 

@@ -1,11 +1,6 @@
 // The blocking manager under load and at its bounds: what takes too long to be repeated 1,000 times. No socket, no sleep.
-#include "support/eventually.hpp"
-#include "support/fake_fetcher.hpp"
-#include "support/manual_clock.hpp"
+#include "support/rig.hpp"
 
-#include <doctest/doctest.h>
-
-#include <future>
 #include <thread>
 
 #if defined(__linux__)
@@ -15,41 +10,7 @@
 
 using namespace std::chrono_literals;
 using axioms::errc, axioms::jwks_config, axioms::jwks_event;
-using support::eventually, support::fake_fetcher, support::manual_clock, support::ok, support::response;
-
-namespace {
-
-const std::string url = "https://idp.example.com/.well-known/jwks.json";
-
-using manager_type = axioms::basic_jwks_manager<fake_fetcher, manual_clock>;
-
-jwks_config config_for(const std::string& where) {
-  jwks_config config;
-  config.jwks_url = where;
-  config.random = [] { return std::uint64_t{0}; };  // no jitter, shortest backoff
-  return config;
-}
-
-// A provider, a clock and a manager between them.
-struct rig {
-  manual_clock clock;
-  fake_fetcher provider;
-  manager_type manager{provider, clock};
-
-  void start(jwks_config config) { REQUIRE(manager.initialize(std::move(config)).has_value()); }
-  void start() { start(config_for(url)); }
-  // Waits until that many threads stand still: the scheduler, and callers that wait.
-  void settle(std::size_t threads) { REQUIRE(clock.await_waiting(threads)); }
-  // Waits until no fetch of the configured URL is due or in the air.
-  void quiet() {
-    REQUIRE(eventually([&] { return manager.health().next_attempt > clock.now(); }));
-  }
-  auto get(const std::string& where = url, axioms::stop_token stop = {}) {
-    return std::async(std::launch::async, [this, where, stop] { return manager.get_jwks(where, stop); });
-  }
-};
-
-}  // namespace
+using support::config_for, support::eventually, support::response, support::rig, support::url;
 
 TEST_CASE("at most 64 looked-up URLs are kept, the least recently used goes first, configured ones stay") {
   rig r;
@@ -131,7 +92,8 @@ TEST_CASE("bodies of 10 MB keep the old document and are a typed error") {
   }
 }
 
-TEST_CASE("lookups, refreshes, adds, initialize and shutdown from many threads at once never hang, and lose no caller") {
+TEST_CASE(
+    "lookups, refreshes, adds, initialize and shutdown from many threads at once never hang, and lose no caller") {
   rig r;
   std::atomic<int> calls{0};
   std::vector<std::future<void>> users;
@@ -175,7 +137,8 @@ namespace {
 std::atomic<int> threads_left{-1};
 }  // namespace
 
-extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*), void* argument) noexcept {
+extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*),
+                              void* argument) noexcept {
   using function = int (*)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
   static const auto real = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "pthread_create"));
   if (threads_left == 0) return EAGAIN;

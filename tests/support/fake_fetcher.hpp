@@ -31,20 +31,27 @@ inline std::string key_set(std::initializer_list<std::string_view> kids) {
   std::string out = R"({"keys":[)";
   std::string_view comma;
   for (const auto kid : kids) {
-    out.append(comma).append(R"({"kty":"OKP","crv":"Ed25519","kid":")").append(kid).append(R"(","x":")").append(ed25519_x).append(R"("})");
+    out.append(comma)
+        .append(R"({"kty":"OKP","crv":"Ed25519","kid":")")
+        .append(kid)
+        .append(R"(","x":")")
+        .append(ed25519_x)
+        .append(R"("})");
     comma = ",";
   }
   return out + "]}";
 }
 
-inline axioms::fetch_response response(int status, std::string body = {}, std::vector<std::pair<std::string, std::string>> headers = {}) {
+inline axioms::fetch_response response(int status, std::string body = {},
+                                       std::vector<std::pair<std::string, std::string>> headers = {}) {
   axioms::fetch_response out;
   out.status = status;
   out.body = std::move(body);
   out.headers = std::move(headers);
   return out;
 }
-inline axioms::fetch_response ok(std::initializer_list<std::string_view> kids, std::vector<std::pair<std::string, std::string>> headers = {}) {
+inline axioms::fetch_response ok(std::initializer_list<std::string_view> kids,
+                                 std::vector<std::pair<std::string, std::string>> headers = {}) {
   return response(200, key_set(kids), std::move(headers));
 }
 
@@ -78,7 +85,8 @@ class fake_fetcher {
       lock.unlock();
     }
     lock.lock();
-    reply out = answered ? next(request) : reply(axioms::error{axioms::errc::cancelled, "the fake was told to stop", 0});
+    reply out =
+        answered ? next(request) : reply(axioms::error{axioms::errc::cancelled, "the fake was told to stop", 0});
     ++state_->ended;
     state_->changed.notify_all();
     lock.unlock();
@@ -223,7 +231,9 @@ class fake_fetcher {
     state_->changed.notify_all();
     return state_->log.size() - 1;
   }
-  bool held(const std::string& url) const { return state_->holding && (state_->held_url.empty() || state_->held_url == url); }
+  bool held(const std::string& url) const {
+    return state_->holding && (state_->held_url.empty() || state_->held_url == url);
+  }
   reply next(const axioms::fetch_request& request) const {
     if (!state_->script.empty()) {
       reply out = std::move(state_->script.front());

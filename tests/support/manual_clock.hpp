@@ -41,7 +41,8 @@ class manual_clock {
   }
 
   template <class Ready>
-  bool wait_until(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, axioms::stop_token stop, time_point deadline, Ready ready) {
+  bool wait_until(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, axioms::stop_token stop,
+                  time_point deadline, Ready ready) {
     {
       const ticket mine(*state_, cv, *lock.mutex(), deadline);
       const auto over = [&] { return ready() || now() >= deadline; };
@@ -107,7 +108,8 @@ class manual_clock {
   // timer_source
   class timer {
    public:
-    timer(std::shared_ptr<void> keep, std::function<void()> cancel) : keep_(std::move(keep)), cancel_(std::move(cancel)) {}
+    timer(std::shared_ptr<void> keep, std::function<void()> cancel)
+        : keep_(std::move(keep)), cancel_(std::move(cancel)) {}
     void cancel() { cancel_(); }
 
    private:

@@ -16,8 +16,8 @@
 
 using namespace std::chrono_literals;
 using axioms::errc, axioms::jwks_config, axioms::jwks_ptr, axioms::key_ptr, axioms::result;
-using support::detached, support::eventually, support::fake_fetcher, support::manual_clock, support::manual_loop, support::ok, support::owned,
-    support::response;
+using support::detached, support::eventually, support::fake_fetcher, support::manual_clock, support::manual_loop,
+    support::ok, support::owned, support::response;
 
 namespace {
 
@@ -26,7 +26,9 @@ const std::string url = "https://idp.example.com/.well-known/jwks.json";
 // A fetcher that only blocks, so that the manager runs on threads of its own.
 struct blocking_only {
   fake_fetcher provider;
-  result<axioms::fetch_response> operator()(const axioms::fetch_request& request, const axioms::stop_token& stop) { return provider(request, stop); }
+  result<axioms::fetch_response> operator()(const axioms::fetch_request& request, const axioms::stop_token& stop) {
+    return provider(request, stop);
+  }
 };
 // And one that only calls back: with the clock's timers the manager lives on the loop alone.
 struct callback_only {
@@ -135,7 +137,8 @@ TEST_CASE_TEMPLATE("co_await initialize has the key set before it goes on, and r
   CHECK(r.manager.health().ready);
 }
 
-TEST_CASE_TEMPLATE("co_await initialize without prefetch fetches nothing before the first lookup", Rig, thread_rig, loop_rig) {
+TEST_CASE_TEMPLATE("co_await initialize without prefetch fetches nothing before the first lookup", Rig, thread_rig,
+                   loop_rig) {
   Rig r;
   auto config = config_for(url);
   config.prefetch = false;
@@ -163,7 +166,8 @@ TEST_CASE_TEMPLATE("an invalid configuration starts nothing", Rig, thread_rig, l
   CHECK(r.provider.requests() == 0);
 }
 
-TEST_CASE_TEMPLATE("co_await get_jwks: fetch, hit without a request, HTTP error, bad scheme", Rig, thread_rig, loop_rig) {
+TEST_CASE_TEMPLATE("co_await get_jwks: fetch, hit without a request, HTTP error, bad scheme", Rig, thread_rig,
+                   loop_rig) {
   Rig r;
   CHECK(kids_of(*r.get()) == "k1 ");
   CHECK(kids_of(*r.get()) == "k1 ");
@@ -175,7 +179,8 @@ TEST_CASE_TEMPLATE("co_await get_jwks: fetch, hit without a request, HTTP error,
   CHECK(r.provider.requests() == 2);
 }
 
-TEST_CASE_TEMPLATE("after the first fetch the background refresh goes on, also without initialize", Rig, thread_rig, loop_rig) {
+TEST_CASE_TEMPLATE("after the first fetch the background refresh goes on, also without initialize", Rig, thread_rig,
+                   loop_rig) {
   Rig r;
   CHECK(r.get().has_value());
   for (std::size_t round = 2; round <= 4; ++round) {
@@ -200,7 +205,8 @@ TEST_CASE_TEMPLATE("an expired document is renewed by the caller that comes firs
   CHECK(kids_of(*r.get()) == "new ");
 }
 
-TEST_CASE_TEMPLATE("initialize while running changes nothing; shutdown is idempotent; initialize works again", Rig, thread_rig, loop_rig) {
+TEST_CASE_TEMPLATE("initialize while running changes nothing; shutdown is idempotent; initialize works again", Rig,
+                   thread_rig, loop_rig) {
   Rig r;
   r.start();
   CHECK(r.start(config_for("https://other.example.com/jwks")).has_value());
@@ -230,13 +236,15 @@ TEST_CASE_TEMPLATE("rotation: refresh brings the new set, an unknown kid asks fo
   CHECK(r.key("k4").error().code == errc::key_not_found);
 }
 
-TEST_CASE_TEMPLATE("callers that miss together cause one request, by coroutine and by callback", Rig, thread_rig, loop_rig) {
+TEST_CASE_TEMPLATE("callers that miss together cause one request, by coroutine and by callback", Rig, thread_rig,
+                   loop_rig) {
   Rig r;
   r.provider.hold();
   std::vector<std::unique_ptr<landing<result<jwks_ptr>>>> documents;
   std::vector<std::unique_ptr<landing<result<key_ptr>>>> keys;
   for (int i = 0; i < 30; ++i) {
-    run<result<jwks_ptr>>(r.manager.get_jwks(url), *documents.emplace_back(std::make_unique<landing<result<jwks_ptr>>>()));
+    run<result<jwks_ptr>>(r.manager.get_jwks(url),
+                          *documents.emplace_back(std::make_unique<landing<result<jwks_ptr>>>()));
     auto& by_callback = *documents.emplace_back(std::make_unique<landing<result<jwks_ptr>>>());
     r.manager.async_get_jwks(url, [&](result<jwks_ptr> document) { by_callback(std::move(document)); });
     auto& key = *keys.emplace_back(std::make_unique<landing<result<key_ptr>>>());
@@ -316,7 +324,8 @@ TEST_CASE_TEMPLATE("a stop token cancels its own wait alone, exactly once", Rig,
   axioms::stop_source stop;
   landing<result<jwks_ptr>> coroutine, callback, patient;
   run<result<jwks_ptr>>(r.manager.get_jwks(url, {.stop = stop.get_token()}), coroutine);
-  r.manager.async_get_jwks(url, [&](result<jwks_ptr> out) { callback(std::move(out)); }, stop.get_token());
+  r.manager.async_get_jwks(
+      url, [&](result<jwks_ptr> out) { callback(std::move(out)); }, stop.get_token());
   run<result<jwks_ptr>>(r.manager.get_jwks(url), patient);
   REQUIRE(r.provider.await_requests(1));
   stop.request_stop();
@@ -357,7 +366,8 @@ TEST_CASE_TEMPLATE("a stop that was asked before completes at once, but not a hi
   landing<result<void>> started;
   run<result<jwks_ptr>>(r.manager.get_jwks(url, {.stop = stop.get_token()}), miss);
   CHECK(miss.get().error().code == errc::cancelled);
-  r.manager.async_get_jwks(url, [&](result<jwks_ptr> out) { callback(std::move(out)); }, stop.get_token());
+  r.manager.async_get_jwks(
+      url, [&](result<jwks_ptr> out) { callback(std::move(out)); }, stop.get_token());
   CHECK(callback.get().error().code == errc::cancelled);
   run<result<void>>(r.manager.initialize(config_for(url), {.stop = stop.get_token()}), started);
   CHECK(started.get().error().code == errc::cancelled);
@@ -383,7 +393,8 @@ TEST_CASE_TEMPLATE("shutdown completes every waiter with shut_down", Rig, thread
   CHECK_FALSE(r.manager.peek(url).has_value());
 }
 
-TEST_CASE_TEMPLATE("the destructor completes every waiter without executor before it returns", Rig, thread_rig, loop_rig) {
+TEST_CASE_TEMPLATE("the destructor completes every waiter without executor before it returns", Rig, thread_rig,
+                   loop_rig) {
   landing<result<jwks_ptr>> document;
   fake_fetcher provider;
   {
@@ -398,7 +409,8 @@ TEST_CASE_TEMPLATE("the destructor completes every waiter without executor befor
   provider.release();  // late, after the manager is gone
 }
 
-TEST_CASE_TEMPLATE("a frame that is destroyed while it waits is never resumed, and harms no other", Rig, thread_rig, loop_rig) {
+TEST_CASE_TEMPLATE("a frame that is destroyed while it waits is never resumed, and harms no other", Rig, thread_rig,
+                   loop_rig) {
   Rig r;
   r.provider.hold();
   std::atomic<int> resumed{0};
@@ -447,7 +459,8 @@ TEST_CASE_TEMPLATE("continuations run on the executor of the call, else on the m
   CHECK(by_callback.ready());
 }
 
-TEST_CASE("without executor a continuation runs on a manager thread, also when it is cancelled, and there every verb is legal") {
+TEST_CASE(
+    "without executor a continuation runs on a manager thread, also when it is cancelled, and there every verb is legal") {
   thread_rig r;
   r.provider.hold();
   axioms::stop_source stop;
@@ -506,7 +519,8 @@ TEST_CASE("a fetcher that answers inside the call neither recurses nor resumes i
   CHECK(deepest == 1);
 }
 
-TEST_CASE("a loop manager starts no thread, takes its timer back on shutdown, and an abandoned one leaves no timer that bites") {
+TEST_CASE(
+    "a loop manager starts no thread, takes its timer back on shutdown, and an abandoned one leaves no timer that bites") {
   const manual_clock clock;
   const fake_fetcher provider;
   {
@@ -568,8 +582,9 @@ TEST_CASE_TEMPLATE("callbacks may be move-only", Rig, thread_rig, loop_rig) {
 }
 
 #if defined(__unix__)
-TEST_CASE("in a forked child a waiting frame can be destroyed and its stop asked, whatever locks the parent's threads held" *
-          doctest::skip(support::under_tsan)) {
+TEST_CASE(
+    "in a forked child a waiting frame can be destroyed and its stop asked, whatever locks the parent's threads held" *
+    doctest::skip(support::under_tsan)) {
   thread_rig r;
   r.provider.hold();
   axioms::stop_source stop;

@@ -1,11 +1,6 @@
 // Part "blocking manager": locks, flights and threads round the refresh policy. No test here sleeps or opens a socket.
-#include "support/eventually.hpp"
-#include "support/fake_fetcher.hpp"
-#include "support/manual_clock.hpp"
+#include "support/rig.hpp"
 
-#include <doctest/doctest.h>
-
-#include <future>
 #include <thread>
 
 #if defined(__unix__)
@@ -15,39 +10,10 @@
 
 using namespace std::chrono_literals;
 using axioms::errc, axioms::jwks_config, axioms::jwks_event, axioms::jwks_event_kind;
-using support::eventually, support::fake_fetcher, support::key_set, support::manual_clock, support::ok, support::response;
+using support::config_for, support::eventually, support::fake_fetcher, support::key_set, support::manager_type,
+    support::manual_clock, support::ok, support::response, support::rig, support::url;
 
 namespace {
-
-const std::string url = "https://idp.example.com/.well-known/jwks.json";
-
-using manager_type = axioms::basic_jwks_manager<fake_fetcher, manual_clock>;
-
-jwks_config config_for(const std::string& where) {
-  jwks_config config;
-  config.jwks_url = where;
-  config.random = [] { return std::uint64_t{0}; };  // no jitter, shortest backoff
-  return config;
-}
-
-// A provider, a clock and a manager between them.
-struct rig {
-  manual_clock clock;
-  fake_fetcher provider;
-  manager_type manager{provider, clock};
-
-  void start(jwks_config config) { REQUIRE(manager.initialize(std::move(config)).has_value()); }
-  void start() { start(config_for(url)); }
-  // Waits until that many threads stand still: the scheduler, and callers that wait.
-  void settle(std::size_t threads) { REQUIRE(clock.await_waiting(threads)); }
-  // Waits until no fetch of the configured URL is due or in the air.
-  void quiet() {
-    REQUIRE(eventually([&] { return manager.health().next_attempt > clock.now(); }));
-  }
-  auto get(const std::string& where = url, axioms::stop_token stop = {}) {
-    return std::async(std::launch::async, [this, where, stop] { return manager.get_jwks(where, stop); });
-  }
-};
 
 std::string kids_of(const axioms::jwks_ptr& document) {
   std::string all;
@@ -152,7 +118,8 @@ TEST_CASE("a lookup returns the body and the keys that were fetched") {
 
 TEST_CASE("schemes other than http and https are a server_error and 500, before any I/O") {
   rig r;
-  for (const std::string bad : {"file:///etc/passwd", "ftp://h/jwks", "data:application/json,{}", "gopher://h/", "jar:https://h/"}) {
+  for (const std::string bad :
+       {"file:///etc/passwd", "ftp://h/jwks", "data:application/json,{}", "gopher://h/", "jar:https://h/"}) {
     CAPTURE(bad);
     const auto document = r.manager.get_jwks(bad);
     REQUIRE_FALSE(document.has_value());
@@ -172,9 +139,10 @@ TEST_CASE("schemes other than http and https are a server_error and 500, before 
 
 TEST_CASE("URLs that are no URLs are refused before any I/O") {
   rig r;
-  for (const std::string& bad : {std::string(), std::string("/jwks"), std::string("idp.example.com/jwks"), std::string("https://user:pw@h/"),
-                                 std::string("https://h:0/"), std::string("https://h:65536/"), std::string("https://h/\n"),
-                                 std::string("https://h/") + std::string(3000, 'a'), std::string("https://h/\0x", 12)}) {
+  for (const std::string& bad :
+       {std::string(), std::string("/jwks"), std::string("idp.example.com/jwks"), std::string("https://user:pw@h/"),
+        std::string("https://h:0/"), std::string("https://h:65536/"), std::string("https://h/\n"),
+        std::string("https://h/") + std::string(3000, 'a'), std::string("https://h/\0x", 12)}) {
     CAPTURE(bad);
     CHECK(r.manager.get_jwks(bad).error().code == errc::invalid_url);
     CHECK(r.manager.get_key(bad, {.kid = "k1"}).error().code == errc::invalid_url);
@@ -577,7 +545,8 @@ TEST_CASE("a stop during initialize ends the wait for the prefetch; the manager 
   rig r;
   r.provider.hold();
   axioms::stop_source stop;
-  auto starting = std::async(std::launch::async, [&] { return r.manager.initialize(config_for(url), stop.get_token()); });
+  auto starting =
+      std::async(std::launch::async, [&] { return r.manager.initialize(config_for(url), stop.get_token()); });
   r.settle(2);
   stop.request_stop();
   CHECK(starting.get().error().code == errc::cancelled);
@@ -792,7 +761,8 @@ TEST_CASE("a failed refresh keeps the good document, whatever came instead of a 
   }
 }
 
-TEST_CASE("past cache_ttl: the one caller that starts the renewal waits, everybody else gets the stale document at once") {
+TEST_CASE(
+    "past cache_ttl: the one caller that starts the renewal waits, everybody else gets the stale document at once") {
   rig r;
   listener heard;
   auto config = config_for(url);
@@ -901,8 +871,8 @@ TEST_CASE("several URLs: each has its own document, and one that hangs delays no
 
 TEST_CASE("spellings of one URL share its document") {
   rig r;
-  for (const std::string same : {"https://idp.example.com/jwks", "HTTPS://IDP.Example.COM/jwks", "https://idp.example.com:443/jwks",
-                                 "https://idp.example.com/jwks#frag"}) {
+  for (const std::string same : {"https://idp.example.com/jwks", "HTTPS://IDP.Example.COM/jwks",
+                                 "https://idp.example.com:443/jwks", "https://idp.example.com/jwks#frag"}) {
     CHECK(r.manager.get_jwks(same).has_value());
     CHECK(r.manager.get_jwks(same).has_value());
   }
@@ -1112,7 +1082,8 @@ TEST_CASE("past cache_ttl an unknown kid is an outage too when the renewal fails
   auto config = config_for(url);
   config.max_parallel_fetches = 1;
   r.start(config);
-  r.provider.hold("https://slow.example.com/jwks");  // occupies the only fetch thread, so that the lookup starts the renewal
+  r.provider.hold(
+      "https://slow.example.com/jwks");  // occupies the only fetch thread, so that the lookup starts the renewal
   auto slow_config = config_for("https://slow.example.com/jwks");
   slow_config.fetch_timeout = 24h;
   REQUIRE(r.manager.add(slow_config).has_value());
@@ -1161,8 +1132,8 @@ TEST_CASE("events tell which kids were added, removed and changed, in order") {
   r.start(config);
   r.provider.push(ok({"b", "c"}));
   REQUIRE(r.manager.refresh().has_value());
-  const std::string swapped = R"({"keys":[{"kty":"EC","crv":"P-256","kid":"b","x":")" + std::string(support::p256_x) + R"(","y":")" +
-                              std::string(support::p256_y) + R"("},)" + key_set({"c"}).substr(9);
+  const std::string swapped = R"({"keys":[{"kty":"EC","crv":"P-256","kid":"b","x":")" + std::string(support::p256_x) +
+                              R"(","y":")" + std::string(support::p256_y) + R"("},)" + key_set({"c"}).substr(9);
   r.provider.push(response(200, swapped, {{"ETag", "\"3\""}}));
   REQUIRE(r.manager.refresh().has_value());
   r.provider.push(response(304));
@@ -1266,7 +1237,8 @@ TEST_CASE("an address of a document changes with every refresh, and readers keep
 
 #if defined(__unix__)
 // ThreadSanitizer does not support threads in the child of a process that has some.
-TEST_CASE("in a forked child the manager is down, hangs nobody, and initialize starts it afresh" * doctest::skip(support::under_tsan)) {
+TEST_CASE("in a forked child the manager is down, hangs nobody, and initialize starts it afresh" *
+          doctest::skip(support::under_tsan)) {
   rig r;
   r.start();
   r.provider.hold("https://slow.example.com/jwks");
