@@ -1702,6 +1702,7 @@ class waiter : public std::enable_shared_from_this<waiter> {
   bool finished = false;
   bool cancelled = false;   // before it was submitted
   bool refetching = false;  // waits for a refetch because of an unknown kid
+  bool joined = false;      // waits for a flight that was in the air before it asked
   bool forgiving = false;   // waits for a prefetch, whose failure is success
   steady_point deadline = steady_point::max();
   outcome out;
@@ -1872,6 +1873,7 @@ class engine : public std::enable_shared_from_this<engine> {
                          waiter& who);  // true: who may wait for the prefetch
   void tell(const entry& on, jwks_event&& event, std::shared_ptr<const document_content> before,
             std::shared_ptr<const document_content> after, effects& fx);
+  bool look_once_more(waiter& who, entry& on, steady_point now, effects& fx);
   void wait_over(waiter& who, entry& on, effects& fx);
   result<void> ensure_open();
 
@@ -4048,8 +4050,8 @@ AXIOMS_JWKS_INLINE engine::progress engine::serve(const request& asked, entry& o
 AXIOMS_JWKS_INLINE engine::progress engine::ask_for_kid(std::string_view kid, entry& on, steady_point now, outcome& out,
                                                         waiter* who, effects& fx) {
   if (who == nullptr) return progress::must_wait;  // asking would spend the budget
-  auto answer = on.policy.ask_unknown_kid(now, kid, on.kid_waiters);
-  switch (answer) {
+  const std::size_t others = on.kid_waiters - (who->refetching ? 1U : 0U);
+  switch (on.policy.ask_unknown_kid(now, kid, others)) {
     case refresh_policy::kid_answer::missing:
       out.failure = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
       return progress::done;
@@ -4070,8 +4072,10 @@ AXIOMS_JWKS_INLINE engine::progress engine::ask_for_kid(std::string_view kid, en
     default: break;
   }
   on.throttled_told = false;
-  who->refetching = true;
-  who->deadline = later(now, on.config->unknown_kid_wait);
+  if (!who->refetching) {  // one that asks again has waited for a part of its time
+    who->refetching = true;
+    who->deadline = later(now, on.config->unknown_kid_wait);
+  }
   return progress::must_wait;
 }
 
@@ -4117,6 +4121,7 @@ AXIOMS_JWKS_INLINE void engine::submit(const std::shared_ptr<waiter>& who) {
       if (asked.what == verb::lookup || asked.what == verb::key) ++stats_.misses;
       const bool joins = (*on)->policy.in_flight();
       if (joins && asked.what != verb::ready) ++stats_.coalesced;
+      who->joined = joins;
       enqueue(who, *on, who->deadline, fx);
       if (!joins && asked.what != verb::ready) begin_flight(*on, now, true, fx);
     }
@@ -4257,6 +4262,21 @@ AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdic
   perform(fx);
 }
 
+// The flight that somebody joined was in the air before it asked: the provider may have answered before it published the
+// key. Such an answer proves nothing, so the kid is looked for once more, by a flight that begins now. True: it waits on.
+AXIOMS_JWKS_INLINE bool engine::look_once_more(waiter& who, entry& on, steady_point now, effects& fx) {
+  who.joined = false;
+  const bool counted = who.refetching;
+  if (ask_for_kid(who.asked().query.kid, on, now, who.out, &who, fx) == progress::done) {
+    who.joined = true;  // not looked for: it must not be remembered as missing
+    return false;
+  }
+  if (!counted) ++on.kid_waiters;
+  fx.rescheduled = true;
+  if (!on.policy.in_flight()) begin_flight(who.on, now, true, fx);
+  return true;
+}
+
 // Answers those who wait, after a flight ended or a late answer came.
 AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, bool landed_well, bool flight_over, effects& fx) {
   for (auto next = on.waiters.begin(); next != on.waiters.end();) {
@@ -4273,10 +4293,12 @@ AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, bool landed_
       } else {
         const bool unknown = key.error().code == errc::key_not_found && !asked.query.kid.empty() &&
                              !on.document->keys().contains(asked.query.kid);
+        if (unknown && landed_well && who.joined && look_once_more(who, on, now, fx)) continue;
         // Without a good answer it is not known whether the provider has that key: an outage must not look like a bad
         // token.
-        who.out.failure = unknown && !landed_well ? on.policy.last_error() : std::move(key).error();
-        if (unknown && landed_well) on.policy.remember_missing(now, asked.query.kid);
+        if (!who.out.failure)
+          who.out.failure = unknown && !landed_well ? on.policy.last_error() : std::move(key).error();
+        if (unknown && landed_well && !who.joined) on.policy.remember_missing(now, asked.query.kid);
       }
       who.out.document = on.document;
     } else {

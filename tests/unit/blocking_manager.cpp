@@ -1115,6 +1115,34 @@ TEST_CASE("a caller waits for an unknown kid at most unknown_kid_wait, and at mo
   r.provider.release();
 }
 
+TEST_CASE("a kid that a fetch already in the air lacked is looked for once more, and is not remembered as missing") {
+  rig r;
+  r.start();
+  r.provider.hold();
+  auto refreshing = std::async(std::launch::async, [&] { return r.manager.refresh(); });
+  REQUIRE(r.provider.await_requests(2));
+  auto asking = std::async(std::launch::async, [&] { return r.manager.get_key({.kid = "k2"}); });
+  r.settle(3);
+  CHECK(r.manager.stats().coalesced == 1);
+  r.provider.push(ok({"k1"}));  // the provider answered before it published the key
+  r.provider.always(ok({"k1", "k2"}));
+  SUBCASE("it is there now") {
+    r.provider.release();
+    CHECK(asking.get().has_value());
+  }
+  SUBCASE("it is not answered in time") {
+    r.provider.release_one(1);
+    REQUIRE(r.provider.await_requests(3));  // its own fetch
+    r.clock.advance(2s);
+    CHECK(asking.get().error().code == errc::timed_out);
+    r.provider.release();
+    CHECK(eventually([&] { return r.manager.stats().fetched == 3; }));
+    CHECK(r.manager.get_key({.kid = "k2"}).has_value());
+  }
+  CHECK(refreshing.get().has_value());
+  CHECK(r.provider.requests() == 3);
+}
+
 TEST_CASE("a kid is missing without a second fetch when the set was fetched for this very lookup") {
   rig r;
   CHECK(r.manager.get_key(url, {.kid = "nope"}).error().code == errc::key_not_found);
