@@ -1583,18 +1583,18 @@ struct httplib_access;
 ///
 /// Files are read at the first https fetch; a bad one is that fetch's `tls_failed`, and the next fetch reads it again.
 struct httplib_options {
-  std::string ca_file;           ///< PEM file of trusted certificates, in place of the system's; default: the system's
-  std::string ca_pem;            ///< the same as text; what stands in either is trusted
-  std::string client_cert_file;  ///< PEM chain shown to a server that asks for one; default: none
-  std::string client_key_file;   ///< its PEM key, not encrypted; default: looked for in client_cert_file
+  std::string ca_file{};  ///< PEM file of trusted certificates, in place of the system's; default: the system's
+  std::string ca_pem{};   ///< the same as text; what stands in either is trusted
+  std::string client_cert_file{};  ///< PEM chain shown to a server that asks for one; default: none
+  std::string client_key_file{};   ///< its PEM key, not encrypted; default: looked for in client_cert_file
   /// `http://[user:password@]host[:port]` for every fetch; default: none. https goes through CONNECT.
-  std::string proxy;
+  std::string proxy{};
   /// Without `proxy`: `https_proxy`, `HTTPS_PROXY`, `http_proxy`, `HTTP_PROXY` and `no_proxy`, `NO_PROXY`, read at each
   /// fetch. HTTP_PROXY is not believed in a CGI process (REQUEST_METHOD set): there a client can set it.
   bool proxy_from_environment = true;
   /// Further request headers, asked for once per fetch, from the fetching thread, so that a token can be renewed;
   /// default: none. They are not sent to another origin that a redirect names. What it throws becomes `fetch_failed`.
-  std::function<std::vector<std::pair<std::string, std::string>>()> headers;
+  std::function<std::vector<std::pair<std::string, std::string>>()> headers{};
 };
 
 /// The fetcher over cpp-httplib and OpenSSL that the managers use by default.
