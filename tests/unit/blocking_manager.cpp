@@ -152,7 +152,7 @@ TEST_CASE("URLs that are no URLs are refused before any I/O") {
 }
 
 TEST_CASE("a status other than 200 is an error with that status") {
-  for (const int status : {204, 302, 304, 404, 429, 503}) {
+  for (const int status : {204, 304, 503}) {
     CAPTURE(status);
     rig r;
     r.provider.always(response(status, key_set({"k1"})));
@@ -211,7 +211,7 @@ TEST_CASE("expired: the caller that comes at cache_ttl waits for the renewal and
 TEST_CASE("the background refresh happens again and again, each refresh_interval after the last success") {
   rig r;
   r.start();
-  for (std::size_t round = 1; round <= 5; ++round) {
+  for (std::size_t round = 1; round <= 3; ++round) {
     r.provider.always(ok({round % 2 == 0 ? "even" : "odd"}));
     r.clock.advance(3600s - 1ns);
     r.settle(1);
@@ -275,7 +275,8 @@ TEST_CASE("ten threads that look up at once all get the document") {
   CHECK(r.provider.requests() == 1);
 }
 
-TEST_CASE("64 threads that miss together cause exactly one request, whichever way they ask") {
+TEST_CASE("64 threads that miss together cause exactly one request, whichever way they ask" *
+          doctest::test_suite("slow")) {
   rig r;
   r.provider.hold();
   std::vector<std::future<bool>> calls;
@@ -469,7 +470,7 @@ TEST_CASE("a manager at the address of an old one has none of its documents") {
   }
 }
 
-TEST_CASE("a thread keeps at most eight documents alive") {
+TEST_CASE("a thread keeps at most eight documents alive" * doctest::test_suite("slow")) {
   rig r;
   std::vector<std::weak_ptr<const axioms::detail::document_content>> contents;
   for (int i = 0; i < 12; ++i) {
@@ -726,7 +727,8 @@ TEST_CASE("nothing cached and the last fetch failed: the same error at once, wit
   CHECK(r.manager.get_jwks(url).has_value());
 }
 
-TEST_CASE("a failed refresh keeps the good document, whatever came instead of a key set") {
+TEST_CASE("a failed refresh keeps the good document, whatever came instead of a key set" *
+          doctest::test_suite("slow")) {
   std::string nested(5000, '[');
   const std::pair<const char*, axioms::result<axioms::fetch_response>> answers[] = {
       {"HTML", response(200, "<html>sign in</html>")},
@@ -821,10 +823,10 @@ TEST_CASE("past cache_ttl and outage_window a lookup is an error; outage_window 
     config.outage_window = window;
     r.start(config);
     r.provider.always(response(503, {}, {{"Retry-After", "3600"}}));
-    for (auto left = 7200s + window; left > 0s; left -= 1200s) {
+    for (auto left = 7200s + window; left > 0s; left -= 3600s) {
       const auto document = r.manager.get_jwks();
       REQUIRE(document.has_value());
-      r.clock.advance(1200s);
+      r.clock.advance(3600s);
       r.quiet();
     }
     const auto document = r.manager.get_jwks();
@@ -1028,7 +1030,8 @@ TEST_CASE("a known kid with the wrong alg never fetches") {
   CHECK(r.provider.requests() == 1);
 }
 
-TEST_CASE("random kids cost the provider no more than the budget, then they are throttled, and it refills") {
+TEST_CASE("random kids cost the provider no more than the budget, then they are throttled, and it refills" *
+          doctest::test_suite("slow")) {
   rig r;
   listener heard;
   auto config = config_for(url);
@@ -1096,7 +1099,8 @@ TEST_CASE("past cache_ttl an unknown kid is an outage too when the renewal fails
   CHECK(r.manager.get_key(url, {.kid = "k1"}).has_value());
 }
 
-TEST_CASE("a caller waits for an unknown kid at most unknown_kid_wait, and at most 16 callers wait") {
+TEST_CASE("a caller waits for an unknown kid at most unknown_kid_wait, and at most 16 callers wait" *
+          doctest::test_suite("slow")) {
   rig r;
   r.start();
   r.provider.hold();
@@ -1208,9 +1212,9 @@ TEST_CASE("events that wait at shutdown are still delivered") {
     auto config = config_for(url);
     config.on_event = heard;
     r.start(config);
-    for (int i = 0; i < 10; ++i) REQUIRE(r.manager.refresh().has_value());
+    for (int i = 0; i < 4; ++i) REQUIRE(r.manager.refresh().has_value());
   }
-  CHECK(heard.all().size() == 11);
+  CHECK(heard.all().size() == 5);
 }
 
 TEST_CASE("wait_ready waits for the first document, by the manager's clock") {
@@ -1266,7 +1270,7 @@ TEST_CASE("an address of a document changes with every refresh, and readers keep
 #if defined(__unix__)
 // ThreadSanitizer does not support threads in the child of a process that has some.
 TEST_CASE("in a forked child the manager is down, hangs nobody, and initialize starts it afresh" *
-          doctest::skip(support::under_tsan)) {
+          doctest::test_suite("slow") * doctest::skip(support::under_tsan)) {
   rig r;
   r.start();
   r.provider.hold("https://slow.example.com/jwks");

@@ -223,7 +223,8 @@ TEST_CASE("user-info in a URL is refused, and its password is never shown, whate
   CHECK(parse_url("https://issuer.example/@path?x=a@b").has_value());
 }
 
-TEST_CASE("random bytes in a URL give a URL or an error of the two kinds, and an accepted one is stable") {
+TEST_CASE("random bytes in a URL give a URL or an error of the two kinds, and an accepted one is stable" *
+          doctest::test_suite("slow")) {
   std::mt19937 random(20260101);  // NOLINT(cert-msc51-cpp)
   const std::string_view alphabet = "htps:/.@[]?#%a1-\\ \n\xff:80";
   int accepted = 0;
@@ -352,7 +353,7 @@ TEST_CASE("text that is no HTTP date is none") {
   }
 }
 
-TEST_CASE("a damaged HTTP date is none, or one between 1970 and 2200") {
+TEST_CASE("a damaged HTTP date is none, or one between 1970 and 2200" * doctest::test_suite("slow")) {
   std::mt19937 random(7);  // NOLINT(cert-msc51-cpp)
   const std::string_view whole[] = {"Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT",
                                     "Sun Nov  6 08:49:37 1994"};

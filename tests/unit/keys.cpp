@@ -275,7 +275,8 @@ TEST_CASE("to_pem writes what the openssl command writes") {
   }
 }
 
-TEST_CASE("signatures of the openssl command verify with native_handle, and altered ones do not") {
+TEST_CASE("signatures of the openssl command verify with native_handle, and altered ones do not" *
+          doctest::test_suite("slow")) {
   for (const vector& at : vectors_of_all_types()) {
     CAPTURE(at.name);
     const key_ptr key = only(std::string(at.jwk));
@@ -288,7 +289,7 @@ TEST_CASE("signatures of the openssl command verify with native_handle, and alte
   }
 }
 
-TEST_CASE("tokens that node signed verify with native_handle, by every algorithm") {
+TEST_CASE("tokens that node signed verify with native_handle, by every algorithm" * doctest::test_suite("slow")) {
   for (const vector& at : vectors_of_all_types()) {
     for (const auto& [alg, token] : at.tokens) {
       const std::string_view which = alg;  // clang 14 cannot capture alg itself
@@ -460,7 +461,7 @@ TEST_CASE("a bad member is skipped with its place, its kid and the reason, and n
   CHECK(set->skipped()[1].reason == "it is no object");
 }
 
-TEST_CASE("each fault of a member has a reason of its own") {
+TEST_CASE("each fault of a member has a reason of its own" * doctest::test_suite("slow")) {
   const error_queue_is_empty afterwards;
   const std::string_view p256 = vectors::p256_jwk, rsa = vectors::rsa_jwk;
   const auto x = text_of(p256, "x"), y = text_of(p256, "y");
@@ -569,7 +570,8 @@ TEST_CASE("an exponent of 64 bits is the longest") {
         "the exponent is not odd, at least 3 and at most 64 bits");
 }
 
-TEST_CASE("the error queue of OpenSSL is left as it was found, even by more bad keys than it has room for") {
+TEST_CASE("the error queue of OpenSSL is left as it was found, even by more bad keys than it has room for" *
+          doctest::test_suite("slow")) {
   ERR_clear_error();
   const auto x = text_of(vectors::p256_jwk, "x");
   const std::vector<std::string> bad(40, replaced(vectors::p256_jwk, x, text_of(vectors::p256_jwk, "y")));
@@ -629,7 +631,7 @@ TEST_CASE("text from outside is escaped and cut in a reason") {
   CHECK(reason_of(R"({"kty":")" + std::string(900, 'x') + "\"}").size() < 150);
 }
 
-TEST_CASE("members past 256 are skipped, and the list of them is bounded as well") {
+TEST_CASE("members past 256 are skipped, and the list of them is bounded as well" * doctest::test_suite("slow")) {
   std::vector<std::string> members(256, std::string(rfc8037));
   members.push_back(with(rfc8037, R"("kid":"late")"));
   members.resize(256 + 1000, "0");
@@ -842,7 +844,7 @@ TEST_CASE("every cut of a good set is refused") {
   }
 }
 
-TEST_CASE("nesting is limited to 32 levels, before anything is allocated for it") {
+TEST_CASE("nesting is limited to 32 levels, before anything is allocated for it" * doctest::test_suite("slow")) {
   const auto nested = [](std::size_t extra) {
     // Levels: the object, the array, the member, and what is in it.
     return R"({"keys":[)" + with(rfc8037, R"("deep":)" + std::string(extra, '[') + std::string(extra, ']')) + "]}";
