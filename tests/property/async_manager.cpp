@@ -331,7 +331,7 @@ bool play_against_threads(std::uint64_t seed) {
   manual_loop executor;
   std::optional<on_threads> manager(std::in_place, blocking_only{provider}, clock);
   const auto wave = [&](std::size_t first) {
-    std::thread stopper([&, last = game.records.size()] {
+    std::thread stopper([&game, first, last = game.records.size()] {
       for (std::size_t i = first; i < last; ++i) game.records[i]->stop.request_stop();
     });
     return stopper;
