@@ -1096,7 +1096,8 @@ enum class jwks_event_kind {
   not_modified,  ///< the provider confirmed the document (304)
   failed,        ///< a fetch failed; the old document stays
   stale,         ///< told once when lookups begin to get a document past its `cache_ttl`
-  throttled      ///< told once when the budget for unknown kids is used up
+  throttled,     ///< told once when the budget for unknown kids is used up
+  loaded         ///< add_static() or import_cache() put a document in place; the kids are told as for `fetched`
 };
 
 [[nodiscard]] constexpr std::string_view to_string(jwks_event_kind kind) noexcept {
@@ -1106,6 +1107,7 @@ enum class jwks_event_kind {
     case jwks_event_kind::failed: return "failed";
     case jwks_event_kind::stale: return "stale";
     case jwks_event_kind::throttled: return "throttled";
+    case jwks_event_kind::loaded: return "loaded";
   }
   return "unknown";
 }
@@ -1166,7 +1168,8 @@ struct jwks_config {
   std::chrono::seconds outage_window{7200};
   /// The soonest refresh that the provider's Cache-Control or Expires may ask for. 0 or more. Default 60 s.
   std::chrono::seconds min_refresh_interval{60};
-  /// How long a key that left the set may still be used. Only 0 (gone at once) is accepted by this version.
+  /// How long get_key() still gives a key that left the set, for tokens that were signed just before. 0 or more; 0: gone
+  /// at once, as a key that was withdrawn because it leaked must be. Default 0.
   std::chrono::seconds withdrawn_key_grace{0};
   /// Limit of one fetch, from resolve to the last byte. More than 0. Default 10 s.
   std::chrono::milliseconds fetch_timeout{10000};
@@ -1195,7 +1198,7 @@ struct jwks_config {
   /// Lookups of URLs that neither initialize() nor add() named are refused. Default false. Of initialize() only.
   bool only_configured_urls = false;
   /// Told what happens, in order, on one thread of the manager's. May call the manager's non-waiting members only
-  /// (peek, health, stats, running); what it throws is swallowed. Default: none.
+  /// (peek, health, stats, running, export_cache); what it throws is swallowed. Default: none.
   std::function<void(const jwks_event&)> on_event{};
   /// Uniform random numbers for jitter, called from any thread. Default: seeded per process. Of initialize() only.
   std::function<std::uint64_t()> random{};
@@ -1386,6 +1389,9 @@ inline constexpr seconds negative_kid_ttl{30};
 inline constexpr std::size_t max_kid_bytes = 1024;
 inline constexpr std::size_t max_kid_waiters = 16;
 inline constexpr std::size_t max_looked_up_urls = 64;
+inline constexpr std::size_t max_withdrawn_keys = 256;
+inline constexpr std::size_t max_saved_bytes = std::size_t{64} << 20U;
+inline constexpr seconds max_wall_clock_step{60};
 
 // t + d without overflow: a deadline beyond the end of time is none.
 [[nodiscard]] constexpr steady_point later(steady_point t, steady_point::duration d) noexcept {
@@ -1408,6 +1414,10 @@ struct verdict {
 [[nodiscard]] verdict judge(const fetch_request& request, result<fetch_response> response,
                             std::chrono::system_clock::time_point now);
 
+// How old a document is that an earlier process fetched, which only the wall clock can tell. Errors: that clock talks
+// nonsense. A document from the future is no younger than now: the clock may have been stepped back a little.
+[[nodiscard]] result<seconds> age_of_saved(std::chrono::system_clock::time_point now, std::int64_t fetched_at);
+
 // Everything that is decided about one URL over time: what to serve, whether to fetch, when to look again.
 //
 // Sans-I/O: it is told the time, what happened and a random number; it has no thread, lock, socket or clock. Both
@@ -1425,6 +1435,10 @@ class refresh_policy {
   // What a lookup of a kid gets that the served set lacks.
   enum class kid_answer { join, start, missing, throttled, refuse };
   enum class landing { published, confirmed, failed, dropped };
+  struct selection {
+    result<key_ptr> key;
+    bool kid_unknown = false;  // no key of the set has the kid: ask_unknown_kid() says whether to look for it
+  };
 
   explicit refresh_policy(const jwks_config& config) noexcept { configure(config); }
 
@@ -1432,18 +1446,30 @@ class refresh_policy {
   void configure(const jwks_config& config) noexcept;
   // The first background fetch, if no lookup comes before. Without effect once a flight has begun.
   void plan_first(steady_point when) noexcept {
-    if (newest_ == 0) next_attempt_ = std::min(next_attempt_, when);
+    if (newest_ == 0 && !pinned_) next_attempt_ = std::min(next_attempt_, when);
   }
 
   [[nodiscard]] answer ask(steady_point now) const noexcept;
   [[nodiscard]] kid_answer ask_unknown_kid(steady_point now, std::string_view kid, std::size_t waiting);
   // A fetch that brought a set without the kid: do not ask for it again for a while.
   void remember_missing(steady_point now, std::string_view kid);
+  // True if an answer came from a flight that began after `newest` was the newest. An older one proves nothing to who asked
+  // then: the provider may have answered before it published the key.
+  [[nodiscard]] bool answered_since(std::uint64_t newest) const noexcept { return answered_ > newest; }
+  [[nodiscard]] std::uint64_t newest_flight() const noexcept { return newest_; }
+
+  // Which key a query gets: one of the set that is served, else one that left it less than withdrawn_key_grace ago.
+  [[nodiscard]] selection select(steady_point now, const jwk_set& served, const key_query& query) const;
+
+  // The document is the application's own: it never ages, is never fetched, and no answer replaces it.
+  void pin(steady_point now, const jwk_set& keys, const jwk_set* served = nullptr);
+  // A document that an earlier process fetched at that time. It is refreshed as soon as possible. False: there is one.
+  [[nodiscard]] bool restore(steady_point now, steady_point fetched_at) noexcept;
 
   std::uint64_t begin(steady_point now) noexcept;
-  // A flight came back, in time or late. generation: of the document that a 304 would confirm.
-  landing land(std::uint64_t flight, steady_point now, const verdict& what, bool confirms_current,
-               std::uint64_t random);
+  // A flight came back, in time or late. served: the set that a new one would replace.
+  landing land(std::uint64_t flight, steady_point now, const verdict& what, bool confirms_current, std::uint64_t random,
+               const jwk_set* served = nullptr);
   // True once when the flight in progress has overstayed; it then counts as failed.
   [[nodiscard]] bool expire(steady_point now, std::uint64_t random);
   [[nodiscard]] bool due(steady_point now) const noexcept { return !in_flight_ && now >= next_attempt_; }
@@ -1453,7 +1479,7 @@ class refresh_policy {
   }
 
   [[nodiscard]] bool servable(steady_point now) const noexcept {
-    return has_document_ && now < later(fetched_at_, ttl_ + outage_);
+    return has_document_ && (pinned_ || now < later(fetched_at_, ttl_ + outage_));
   }
   [[nodiscard]] bool stale(steady_point now) const noexcept { return servable(now) && now >= expires_at(); }
   [[nodiscard]] bool in_flight() const noexcept { return in_flight_; }
@@ -1462,10 +1488,14 @@ class refresh_policy {
   [[nodiscard]] steady_point next_attempt() const noexcept { return next_attempt_; }
   [[nodiscard]] steady_point next_wake() const noexcept { return in_flight_ ? deadline_ : next_attempt_; }
   [[nodiscard]] steady_point fetched_at() const noexcept { return fetched_at_; }
-  [[nodiscard]] steady_point expires_at() const noexcept { return later(fetched_at_, ttl_); }
+  [[nodiscard]] steady_point expires_at() const noexcept {
+    return pinned_ ? steady_point::max() : later(fetched_at_, ttl_);
+  }
+  [[nodiscard]] bool pinned() const noexcept { return pinned_; }
   [[nodiscard]] const std::optional<axioms::error>& last_error() const noexcept { return last_error_; }
   [[nodiscard]] int consecutive_failures() const noexcept { return failures_; }
   [[nodiscard]] std::size_t negative_kids() const noexcept { return missing_.size(); }
+  [[nodiscard]] std::size_t withdrawn_keys() const noexcept { return withdrawn_.size(); }
 
  private:
   [[nodiscard]] steady_point blocked_until(steady_point now) const noexcept;
@@ -1474,15 +1504,18 @@ class refresh_policy {
   void fail(steady_point now, const axioms::error& why, const std::optional<seconds>& retry_after,
             std::uint64_t random);
   [[nodiscard]] bool take_token(steady_point now) noexcept;
+  void replace_keys(steady_point now, const jwk_set& served, const jwk_set& keys);
 
   // limits
-  seconds refresh_{}, ttl_{}, outage_{}, floor_{};
+  seconds refresh_{}, ttl_{}, outage_{}, floor_{}, grace_{};
   milliseconds timeout_{}, backoff_initial_{}, backoff_max_{}, retry_after_max_{}, kid_interval_{};
   int kid_burst_ = 0;
 
   // document
   bool has_document_ = false;
+  bool pinned_ = false;
   steady_point fetched_at_{};
+  std::vector<std::pair<key_ptr, steady_point>> withdrawn_;  // since when, oldest first
 
   // flights
   bool in_flight_ = false;
@@ -1648,6 +1681,7 @@ namespace detail {
 class engine;
 struct entry;
 struct effects;
+struct saved_document;
 
 // Tells the threads that keep a document whether it is still the published one, without a lock and without the manager.
 struct publication {
@@ -1700,10 +1734,10 @@ class waiter : public std::enable_shared_from_this<waiter> {
   const verb what;
   const std::chrono::milliseconds limit;
   bool finished = false;
-  bool cancelled = false;   // before it was submitted
-  bool refetching = false;  // waits for a refetch because of an unknown kid
-  bool joined = false;      // waits for a flight that was in the air before it asked
-  bool forgiving = false;   // waits for a prefetch, whose failure is success
+  bool cancelled = false;    // before it was submitted
+  bool refetching = false;   // waits for a refetch because of an unknown kid
+  std::uint64_t newest = 0;  // the newest flight when it asked
+  bool forgiving = false;    // waits for a prefetch, whose failure is success
   steady_point deadline = steady_point::max();
   outcome out;
   std::shared_ptr<entry> on;  // in whose list it stands
@@ -1810,6 +1844,9 @@ class engine : public std::enable_shared_from_this<engine> {
   // Starts, or is started already. With a prefetch, who is submitted to wait for it.
   void start(jwks_config config, const std::shared_ptr<waiter>& who);
   [[nodiscard]] result<void> add(jwks_config config);
+  [[nodiscard]] result<void> add_static(std::string_view url, std::string_view json);
+  [[nodiscard]] std::string export_cache();
+  [[nodiscard]] result<std::size_t> import_cache(std::string_view text);
   // Ends this life at once; threads and flights wind down by themselves, then who is finished (if given).
   void begin_shutdown(const std::shared_ptr<waiter>& who = nullptr) noexcept;
 
@@ -1853,16 +1890,20 @@ class engine : public std::enable_shared_from_this<engine> {
 
  private:
   enum class progress { done, must_wait };
+  enum class settling { failed, answered, answered_late, pinned, restored };
 
   result<std::shared_ptr<entry>> find(const request& asked, steady_point now, bool create, effects& fx);
   result<void> make_room(effects& fx);
+  [[nodiscard]] std::size_t looked_up_urls() const noexcept;
   progress step(const request& asked, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
   progress serve(const request& asked, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
   progress ask_for_kid(std::string_view kid, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
   void begin_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground, effects& fx);
-  void publish(entry& on, steady_point now, std::chrono::system_clock::time_point system_now,
+  void publish(entry& on, std::chrono::system_clock::time_point fetched_at_system,
                std::shared_ptr<const document_content> content, effects& fx);
-  void settle(entry& on, steady_point now, bool landed_well, bool flight_over, effects& fx);
+  void load(entry& on, verdict&& saved, std::chrono::system_clock::time_point fetched_at_system, effects& fx);
+  void settle(entry& on, steady_point now, settling why, effects& fx);
+  result<bool> import_document(const saved_document& saved);
   void enqueue(const std::shared_ptr<waiter>& who, const std::shared_ptr<entry>& on, steady_point deadline,
                effects& fx);
   void drop(const std::shared_ptr<entry>& on, effects& fx);
@@ -2125,6 +2166,37 @@ class basic_jwks_manager {
   /// Errors: as initialize(), and shut_down.
   result<void> add(jwks_config config) { return engine_.get().add(std::move(config)); }
 
+  /// Puts a key set of the application's own in place at @p url: @p json is served like a fetched one, never ages and is
+  /// never fetched.
+  ///
+  /// Called again, it replaces the set. It stays until shutdown(), whatever initialize() and add() say of that URL;
+  /// refresh() succeeds without a fetch, and an unknown kid is `key_not_found` at once. Not an answer in the air, nor
+  /// import_cache(), replaces it. Legal before initialize().
+  ///
+  /// Blocks: never. Errors: invalid_url, unsupported_scheme, shut_down, not_a_key_set, no_usable_key, response_too_large
+  ///         (over 64 MiB); the old set stays.
+  result<void> add_static(std::string_view url, std::string_view json) { return engine_.get().add_static(url, json); }
+
+  /// The fetched documents as text for import_cache(), so that a restart during an outage still has keys.
+  ///
+  /// Holds what the providers published, their validators, and when that was by the wall clock; no static sources. After
+  /// shutdown() it is empty. Who can change the text chooses your keys: store it like a CA file.
+  ///
+  /// Blocks: never; fit for `on_event`.
+  [[nodiscard]] std::string export_cache() const { return engine_.get().export_cache(); }
+
+  /// Takes the documents of an export_cache() of an earlier process. Legal before initialize(), where it belongs.
+  ///
+  /// Each keeps its age by the wall clock, is served within `cache_ttl` + `outage_window` like any other, and is refreshed as
+  /// soon as the manager runs. Documents from the future (by more than a minute) or older than 10 years are refused, and
+  /// so is what would not be accepted from a provider. A URL that has a document keeps its own.
+  ///
+  /// Returns: how many documents were taken.
+  /// Blocks:  never.
+  /// Errors:  not_a_key_set (no such text), shut_down; if no document could be taken, the reason why the first one was
+  ///          refused.
+  result<std::size_t> import_cache(std::string_view text) { return engine_.get().import_cache(text); }
+
   /// Returns the key set published at @p url, from the cache when it is younger than `cache_ttl`.
   ///
   /// A miss makes the caller wait for one fetch; callers that miss together share it. Past `cache_ttl`, within
@@ -2152,7 +2224,8 @@ class basic_jwks_manager {
 
   /// Returns the one key of the set at @p url that fits @p query.
   ///
-  /// A kid that the set lacks is fetched again once, within the budget of `unknown_kid_burst`; a known kid never is.
+  /// A kid that the set lacks is fetched again once, within the budget of `unknown_kid_burst`; a known kid never is. With a
+  /// `withdrawn_key_grace`, a key that left the set is still given for that long.
   ///
   /// Blocks: as get_jwks(), and for an unknown kid at most `unknown_kid_wait`.
   /// Errors: as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled (the budget is used up).
@@ -2669,8 +2742,11 @@ class basic_async_jwks_manager : private detail::async_shell {
 
   /// True between the start of a successful initialize() and shutdown().
   [[nodiscard]] bool running() const noexcept { return engine_.get().running(); }
-  /// As basic_jwks_manager::add(). Waits for nothing.
+  /// As basic_jwks_manager::add(), add_static(), export_cache() and import_cache(). They wait for nothing.
   result<void> add(jwks_config config) { return engine_.get().add(std::move(config)); }
+  result<void> add_static(std::string_view url, std::string_view json) { return engine_.get().add_static(url, json); }
+  [[nodiscard]] std::string export_cache() const { return engine_.get().export_cache(); }
+  result<std::size_t> import_cache(std::string_view text) { return engine_.get().import_cache(text); }
 
   /// As basic_jwks_manager::get_jwks().
   [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(std::string_view url, async_options options = {}) const {
@@ -3059,6 +3135,10 @@ AXIOMS_JWKS_INLINE std::optional<std::chrono::seconds> retry_after(const fetch_r
 
 // -- configuration --
 
+inline error insecure_url_error(std::string_view url) {
+  return make_error(errc::unsupported_scheme, "URL ", quote(url), " is http; require_https allows https only");
+}
+
 AXIOMS_JWKS_INLINE std::uint64_t default_random() noexcept {
   // splitmix64 over a counter: no lock, and a forked child goes its own way with the next seed.
   static std::atomic<std::uint64_t> state{[] {
@@ -3188,17 +3268,13 @@ AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
   rule(unknown_kid_burst >= 0 && unknown_kid_burst <= 1000, "unknown_kid_burst", unknown_kid_burst, "", "0 to 1000");
   duration("unknown_kid_interval", unknown_kid_interval, false);
   duration("unknown_kid_wait", unknown_kid_wait, true);
-  rule(withdrawn_key_grace.count() == 0, "withdrawn_key_grace", withdrawn_key_grace.count(), " s", "0 in this version");
   rule(!discovery, "discovery", "true", "", "false in this version");
   rule(!allow_es256k, "allow_es256k", "true", "", "false in this version");
   if (broken) return *broken;
 
   const auto url = resolved_url();
   if (!url) return url.error();
-  if (require_https && !detail::parse_url(*url)->https) {
-    return make_error(errc::unsupported_scheme, "URL ", detail::quote(*url),
-                      " is http; require_https allows https only");
-  }
+  if (require_https && !detail::parse_url(*url)->https) return detail::insecure_url_error(*url);
   return {};
 }
 
@@ -3308,6 +3384,11 @@ inline void trim_zeros(std::string& number) {
 struct jwk_builder {
   using reason = std::optional<std::string>;
 
+  static jwk_set set_of(std::vector<key_ptr> keys) {
+    jwk_set set;
+    set.keys_ = std::move(keys);
+    return set;
+  }
   static result<jwk_set> build_set(std::string_view text);
   static reason build(const json& member, jwk& out);
   static reason read_common(const json& member, jwk& out);
@@ -3647,6 +3728,15 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
   AXIOMS_JWKS_CATCH_ALL { return failed({errc::fetch_failed, "out of memory while the key set was read", 0}); }
 }
 
+AXIOMS_JWKS_INLINE result<seconds> age_of_saved(std::chrono::system_clock::time_point now, std::int64_t fetched_at) {
+  const std::int64_t today = std::chrono::floor<seconds>(now.time_since_epoch()).count();
+  if (fetched_at < 0 || fetched_at > today + max_wall_clock_step.count())
+    return make_error(errc::not_a_key_set, "it was fetched in the future (", fetched_at, ", now it is ", today, ")");
+  if (today - fetched_at > max_duration.count())
+    return make_error(errc::not_a_key_set, "it was fetched more than 10 years ago (", fetched_at, ")");
+  return seconds(std::max<std::int64_t>(today - fetched_at, 0));
+}
+
 // Uniform in [0, most).
 inline milliseconds scaled(milliseconds most, std::uint64_t random) noexcept {
   return milliseconds(
@@ -3658,6 +3748,7 @@ AXIOMS_JWKS_INLINE void refresh_policy::configure(const jwks_config& config) noe
   ttl_ = config.cache_ttl;
   outage_ = config.outage_window;
   floor_ = std::min(config.min_refresh_interval, config.refresh_interval);
+  grace_ = config.withdrawn_key_grace;
   timeout_ = config.fetch_timeout;
   backoff_initial_ = config.backoff_initial;
   backoff_max_ = config.backoff_max;
@@ -3666,7 +3757,7 @@ AXIOMS_JWKS_INLINE void refresh_policy::configure(const jwks_config& config) noe
   kid_burst_ = config.unknown_kid_burst;
   tokens_ = std::min(tokens_, kid_burst_);
   // A document from a lazy life keeps its age; its renewal must not wait for the old, longer interval.
-  if (has_document_)
+  if (has_document_ && !pinned_)
     next_attempt_ =
         std::min(next_attempt_, std::max(later(fetched_at_, refresh_), std::max(backoff_until_, retry_after_until_)));
 }
@@ -3705,14 +3796,17 @@ AXIOMS_JWKS_INLINE bool refresh_policy::expire(steady_point now, std::uint64_t r
 
 AXIOMS_JWKS_INLINE refresh_policy::landing refresh_policy::land(std::uint64_t flight, steady_point now,
                                                                 const verdict& what, bool confirms_current,
-                                                                std::uint64_t random) {
+                                                                std::uint64_t random, const jwk_set* served) {
   const bool current = in_flight(flight);
   const bool good =
       what.what == verdict::kind::document || (what.what == verdict::kind::not_modified && confirms_current);
   if (good) {
     if (flight <= answered_) return landing::dropped;  // a newer flight has brought its answer already
     if (current) in_flight_ = false;
-    if (what.what == verdict::kind::document) missing_.clear();
+    if (what.what == verdict::kind::document) {
+      missing_.clear();
+      if (served != nullptr) replace_keys(now, *served, what.content->keys);
+    }
     succeed(flight, now, what.freshness, random);
     return what.what == verdict::kind::document ? landing::published : landing::confirmed;
   }
@@ -3777,7 +3871,7 @@ AXIOMS_JWKS_INLINE bool refresh_policy::take_token(steady_point now) noexcept {
 
 AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_unknown_kid(steady_point now, std::string_view kid,
                                                                               std::size_t waiting) {
-  if (kid.size() > max_kid_bytes) return kid_answer::missing;
+  if (pinned_ || kid.size() > max_kid_bytes) return kid_answer::missing;
   if (const auto found = missing_.find(kid); found != missing_.end()) {
     if (now < found->second) return kid_answer::missing;
     missing_.erase(found);
@@ -3794,6 +3888,60 @@ AXIOMS_JWKS_INLINE void refresh_policy::remember_missing(steady_point now, std::
                                     [](const auto& a, const auto& b) { return a.second < b.second; }));
   }
   missing_.insert_or_assign(std::string(kid), later(now, negative_kid_ttl));
+}
+
+AXIOMS_JWKS_INLINE refresh_policy::selection refresh_policy::select(steady_point now, const jwk_set& served,
+                                                                    const key_query& query) const {
+  auto key = served.select(query);
+  if (key || key.error().code != errc::key_not_found) return {std::move(key), false};
+  std::vector<key_ptr> graced;
+  for (const auto& [withdrawn, since] : withdrawn_) {
+    if (now < later(since, grace_)) graced.push_back(withdrawn);
+  }
+  if (!graced.empty()) {
+    if (auto old = jwk_builder::set_of(std::move(graced)).select(query)) return {std::move(old), false};
+  }
+  return {std::move(key), !query.kid.empty() && !served.contains(query.kid)};
+}
+
+// What the new set lacks is withdrawn now, and what came back is withdrawn no more. Keys of a set that was not served any
+// more are not brought back.
+AXIOMS_JWKS_INLINE void refresh_policy::replace_keys(steady_point now, const jwk_set& served, const jwk_set& keys) {
+  const auto published = [&](const key_ptr& key) {
+    return std::any_of(keys.begin(), keys.end(), [&](const key_ptr& other) {
+      return other->kid() == key->kid() && other->thumbprint() == key->thumbprint();
+    });
+  };
+  withdrawn_.erase(
+      std::remove_if(withdrawn_.begin(), withdrawn_.end(),
+                     [&](const auto& old) { return now >= later(old.second, grace_) || published(old.first); }),
+      withdrawn_.end());
+  if (grace_.count() == 0 || !servable(now)) return;
+  for (const auto& key : served) {
+    if (!published(key)) withdrawn_.emplace_back(key, now);
+  }
+  if (withdrawn_.size() > max_withdrawn_keys)
+    withdrawn_.erase(withdrawn_.begin(), withdrawn_.end() - static_cast<std::ptrdiff_t>(max_withdrawn_keys));
+}
+
+AXIOMS_JWKS_INLINE void refresh_policy::pin(steady_point now, const jwk_set& keys, const jwk_set* served) {
+  if (served != nullptr) replace_keys(now, *served, keys);
+  pinned_ = has_document_ = true;
+  fetched_at_ = now;
+  in_flight_ = false;
+  answered_ = newest_;  // what is still in the air is overtaken
+  next_attempt_ = steady_point::max();
+  last_error_.reset();
+  failures_ = 0;
+  missing_.clear();
+}
+
+AXIOMS_JWKS_INLINE bool refresh_policy::restore(steady_point now, steady_point fetched_at) noexcept {
+  if (has_document_) return false;
+  has_document_ = true;
+  fetched_at_ = fetched_at;
+  next_attempt_ = std::max(now, std::max(backoff_until_, retry_after_until_));
+  return true;
 }
 
 // -- clocks --
@@ -3940,10 +4088,7 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const request& as
   }
   auto url = parse_url(*asked.url);
   if (!url) return std::move(url).error();
-  if (config_->require_https && !url->https) {
-    return make_error(errc::unsupported_scheme, "URL ", quote(url->normalized),
-                      " is http; require_https allows https only");
-  }
+  if (config_->require_https && !url->https) return insecure_url_error(url->normalized);
   if (state_ == life::down) return shut_down_error();
   const auto found = entries_.find(url->normalized);
   if (found != entries_.end()) {
@@ -3962,19 +4107,21 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const request& as
   return fresh;
 }
 
+AXIOMS_JWKS_INLINE std::size_t engine::looked_up_urls() const noexcept {
+  return static_cast<std::size_t>(
+      std::count_if(entries_.begin(), entries_.end(), [](const auto& each) { return !each.second->configured; }));
+}
+
 // Looked-up URLs may come from anywhere, so their number is bounded; the least recently used goes.
 AXIOMS_JWKS_INLINE result<void> engine::make_room(effects& fx) {
-  std::size_t count = 0;
+  if (looked_up_urls() < max_looked_up_urls) return {};
   std::shared_ptr<entry> oldest;
   for (const auto& [url, on] : entries_) {
-    if (on->configured) continue;
-    ++count;
-    if (!on->waiters.empty()) continue;
+    if (on->configured || !on->waiters.empty()) continue;
     if (!oldest ||
         on->cell->last_used.load(std::memory_order_relaxed) < oldest->cell->last_used.load(std::memory_order_relaxed))
       oldest = on;
   }
-  if (count < max_looked_up_urls) return {};
   if (!oldest) {
     ++stats_.throttled;
     return make_error(errc::throttled, "lookups of ", max_looked_up_urls, " other URLs are waiting for their fetch");
@@ -4003,7 +4150,7 @@ AXIOMS_JWKS_INLINE engine::progress engine::step(const request& asked, entry& on
       who->deadline = later(now, std::clamp<milliseconds>(asked.limit, milliseconds(0), max_duration));
     return progress::must_wait;
   }
-  if (asked.what == verb::refresh) return progress::must_wait;
+  if (asked.what == verb::refresh) return on.policy.pinned() ? progress::done : progress::must_wait;
   switch (on.policy.ask(now)) {
     case refresh_policy::answer::fresh:
     case refresh_policy::answer::stale: return serve(asked, on, now, out, who, fx);
@@ -4018,10 +4165,8 @@ AXIOMS_JWKS_INLINE engine::progress engine::step(const request& asked, entry& on
 AXIOMS_JWKS_INLINE engine::progress engine::serve(const request& asked, entry& on, steady_point now, outcome& out,
                                                   waiter* who, effects& fx) {
   if (asked.what == verb::key) {
-    auto key = on.document->keys().select(asked.query);
-    const bool unknown = !key && key.error().code == errc::key_not_found && !asked.query.kid.empty() &&
-                         !on.document->keys().contains(asked.query.kid);
-    if (unknown) return ask_for_kid(asked.query.kid, on, now, out, who, fx);
+    auto [key, kid_unknown] = on.policy.select(now, on.document->keys(), asked.query);
+    if (kid_unknown) return ask_for_kid(asked.query.kid, on, now, out, who, fx);
     if (key) {
       out.key = *std::move(key);
     } else {
@@ -4121,7 +4266,7 @@ AXIOMS_JWKS_INLINE void engine::submit(const std::shared_ptr<waiter>& who) {
       if (asked.what == verb::lookup || asked.what == verb::key) ++stats_.misses;
       const bool joins = (*on)->policy.in_flight();
       if (joins && asked.what != verb::ready) ++stats_.coalesced;
-      who->joined = joins;
+      who->newest = (*on)->policy.newest_flight();
       enqueue(who, *on, who->deadline, fx);
       if (!joins && asked.what != verb::ready) begin_flight(*on, now, true, fx);
     }
@@ -4205,10 +4350,11 @@ AXIOMS_JWKS_INLINE void engine::begin_flight(const std::shared_ptr<entry>& on, s
 }
 
 // A new stamp: what the threads keep is out of date from here on.
-AXIOMS_JWKS_INLINE void engine::publish(entry& on, steady_point now, std::chrono::system_clock::time_point system_now,
+AXIOMS_JWKS_INLINE void engine::publish(entry& on, std::chrono::system_clock::time_point fetched_at_system,
                                         std::shared_ptr<const document_content> content, effects& fx) {
   if (on.document) fx.replaced.push_back(std::move(on.document));
-  on.document = std::make_shared<const jwks_document>(std::move(content), now, on.policy.expires_at(), system_now);
+  on.document = std::make_shared<const jwks_document>(std::move(content), on.policy.fetched_at(),
+                                                      on.policy.expires_at(), fetched_at_system);
   on.cell->version.fetch_add(1, std::memory_order_release);
   on.stale_told = false;
 }
@@ -4229,7 +4375,8 @@ AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdic
     entry& on = *what->on;
     if (on.gone) return;  // shut down or dropped meanwhile
     const bool confirms = on.document && what->basis == on.document->content();
-    const auto landing = on.policy.land(what->number, now, brought, confirms, random);
+    const auto landing =
+        on.policy.land(what->number, now, brought, confirms, random, on.document ? &on.document->keys() : nullptr);
     if (landing == refresh_policy::landing::dropped) return;
     const bool current = on.current == what;
     if (current) on.current.reset();
@@ -4252,60 +4399,63 @@ AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdic
       event.kind = fresh ? jwks_event_kind::fetched : jwks_event_kind::not_modified;
       if (fresh || !brought.etag.empty()) on.etag = std::move(brought.etag);
       if (fresh || !brought.last_modified.empty()) on.last_modified = std::move(brought.last_modified);
-      publish(on, now, system_now, fresh ? std::shared_ptr<const document_content>(std::move(brought.content)) : before,
-              fx);
+      publish(on, system_now, fresh ? std::shared_ptr<const document_content>(std::move(brought.content)) : before, fx);
     }
     tell(on, std::move(event), before, on.document ? on.document->content() : nullptr, fx);
-    settle(on, now, landing != refresh_policy::landing::failed, current, fx);
+    settle(on, now,
+           landing == refresh_policy::landing::failed ? settling::failed
+           : current                                  ? settling::answered
+                                                      : settling::answered_late,
+           fx);
     fx.rescheduled = true;
   }
   perform(fx);
 }
 
-// The flight that somebody joined was in the air before it asked: the provider may have answered before it published the
-// key. Such an answer proves nothing, so the kid is looked for once more, by a flight that begins now. True: it waits on.
+// The flight that somebody joined was in the air before it asked, and lacked the kid. True: it waits on, for one that
+// begins now.
 AXIOMS_JWKS_INLINE bool engine::look_once_more(waiter& who, entry& on, steady_point now, effects& fx) {
-  who.joined = false;
   const bool counted = who.refetching;
-  if (ask_for_kid(who.asked().query.kid, on, now, who.out, &who, fx) == progress::done) {
-    who.joined = true;  // not looked for: it must not be remembered as missing
-    return false;
-  }
+  if (ask_for_kid(who.asked().query.kid, on, now, who.out, &who, fx) == progress::done) return false;
   if (!counted) ++on.kid_waiters;
   fx.rescheduled = true;
   if (!on.policy.in_flight()) begin_flight(who.on, now, true, fx);
   return true;
 }
 
-// Answers those who wait, after a flight ended or a late answer came.
-AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, bool landed_well, bool flight_over, effects& fx) {
+// Answers those who wait: after a flight ended, after a late answer came while the next flight is in the air, after
+// add_static() and after import_cache().
+AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, settling why, effects& fx) {
+  const bool landed_well = why != settling::failed && why != settling::restored;
+  const bool flight_over = why != settling::answered_late && why != settling::restored;
+  const bool here = why != settling::pinned && why != settling::restored;
   for (auto next = on.waiters.begin(); next != on.waiters.end();) {
     waiter& who = **next++;
     if (who.what == verb::refresh && !flight_over) continue;  // it waits for the flight that is still in the air
+    if (who.what == verb::key && why == settling::restored) continue;
     if (who.what == verb::ready && !on.policy.servable(now)) continue;
     const request asked = who.asked();
     if (!on.policy.servable(now) || (!landed_well && (who.what == verb::refresh || who.refetching))) {
       who.out.failure = on.policy.last_error();
     } else if (who.what == verb::key) {
-      auto key = on.document->keys().select(asked.query);
+      auto [key, kid_unknown] = on.policy.select(now, on.document->keys(), asked.query);
       if (key) {
         who.out.key = *std::move(key);
       } else {
-        const bool unknown = key.error().code == errc::key_not_found && !asked.query.kid.empty() &&
-                             !on.document->keys().contains(asked.query.kid);
-        if (unknown && landed_well && who.joined && look_once_more(who, on, now, fx)) continue;
+        const bool proven = on.policy.answered_since(who.newest);
+        if (kid_unknown && landed_well && !proven && look_once_more(who, on, now, fx)) continue;
         // Without a good answer it is not known whether the provider has that key: an outage must not look like a bad
         // token.
         if (!who.out.failure)
-          who.out.failure = unknown && !landed_well ? on.policy.last_error() : std::move(key).error();
-        if (unknown && landed_well && !who.joined) on.policy.remember_missing(now, asked.query.kid);
+          who.out.failure = kid_unknown && !landed_well ? on.policy.last_error() : std::move(key).error();
+        if (kid_unknown && landed_well && proven) on.policy.remember_missing(now, asked.query.kid);
       }
       who.out.document = on.document;
     } else {
       who.out.document = on.document;
     }
     if (!who.out.failure && on.policy.stale(now) && who.what != verb::ready) ++stats_.stale_served;
-    finish(who, fx, true);
+    finish(who, fx, here);
   }
 }
 
@@ -4331,7 +4481,7 @@ AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, eff
       tell(*on, std::move(event), nullptr, nullptr, fx);
       if (on->current) fx.stopped.push_back(std::move(on->current));
       on->current.reset();
-      settle(*on, now, false, true, fx);
+      settle(*on, now, settling::failed, fx);
     }
     for (auto place = on->waiters.begin(); place != on->waiters.end();) {
       waiter& who = **place++;
@@ -4471,6 +4621,174 @@ AXIOMS_JWKS_INLINE result<void> engine::add(jwks_config config) {
   return {};
 }
 
+// Puts a document in place that no flight brought. Its policy has taken it already.
+AXIOMS_JWKS_INLINE void engine::load(entry& on, verdict&& saved,
+                                     std::chrono::system_clock::time_point fetched_at_system, effects& fx) {
+  const auto before = on.document ? on.document->content() : nullptr;
+  saved.content->url = on.url;
+  saved.content->generation = ++generation_;
+  on.etag = std::move(saved.etag);
+  on.last_modified = std::move(saved.last_modified);
+  publish(on, fetched_at_system, std::move(saved.content), fx);
+  jwks_event event;
+  event.kind = jwks_event_kind::loaded;
+  tell(on, std::move(event), before, on.document->content(), fx);
+  fx.rescheduled = true;
+}
+
+AXIOMS_JWKS_INLINE result<void> engine::add_static(std::string_view url, std::string_view text) {
+  const auto parsed = parse_url(url);
+  if (!parsed) return parsed.error();
+  steady_point now{};
+  std::chrono::system_clock::time_point system_now{};
+  if (!read_clock(now) || !read_clock(system_now)) return clock_error();
+  fetch_request request;
+  request.url = parsed->normalized;
+  request.max_body_bytes = max_saved_bytes;
+  verdict given = judge(request, fetch_response{200, std::string(text), {}}, system_now);
+  if (given.what != verdict::kind::document) {
+    given.why.http_status = 0;
+    return std::move(given.why);
+  }
+  effects fx;
+  {
+    const std::lock_guard lock(mutex_);
+    if (config_->require_https && !parsed->https) return insecure_url_error(parsed->normalized);
+    if (state_ == life::down) return shut_down_error();
+    auto& on = entries_[parsed->normalized];
+    if (!on) on = std::make_shared<entry>(parsed->normalized, parsed->https, config_);
+    on->configured = true;
+    on->refused = false;
+    on->policy.pin(now, given.content->keys, on->document ? &on->document->keys() : nullptr);
+    if (on->current) fx.stopped.push_back(std::move(on->current));
+    on->current.reset();
+    load(*on, std::move(given), system_now, fx);
+    settle(*on, now, settling::pinned, fx);
+  }
+  perform(fx);
+  return {};
+}
+
+// The age goes into the text, not what the wall clock said at the fetch: it may have been set since.
+AXIOMS_JWKS_INLINE std::string engine::export_cache() {
+  steady_point now{};
+  std::chrono::system_clock::time_point system_now{};
+  json out = {{"axioms_jwks_cache", 1}, {"documents", json::array()}};
+  if (read_clock(now) && read_clock(system_now)) {
+    std::vector<std::pair<jwks_ptr, std::pair<std::string, std::string>>> documents;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [url, on] : entries_) {
+        if (on->document && !on->policy.pinned()) documents.push_back({on->document, {on->etag, on->last_modified}});
+      }
+    }
+    for (const auto& [document, validators] : documents) {
+      const auto fetched_at = system_now.time_since_epoch() - (now - document->fetched_at());
+      out["documents"].push_back({{"url", document->url()},
+                                  {"fetched_at", std::chrono::floor<seconds>(fetched_at).count()},
+                                  {"etag", validators.first},
+                                  {"last_modified", validators.second},
+                                  {"body", document->body()}});
+    }
+  }
+  return out.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+// One document of an exported cache.
+struct saved_document {
+  std::string url, etag, last_modified, body;
+  std::int64_t fetched_at = 0;  // seconds since 1970
+
+  static result<saved_document> read(const json& member) {
+    saved_document out;
+    if (!member.is_object()) return make_error(errc::not_a_key_set, "it is no object");
+    for (const auto& [name, field] : {std::pair("url", &out.url), std::pair("etag", &out.etag),
+                                      std::pair("last_modified", &out.last_modified), std::pair("body", &out.body)}) {
+      const auto found = member.find(name);
+      const auto* text = found != member.end() ? found->get_ptr<const json::string_t*>() : nullptr;
+      if (text == nullptr) return make_error(errc::not_a_key_set, "it has no string named ", name);
+      *field = *text;
+    }
+    const auto when = member.find("fetched_at");
+    if (when == member.end() || !when->is_number_integer())
+      return make_error(errc::not_a_key_set, "it has no integer named fetched_at");
+    out.fetched_at = when->is_number_unsigned() && when->get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max()
+                         ? std::numeric_limits<std::int64_t>::max()
+                         : when->get<std::int64_t>();
+    return out;
+  }
+};
+
+AXIOMS_JWKS_INLINE result<std::size_t> engine::import_cache(std::string_view text) {
+  const auto refuse = [](const auto&... why) {
+    return make_error(errc::not_a_key_set, "the text is no exported cache: ", why...);
+  };
+  if (text.size() > max_saved_bytes) return refuse("it is over the limit of ", max_saved_bytes, " bytes");
+  if (too_deep(text)) return refuse("its JSON is nested deeper than ", max_json_depth, " levels");
+  const json saved = json::parse(text, nullptr, false);
+  if (saved.is_discarded() || !saved.is_object()) return refuse("it is no JSON object");
+  if (const auto version = saved.find("axioms_jwks_cache"); version == saved.end() || *version != 1)
+    return refuse("it has no axioms_jwks_cache of 1");
+  const auto documents = saved.find("documents");
+  if (documents == saved.end() || !documents->is_array()) return refuse("it has no array named documents");
+
+  std::size_t taken = 0, index = 0;
+  std::optional<axioms::error> first_fault;
+  for (const auto& document : *documents) {
+    const auto done =
+        saved_document::read(document).and_then([&](const saved_document& each) { return import_document(each); });
+    if (!done && done.error().code == errc::shut_down) return done.error();
+    if (done) taken += *done ? 1U : 0U;
+    if (!done && !first_fault) {
+      first_fault = done.error();
+      first_fault->description = concat("document ", index, " of the exported cache: ", first_fault->description);
+    }
+    ++index;
+  }
+  if (taken == 0 && first_fault) return *std::move(first_fault);
+  return taken;
+}
+
+// True: taken. False: there is a document of this URL already, or no room for one more URL.
+AXIOMS_JWKS_INLINE result<bool> engine::import_document(const saved_document& saved) {
+  const auto parsed = parse_url(saved.url);
+  if (!parsed) return parsed.error();
+  steady_point now{};
+  std::chrono::system_clock::time_point system_now{};
+  if (!read_clock(now) || !read_clock(system_now)) return clock_error();
+  const auto age = age_of_saved(system_now, saved.fetched_at);
+  if (!age) return age.error();
+  fetch_request request;
+  request.url = parsed->normalized;
+  request.max_body_bytes = max_saved_bytes;
+  verdict given =
+      judge(request, fetch_response{200, saved.body, {{"ETag", saved.etag}, {"Last-Modified", saved.last_modified}}},
+            system_now);
+  if (given.what != verdict::kind::document) {
+    given.why.http_status = 0;
+    return std::move(given.why);
+  }
+  effects fx;
+  {
+    const std::lock_guard lock(mutex_);
+    if (state_ == life::down) return shut_down_error();
+    const auto found = entries_.find(parsed->normalized);
+    std::shared_ptr<entry> on = found != entries_.end() ? found->second : nullptr;
+    if (!on) {
+      if (config_->require_https && !parsed->https) return insecure_url_error(parsed->normalized);
+      if (config_->only_configured_urls || looked_up_urls() >= max_looked_up_urls) return false;
+      on = std::make_shared<entry>(parsed->normalized, parsed->https, config_);
+      on->cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+    }
+    if (!on->policy.restore(now, now - *age)) return false;
+    entries_.emplace(on->url, on);
+    load(*on, std::move(given), system_now - *age, fx);
+    settle(*on, now, settling::restored, fx);
+  }
+  perform(fx);
+  return true;
+}
+
 AXIOMS_JWKS_INLINE void engine::begin_shutdown(const std::shared_ptr<waiter>& who) noexcept {
   effects fx;
   {
@@ -4533,7 +4851,7 @@ AXIOMS_JWKS_INLINE jwks_health engine::health(std::string_view url) {
   if (!on) return out;
   out.ready = on->policy.servable(now);
   out.stale = on->policy.stale(now);
-  out.insecure_transport = on->insecure;
+  out.insecure_transport = on->insecure && !on->policy.pinned();
   if (on->document) out.age = std::chrono::duration_cast<milliseconds>(now - on->policy.fetched_at());
   out.last_error = on->policy.last_error();
   out.consecutive_failures = on->policy.consecutive_failures();
@@ -4565,7 +4883,7 @@ AXIOMS_JWKS_INLINE void engine::tell(const entry& on, jwks_event&& event,
 AXIOMS_JWKS_INLINE void engine::deliver(const event_record& record) noexcept {
   AXIOMS_JWKS_TRY {
     jwks_event event = record.event;
-    if (event.kind == jwks_event_kind::fetched) {
+    if (event.kind == jwks_event_kind::fetched || event.kind == jwks_event_kind::loaded) {
       const auto index = [](const document_content* content) {
         std::multimap<std::string_view, const std::string*> keys;  // kid, or the thumbprint of a key without one
         if (content == nullptr) return keys;

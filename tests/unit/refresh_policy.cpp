@@ -12,6 +12,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -1057,6 +1060,323 @@ TEST_CASE("a fetcher's error without a code is still an error") {
   CHECK(what.why.code == errc::fetch_failed);
 }
 
+// ---- withdrawn keys ------------------------------------------------------------------------------
+
+namespace {
+
+verdict document_of(std::initializer_list<std::string_view> kids) {
+  verdict out = document();
+  out.content = std::make_shared<axioms::detail::document_content>();
+  out.content->keys = *axioms::jwk_set::parse(support::key_set(kids));
+  return out;
+}
+
+// A policy and the set that it has published last.
+struct rotating_world : world {
+  using world::world;
+
+  landing publish(std::initializer_list<std::string_view> kids) {
+    const verdict brought = document_of(kids);
+    const auto said = policy.land(policy.begin(now), now, brought, false, lowest, served ? &served->keys : nullptr);
+    served = brought.content;
+    return said;
+  }
+  std::string pick(std::string_view kid, std::string_view alg = {}) const {
+    const auto found = policy.select(now, served->keys, {kid, alg});
+    if (found.key) return std::string((*found.key)->kid());
+    return found.kid_unknown ? "unknown" : std::string(to_string(found.key.error().code));
+  }
+
+  std::shared_ptr<axioms::detail::document_content> served;
+};
+
+}  // namespace
+
+// Red when select() looks at withdrawn_ without asking for the time.
+TEST_CASE("without a withdrawn_key_grace a key that left the set is gone at once") {
+  rotating_world w;
+  w.publish({"a", "b"});
+  CHECK(w.pick("a") == "a");
+  w.publish({"b", "c"});
+  CHECK(w.pick("a") == "unknown");
+  CHECK(w.pick("c") == "c");
+  CHECK(w.policy.withdrawn_keys() == 0);
+}
+
+// Red when select() compares with <= or leaves out grace_, and when replace_keys() keeps nothing.
+TEST_CASE("a withdrawn key is given for withdrawn_key_grace and not a tick longer") {
+  rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300s; });
+  w.publish({"a", "b"});
+  w.now += 60s;
+  w.publish({"b"});
+  w.now += 300s - tick;
+  CHECK(w.pick("a") == "a");
+  w.now += tick;
+  CHECK(w.pick("a") == "unknown");
+}
+
+// Red when replace_keys() does not leave out what is published again, or sets `since` anew for a key that stays away.
+TEST_CASE("the grace counts from the set that lacked the key first, and again after the key came back") {
+  rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300s; });
+  w.publish({"a", "b"});
+  w.publish({"b"});
+  w.now += 200s;
+  w.publish({"b", "c"});  // still without it
+  w.now += 99s;
+  CHECK(w.pick("a") == "a");
+  w.now += 1s;
+  CHECK(w.pick("a") == "unknown");
+  w.publish({"a"});
+  CHECK(w.pick("b") == "b");
+  CHECK(w.policy.withdrawn_keys() == 2);  // b and c
+  w.now += 100s;
+  w.publish({"b"});
+  w.now += 299s;
+  CHECK(w.pick("a") == "a");
+}
+
+// Red when select() looks at the withdrawn keys first, or for every error.
+TEST_CASE("a key of the set comes before a withdrawn one, and a withdrawn one settles nothing that is ambiguous") {
+  rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300s; });
+  w.publish({"a"});
+  w.publish({"b"});
+  CHECK(w.pick("", "EdDSA") == "b");
+  CHECK(w.pick("a", "EdDSA") == "a");
+  CHECK(w.pick("b", "ES256") == "key_not_found");  // known: another algorithm does not make it unknown
+  CHECK(w.pick("a", "ES256") == "unknown");        // no key of the set has it
+  CHECK(w.pick("a", "HS256") == "unsupported_algorithm");
+}
+
+// Red when replace_keys() does not ask servable().
+TEST_CASE("keys of a document that was served no more do not come back with the next one") {
+  rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 100000s; });
+  w.publish({"a"});
+  w.now += 7200s + 7200s;
+  w.publish({"b"});
+  CHECK(w.pick("a") == "unknown");
+}
+
+// Red when select() uses a `grace_` that configure() did not set.
+TEST_CASE("a shorter withdrawn_key_grace holds at once") {
+  rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300s; });
+  w.publish({"a"});
+  w.publish({"b"});
+  w.now += 10s;
+  CHECK(w.pick("a") == "a");
+  w.policy.configure(config_with([](jwks_config& c) { c.withdrawn_key_grace = 10s; }));
+  CHECK(w.pick("a") == "unknown");
+}
+
+// Red when replace_keys() has no limit, or drops the youngest.
+TEST_CASE("256 withdrawn keys are kept, and the oldest goes") {
+  rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300000s; });
+  for (int i = 0; i <= 258; ++i) {
+    w.publish({std::to_string(i)});
+    w.now += 1s;
+  }
+  CHECK(w.policy.withdrawn_keys() == 256);
+  CHECK(w.pick("1") == "unknown");
+  CHECK(w.pick("2") == "2");
+  CHECK(w.pick("257") == "257");
+}
+
+// Red when a 304 or a failure touches the withdrawn keys.
+TEST_CASE("a 304 and a failure neither withdraw a key nor end a grace") {
+  rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300s; });
+  w.publish({"a"});
+  w.publish({"b"});
+  for (const verdict& what : {not_modified(), failure()}) {
+    w.policy.land(w.policy.begin(w.now), w.now, what, true, lowest, &w.served->keys);
+    CHECK(w.pick("a") == "a");
+    CHECK(w.pick("b") == "b");
+  }
+}
+
+// An oracle that knows only who was in which set, and when.
+// Red when replace_keys() forgets to erase, erases too much, or select() mistakes the time.
+TEST_CASE("no random rotation ends a grace too soon or lets it last too long") {
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {
+    std::uint64_t state = seed * 0x9e3779b97f4a7c15U + 1;
+    const auto below = [&](std::uint64_t most) {
+      state = state * 6364136223846793005U + 1442695040888963407U;
+      return (state >> 33U) % most;
+    };
+    rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 50s; });
+    std::map<std::string, steady_point> until;  // of those that left
+    std::string inside;
+    for (int step = 0; step < 60; ++step) {
+      if (below(2) == 0) {
+        std::string next;
+        while (next.empty()) {
+          for (const char kid : {'a', 'b', 'c', 'd', 'e'}) next += below(2) == 0 ? std::string(1, kid) : std::string();
+        }
+        for (const char kid : inside) {
+          if (next.find(kid) == std::string::npos) until[std::string(1, kid)] = w.now + 50s;
+        }
+        for (const char kid : next) until.erase(std::string(1, kid));
+        inside = next;
+        std::vector<std::string> kids;
+        for (const char kid : next) kids.emplace_back(1, kid);
+        verdict brought = document();
+        brought.content = std::make_shared<axioms::detail::document_content>();
+        std::string body = R"({"keys":[)";
+        for (const auto& kid : kids)
+          body += support::key_set({kid}).substr(9, support::key_set({kid}).size() - 11) + ",";
+        body.back() = ']';
+        brought.content->keys = *axioms::jwk_set::parse(body + "}");
+        REQUIRE(w.policy.land(w.policy.begin(w.now), w.now, brought, false, lowest,
+                              w.served ? &w.served->keys : nullptr) == landing::published);
+        w.served = brought.content;
+      } else {
+        w.now += std::chrono::seconds(below(40));
+      }
+      if (!w.served) continue;
+      for (const char kid : {'a', 'b', 'c', 'd', 'e'}) {
+        const std::string name(1, kid);
+        const auto left = until.find(name);
+        const bool usable = inside.find(kid) != std::string::npos || (left != until.end() && w.now < left->second);
+        CAPTURE(seed);
+        CAPTURE(step);
+        REQUIRE(w.pick(name) == (usable ? name : "unknown"));
+      }
+    }
+  }
+}
+
+// ---- unknown kids and the flights that answer them -----------------------------------------------
+
+// Red when answered_since() counts the flight that was in the air already, or one that failed.
+TEST_CASE("an answer proves that a kid is missing only to those who asked before its flight began") {
+  world w;
+  const auto first = w.policy.begin(w.now);
+  const auto asked = w.policy.newest_flight();  // the first flight is in the air
+  w.policy.land(first, w.now, document(), false, lowest);
+  CHECK_FALSE(w.policy.answered_since(asked));
+  CHECK(w.fetch(failure()) == landing::failed);
+  CHECK_FALSE(w.policy.answered_since(asked));
+  CHECK(w.fetch(document()) == landing::published);
+  CHECK(w.policy.answered_since(asked));
+}
+
+// ---- documents that no flight brought ------------------------------------------------------------
+
+// Red when pin() leaves out pinned_ in servable() or expires_at(), next_attempt_, or the failures.
+TEST_CASE("a pinned document is fresh for ever and never fetched") {
+  world w;
+  w.fail_times(3);
+  w.policy.pin(w.now, document_of({"a"}).content->keys);
+  w.policy.plan_first(w.now);
+  w.policy.configure(config_with());
+  w.now += std::chrono::hours(24 * 365 * 10);
+  CHECK(w.ask() == answer::fresh);
+  CHECK(w.policy.servable(w.now));
+  CHECK_FALSE(w.policy.stale(w.now));
+  CHECK_FALSE(w.policy.due(w.now));
+  CHECK(w.policy.next_wake() == steady_point::max());
+  CHECK(w.policy.expires_at() == steady_point::max());
+  CHECK_FALSE(w.policy.last_error());
+  CHECK(w.policy.consecutive_failures() == 0);
+}
+
+// Red when ask_unknown_kid() does not ask pinned_.
+TEST_CASE("an unknown kid of a pinned document is missing, at once and without a flight") {
+  world w;
+  w.policy.pin(w.now, document_of({"a"}).content->keys);
+  for (int i = 0; i < 10; ++i) CHECK(w.ask_kid("b" + std::to_string(i)) == kid_answer::missing);
+  CHECK(w.policy.negative_kids() == 0);
+}
+
+// Red when pin() leaves answered_ or in_flight_ as they are.
+TEST_CASE("what is in the air when a document is pinned does not replace it") {
+  for (const verdict& late : {document_of({"b"}), not_modified(), failure()}) {
+    world w;
+    const auto flight = w.policy.begin(w.now);
+    w.policy.pin(w.now, document_of({"a"}).content->keys);
+    CHECK_FALSE(w.policy.in_flight());
+    CHECK(w.policy.land(flight, w.now, late, true, lowest) == landing::dropped);
+    CHECK(w.ask() == answer::fresh);
+    CHECK_FALSE(w.policy.last_error());
+  }
+}
+
+// Red when pin() does not withdraw.
+TEST_CASE("a pinned set withdraws keys as a fetched one does") {
+  rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300s; });
+  w.publish({"a"});
+  const auto next = document_of({"b"}).content;
+  w.policy.pin(w.now, next->keys, &w.served->keys);
+  w.served = next;
+  CHECK(w.pick("a") == "a");
+  w.now += 300s;
+  CHECK(w.pick("a") == "unknown");
+}
+
+// Red when restore() takes the present for the time of the fetch, or plans nothing.
+TEST_CASE("a restored document keeps its age and is refreshed at once") {
+  world w;
+  CHECK(w.policy.restore(w.now, w.now - 7000s));
+  CHECK(w.ask() == answer::fresh);
+  CHECK(w.policy.due(w.now));
+  CHECK(w.policy.expires_at() == w.now + 200s);
+  w.now += 200s;
+  CHECK(w.ask() == answer::start);
+  w.now += 7200s - tick;
+  CHECK(w.policy.servable(w.now));
+  w.now += tick;
+  CHECK_FALSE(w.policy.servable(w.now));
+}
+
+// Red when restore() returns true whatever there is.
+TEST_CASE("a restored document replaces none, be it fetched, pinned or restored") {
+  world fetched, pinned, restored;
+  CHECK(fetched.fetch(document()) == landing::published);
+  pinned.policy.pin(pinned.now, document_of({"a"}).content->keys);
+  CHECK(restored.policy.restore(restored.now, restored.now - 10s));
+  for (world* w : {&fetched, &pinned, &restored}) {
+    const auto before = w->policy.fetched_at();
+    CHECK_FALSE(w->policy.restore(w->now, w->now - 5s));
+    CHECK(w->policy.fetched_at() == before);
+  }
+}
+
+// Red when restore() sets next_attempt_ to now.
+TEST_CASE("a restored document does not break a backoff or a Retry-After") {
+  world w;
+  w.fetch(failure(100s), highest);
+  const auto allowed = w.policy.next_attempt();
+  CHECK(w.policy.restore(w.now, w.now - 7300s));
+  CHECK(w.policy.next_attempt() == allowed);
+  CHECK(w.ask() == answer::stale);
+}
+
+// Red when a flight that began before restore() is dropped.
+TEST_CASE("a flight that is in the air when a document is restored replaces it") {
+  world w;
+  const auto flight = w.policy.begin(w.now);
+  CHECK(w.policy.restore(w.now, w.now - 7000s));
+  CHECK(w.policy.land(flight, w.now, document(), false, lowest) == landing::published);
+  CHECK(w.policy.fetched_at() == w.now);
+}
+
+// Red when either limit or the clamp to 0 is left out.
+TEST_CASE("the age of a saved document is what the wall clock says, as far as that makes sense") {
+  using axioms::detail::age_of_saved;
+  using wall = std::chrono::system_clock::time_point;
+  const wall today{seconds(1790000000)};
+  CHECK(*age_of_saved(today, 1790000000) == 0s);
+  CHECK(*age_of_saved(today, 1789999000) == 1000s);
+  CHECK(*age_of_saved(today, 1790000060) == 0s);  // the clock was stepped back a little
+  CHECK(age_of_saved(today, 1790000061).error().code == errc::not_a_key_set);
+  CHECK(*age_of_saved(today, 1790000000 - axioms::detail::max_duration.count()) == axioms::detail::max_duration);
+  CHECK_FALSE(age_of_saved(today, 1790000000 - axioms::detail::max_duration.count() - 1));
+  CHECK_FALSE(age_of_saved(today, -1));
+  CHECK_FALSE(age_of_saved(today, std::numeric_limits<std::int64_t>::min()));
+  CHECK_FALSE(age_of_saved(today, std::numeric_limits<std::int64_t>::max()));
+  CHECK_FALSE(age_of_saved(wall{seconds(-5)}, 1790000000));  // a machine whose clock was not set yet
+  CHECK_FALSE(age_of_saved(wall::min(), 0));
+  CHECK_FALSE(age_of_saved(wall::max(), 0));
+}
+
 // ---- random schedules ----------------------------------------------------------------------------
 
 namespace {
@@ -1113,10 +1433,11 @@ class schedule {
   }
 
   const char* step() {
-    switch (roll_.below(10)) {
+    switch (roll_.below(11)) {
       case 0:
       case 1:
       case 2: return advance();
+      case 10: return load();
       case 3:
       case 4: return policy_.ask(now_) == answer::start ? begin() : nullptr;
       case 5:
@@ -1184,11 +1505,12 @@ class schedule {
     const auto asked = roll_.one_in(2) ? std::optional<seconds>(roll_.below(300)) : std::nullopt;
     const auto kind = roll_.below(3);
     const verdict brought = kind == 0 ? document(asked) : kind == 1 ? not_modified(asked) : failure(asked);
-    const bool good = kind == 0 || (kind == 1 && confirms && fetched_.has_value());
+    const bool good = !pinned_ && (kind == 0 || (kind == 1 && confirms && fetched_.has_value()));
     const bool servable = policy_.servable(now_);
     const auto next = policy_.next_attempt();
     const auto said = policy_.land(number, now_, brought, kind == 1 && good, roll_());
     if (is_current) flying_ = false;
+    if (pinned_) return said == landing::dropped ? nullptr : "an answer replaced a pinned document";
     if (good && number > answered_) {
       answered_ = number;
       fetched_ = now_;
@@ -1212,6 +1534,21 @@ class schedule {
     return nullptr;
   }
 
+  // A document that no flight brought: rarely one of the application's own, which ends all fetching.
+  const char* load() {
+    if (roll_.one_in(30)) {
+      policy_.pin(now_, no_keys_);
+      pinned_ = true;
+      flying_ = false;
+      return nullptr;
+    }
+    const seconds age(roll_.below(200));
+    const bool taken = policy_.restore(now_, now_ - age);
+    if (taken != (!fetched_ && !pinned_)) return "a saved document replaced another, or was not taken";
+    if (taken) fetched_ = now_ - age;
+    return nullptr;
+  }
+
   const char* configure() {
     const int burst = config_.unknown_kid_burst;  // the sum at the end is for one budget
     const auto interval = config_.unknown_kid_interval;
@@ -1231,6 +1568,8 @@ class schedule {
   // What is served, and to whom, after every step.
   const char* check_serving() const {
     const auto said = policy_.ask(now_);
+    if (pinned_)
+      return said == answer::fresh && policy_.next_wake() == steady_point::max() ? nullptr : "a pinned document aged";
     const bool servable = fetched_ && now_ < *fetched_ + config_.cache_ttl + config_.outage_window;
     const bool fresh = fetched_ && now_ < *fetched_ + config_.cache_ttl;
     if (policy_.servable(now_) != servable) return "served past cache_ttl + outage_window, or not served within";
@@ -1267,7 +1606,8 @@ class schedule {
   steady_point now_ = start;
   std::optional<steady_point> fetched_;
   steady_point failed_at_{}, next_allowed_{}, deadline_{};
-  bool flying_ = false;
+  bool flying_ = false, pinned_ = false;
+  axioms::jwk_set no_keys_;
   std::uint64_t current_ = 0, answered_ = 0;
   std::vector<std::uint64_t> numbers_;  // of flights that have not come back
   std::vector<steady_point> kid_flights_;
