@@ -1167,6 +1167,20 @@ TEST_CASE("a shorter withdrawn_key_grace holds at once") {
   CHECK(w.pick("a") == "unknown");
 }
 
+// Red when replace_keys() keeps what is published again, or what no query can get any more.
+TEST_CASE("a key that came back and one whose grace is over take no room") {
+  rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300s; });
+  w.publish({"a", "b"});
+  w.publish({"b"});
+  CHECK(w.policy.withdrawn_keys() == 1);
+  w.publish({"a", "b"});
+  CHECK(w.policy.withdrawn_keys() == 0);
+  w.publish({"b"});
+  w.now += 300s;
+  w.publish({"b", "c"});
+  CHECK(w.policy.withdrawn_keys() == 0);
+}
+
 // Red when replace_keys() has no limit, or drops the youngest.
 TEST_CASE("256 withdrawn keys are kept, and the oldest goes") {
   rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300000s; });
