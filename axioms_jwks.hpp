@@ -181,6 +181,7 @@
 #include <string_view>
 #include <system_error>
 #include <thread>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -1191,7 +1192,9 @@ struct jwks_config {
   std::chrono::milliseconds unknown_kid_interval{30000}, unknown_kid_wait{2000};
   /// Refuses http. Default false, as in the Python original.
   bool require_https = false;
-  /// Finds the key set through the issuer's metadata. This version refuses true.
+  /// Finds the key set through the metadata of `issuer` (or of https://`domain`): OpenID Connect Discovery 1.0 section 4, else
+  /// RFC 8414. The metadata must name exactly that issuer, and are read again when a refresh is due and after the key set could
+  /// not be fetched; they outlive an outage like the keys. `jwks_url` must be empty. Default false.
   bool discovery = false;
   /// Accepts secp256k1 keys for ES256K. This version refuses true.
   bool allow_es256k = false;
@@ -1210,7 +1213,7 @@ struct jwks_config {
   /// Errors: invalid_config for a value that cannot be read; it names the variable. The rest is validate()'s.
   [[nodiscard]] static result<jwks_config> from_environment();
 
-  /// The URL that will be fetched; with `discovery` the metadata URL.
+  /// The URL that will be fetched; with `discovery` that of the OpenID Connect metadata, by which lookups name the key set.
   ///
   /// Errors: invalid_config (no URL option is set), invalid_url, unsupported_scheme.
   [[nodiscard]] result<std::string> resolved_url() const;
@@ -1418,6 +1421,71 @@ struct verdict {
 // nonsense. A document from the future is no younger than now: the clock may have been stepped back a little.
 [[nodiscard]] result<seconds> age_of_saved(std::chrono::system_clock::time_point now, std::int64_t fetched_at);
 
+// What a fetch of an issuer's metadata brought.
+struct metadata {
+  enum class kind { found, not_modified, absent, failure };
+  kind what = kind::failure;
+  std::string jwks_uri;  // of found
+  axioms::error why{};   // of absent and failure
+  int status = 0;
+  std::string etag, last_modified;
+  std::optional<seconds> retry_after;
+};
+
+// Which issuer metadata must name, and where they may be (OpenID Connect Discovery 1.0 section 4, RFC 8414 section 3.1).
+struct metadata_source {
+  std::string issuer;
+  bool slash_optional = false;  // of an issuer that is known by its domain only
+  std::array<std::string, 2> urls;
+  bool operator==(const metadata_source&) const = default;
+};
+[[nodiscard]] result<metadata_source> metadata_source_of(const jwks_config& config);
+
+// The rule of acceptance for metadata: a JSON object of exactly that issuer, whose jwks_uri is a URL that we may fetch, and not
+// http if the metadata came by https.
+[[nodiscard]] metadata judge_metadata(const fetch_request& request, result<fetch_response> response,
+                                      const metadata_source& source, std::chrono::system_clock::time_point now);
+
+// From an issuer to the URL of its key set. Sans-I/O, like refresh_policy, whose flights it leads: first to the metadata,
+// where they are due, then to the key set.
+class discovery_policy {
+ public:
+  enum class step { metadata, keys, fail };
+
+  discovery_policy(metadata_source source, const jwks_config& config) : source_(std::move(source)) {
+    configure(config);
+  }
+  void configure(const jwks_config& config) noexcept {
+    reread_after_ = config.refresh_interval * 9 / 10;  // a refresh comes that soon with all its jitter
+    usable_for_ = config.cache_ttl + config.outage_window;
+  }
+
+  // A flight begins. For what, is said by wanted_url().
+  step begin(steady_point now);
+  // Its metadata came, or did not.
+  step read(steady_point now, metadata&& what);
+  // It ended, with a good answer of the key set or without.
+  void ended(bool well) noexcept { suspect_ = !well; }
+
+  [[nodiscard]] const metadata_source& source() const noexcept { return source_; }
+  [[nodiscard]] const std::string& metadata_url() const noexcept { return source_.urls[form_]; }
+  [[nodiscard]] const std::string& jwks_uri() const noexcept { return jwks_uri_; }
+  [[nodiscard]] const std::string& etag() const noexcept { return etag_; }
+  [[nodiscard]] const std::string& last_modified() const noexcept { return last_modified_; }
+  // Of the metadata that were read last, or not.
+  [[nodiscard]] const std::optional<metadata>& failure() const noexcept { return failure_; }
+
+ private:
+  metadata_source source_;
+  seconds reread_after_{}, usable_for_{};
+  std::size_t form_ = 0;
+  bool other_form_tried_ = false;
+  bool suspect_ = false;  // the key set was not to be had where the metadata say
+  std::string jwks_uri_, etag_, last_modified_;
+  steady_point read_at_{};
+  std::optional<metadata> failure_;
+};
+
 // Everything that is decided about one URL over time: what to serve, whether to fetch, when to look again.
 //
 // Sans-I/O: it is told the time, what happened and a random number; it has no thread, lock, socket or clock. Both
@@ -1451,6 +1519,9 @@ class refresh_policy {
 
   [[nodiscard]] answer ask(steady_point now) const noexcept;
   [[nodiscard]] kid_answer ask_unknown_kid(steady_point now, std::string_view kid, std::size_t waiting);
+  // What a caller gets whose key of a known kid did not verify a signature. missing: the set is what the provider said just
+  // now. insist: that answer may be older than the question.
+  [[nodiscard]] kid_answer ask_bad_signature(steady_point now, std::size_t waiting, bool insist);
   // A fetch that brought a set without the kid: do not ask for it again for a while.
   void remember_missing(steady_point now, std::string_view kid);
   // True if an answer came from a flight that began after `newest` was the newest. An older one proves nothing to who asked
@@ -1504,6 +1575,7 @@ class refresh_policy {
   void fail(steady_point now, const axioms::error& why, const std::optional<seconds>& retry_after,
             std::uint64_t random);
   [[nodiscard]] bool take_token(steady_point now) noexcept;
+  [[nodiscard]] kid_answer ask_for_refetch(steady_point now, std::size_t waiting) noexcept;
   void replace_keys(steady_point now, const jwk_set& served, const jwk_set& keys);
 
   // limits
@@ -1693,12 +1765,13 @@ struct publication {
 struct outcome {
   jwks_ptr document;
   key_ptr key;
+  bool changed = false;  // of bad_signature: the kid has another key now
   std::optional<axioms::error> failure;
   std::shared_ptr<publication> source;  // of a fresh document: may be kept per thread while version is this
   std::uint64_t version = 0;
 };
 
-enum class verb { lookup, key, refresh, ready, initialize, shutdown };
+enum class verb { lookup, key, bad_signature, refresh, ready, initialize, shutdown };
 
 // What is asked for. url: as the caller spelt it; none for the configured one.
 struct request {
@@ -1739,6 +1812,7 @@ class waiter : public std::enable_shared_from_this<waiter> {
   std::uint64_t newest = 0;  // the newest flight when it asked
   bool forgiving = false;    // waits for a prefetch, whose failure is success
   steady_point deadline = steady_point::max();
+  jwks_ptr before;  // of bad_signature: what the key was taken from
   outcome out;
   std::shared_ptr<entry> on;  // in whose list it stands
   std::list<std::shared_ptr<waiter>>::iterator place;
@@ -1757,6 +1831,8 @@ struct flight {
   std::shared_ptr<const document_content> basis;  // whose validators were sent
   steady_point begun{};
   bool foreground = false;
+  bool reads_metadata = false;  // its next response is metadata, of this source
+  metadata_source source{};
 };
 
 // An event as it is queued; the kids are compared when it is delivered, not under the engine's lock.
@@ -1874,6 +1950,8 @@ class engine : public std::enable_shared_from_this<engine> {
   static void finish_all(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who);
   bool tick_now();                                                // unlocked; false: the clock failed
   [[nodiscard]] std::size_t flights_in_the_air() const noexcept;  // locked
+  // A response came: judges it. True: the flight goes on, with another request.
+  [[nodiscard]] bool arrive(const std::shared_ptr<flight>& what, result<fetch_response> response);
   void land(const std::shared_ptr<flight>& what, verdict&& brought);
   void tick(steady_point now, std::uint64_t random, effects& fx);  // locked
   void perform(effects& fx);                                       // unlocked
@@ -1895,9 +1973,12 @@ class engine : public std::enable_shared_from_this<engine> {
   result<std::shared_ptr<entry>> find(const request& asked, steady_point now, bool create, effects& fx);
   result<void> make_room(effects& fx);
   [[nodiscard]] std::size_t looked_up_urls() const noexcept;
+  [[nodiscard]] bool background_runs() const noexcept;
   progress step(const request& asked, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
   progress serve(const request& asked, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
-  progress ask_for_kid(std::string_view kid, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
+  progress ask_for_kid(const request& asked, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
+  [[nodiscard]] bool go_on(flight& what, steady_point now, metadata&& brought, verdict& failure, effects& fx);
+  static void aim(flight& what, entry& on, discovery_policy::step next, steady_point now);
   void begin_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground, effects& fx);
   void publish(entry& on, std::chrono::system_clock::time_point fetched_at_system,
                std::shared_ptr<const document_content> content, effects& fx);
@@ -2241,6 +2322,21 @@ class basic_jwks_manager {
     return to_key(core.ask({.what = detail::verb::key, .query = query}, stop));
   }
 
+  /// For a caller whose key of a known @p kid did not verify a signature: a provider may have put new material under an old
+  /// kid. Fetches the set again, within the budget for unknown kids, unless that was done less than 30 s ago.
+  ///
+  /// Returns: true if that kid has another key now, which may verify the signature.
+  /// Blocks:  as get_key() for an unknown kid. Errors: as get_jwks(), and throttled (the budget is used up).
+  [[nodiscard]] result<bool> refresh_after_bad_signature(std::string_view url, std::string_view kid,
+                                                         stop_token stop = {}) {
+    return to_changed(
+        engine_.get().ask({.what = detail::verb::bad_signature, .url = url, .query = {.kid = kid}}, stop));
+  }
+  /// The same for the URL of initialize().
+  [[nodiscard]] result<bool> refresh_after_bad_signature(std::string_view kid, stop_token stop = {}) {
+    return to_changed(engine_.get().ask({.what = detail::verb::bad_signature, .query = {.kid = kid}}, stop));
+  }
+
   /// What is cached and may be served now, fresh or stale; none if there is nothing. Blocks: never.
   [[nodiscard]] std::optional<jwks_ptr> peek(std::string_view url) const { return engine_.get().peek({.url = url}); }
   [[nodiscard]] std::optional<jwks_ptr> peek() const { return engine_.get().peek({}); }
@@ -2280,6 +2376,9 @@ class basic_jwks_manager {
   }
   static result<void> to_void(detail::outcome&& out) {
     return out.failure ? result<void>(*std::move(out.failure)) : result<void>();
+  }
+  static result<bool> to_changed(detail::outcome&& out) {
+    return out.failure ? result<bool>(*std::move(out.failure)) : result<bool>(out.changed);
   }
   static result<jwks_ptr> to_document(detail::outcome&& out) {
     return out.failure ? result<jwks_ptr>(*std::move(out.failure)) : result<jwks_ptr>(std::move(out.document));
@@ -2344,6 +2443,7 @@ template <class T>
     if (out.failure) return T(*std::move(out.failure));
     if constexpr (std::same_as<T, result<jwks_ptr>>) return T(std::move(out.document));
     if constexpr (std::same_as<T, result<key_ptr>>) return T(std::move(out.key));
+    if constexpr (std::same_as<T, result<bool>>) return T(out.changed);
     if constexpr (std::same_as<T, result<void>>) return T();
   }
 }
@@ -2574,9 +2674,7 @@ class loop_engine final : public engine {
       const auto still = core.lock();
       if (!still) return;
       auto& self = static_cast<loop_engine&>(*still);
-      std::chrono::system_clock::time_point system_now{};
-      if (!self.read_clock(system_now)) response = error{errc::fetch_failed, "the clock threw an exception", 0};
-      self.land(what, judge(what->request, std::move(response), system_now));
+      if (self.arrive(what, std::move(response))) self.launch(what);
     }
   };
 
@@ -2783,6 +2881,28 @@ class basic_async_jwks_manager : private detail::async_shell {
     requires std::invocable<Callback&, result<key_ptr>>
   void async_get_key(const key_query& query, Callback callback, stop_token stop = {}) const {
     call<result<key_ptr>>({.what = detail::verb::key, .query = query}, std::move(callback), stop);
+  }
+
+  /// As basic_jwks_manager::refresh_after_bad_signature().
+  [[nodiscard]] async_operation<result<bool>> refresh_after_bad_signature(std::string_view url, std::string_view kid,
+                                                                          async_options options = {}) {
+    return {*this, {.what = detail::verb::bad_signature, .url = url, .query = {.kid = kid}}, options};
+  }
+  [[nodiscard]] async_operation<result<bool>> refresh_after_bad_signature(std::string_view kid,
+                                                                          async_options options = {}) {
+    return {*this, {.what = detail::verb::bad_signature, .query = {.kid = kid}}, options};
+  }
+  template <class Callback>
+    requires std::invocable<Callback&, result<bool>>
+  void async_refresh_after_bad_signature(std::string_view url, std::string_view kid, Callback callback,
+                                         stop_token stop = {}) {
+    call<result<bool>>({.what = detail::verb::bad_signature, .url = url, .query = {.kid = kid}}, std::move(callback),
+                       stop);
+  }
+  template <class Callback>
+    requires std::invocable<Callback&, result<bool>>
+  void async_refresh_after_bad_signature(std::string_view kid, Callback callback, stop_token stop = {}) {
+    call<result<bool>>({.what = detail::verb::bad_signature, .query = {.kid = kid}}, std::move(callback), stop);
   }
 
   /// As basic_jwks_manager::refresh().
@@ -3203,35 +3323,46 @@ AXIOMS_JWKS_INLINE result<jwks_config> jwks_config::from_environment() {
   return config;
 }
 
-AXIOMS_JWKS_INLINE result<std::string> jwks_config::resolved_url() const {
-  const auto checked = [](std::string url) -> result<std::string> {
-    if (auto parsed = detail::parse_url(url); !parsed) return std::move(parsed).error();
-    return url;
-  };
-  if (!jwks_url.empty() && !discovery) return checked(jwks_url);
-  std::string base = issuer;
+namespace detail {
+
+AXIOMS_JWKS_INLINE result<std::string> checked_url(std::string url) {
+  if (auto parsed = parse_url(url); !parsed) return std::move(parsed).error();
+  return url;
+}
+
+// The issuer as it is configured, less one slash at its end.
+AXIOMS_JWKS_INLINE result<std::string> issuer_base(const jwks_config& config) {
+  std::string base = config.issuer;
   if (base.empty()) {
-    if (domain.empty()) {
-      return detail::make_error(errc::invalid_config, discovery ? "discovery needs issuer or domain"
-                                                                : "one of jwks_url, issuer and domain must be set");
+    if (config.domain.empty()) {
+      return make_error(errc::invalid_config, config.discovery ? "discovery needs issuer or domain"
+                                                               : "one of jwks_url, issuer and domain must be set");
     }
-    if (domain.find("://") != std::string::npos) {
-      return detail::make_error(errc::invalid_config, "domain is ", detail::quote(domain),
-                                "; it must be a host name, without a scheme");
+    if (config.domain.find("://") != std::string::npos) {
+      return make_error(errc::invalid_config, "domain is ", quote(config.domain),
+                        "; it must be a host name, without a scheme");
     }
-    if (domain.find_first_of("?#") != std::string::npos) {
-      return detail::make_error(errc::invalid_config, "domain is ", detail::quote(domain),
-                                "; it must have no query and no fragment");
+    if (config.domain.find_first_of("?#") != std::string::npos) {
+      return make_error(errc::invalid_config, "domain is ", quote(config.domain),
+                        "; it must have no query and no fragment");
     }
-    base = detail::concat("https://", domain);
+    base = concat("https://", config.domain);
   } else if (base.find_first_of("?#") != std::string::npos) {
-    return detail::make_error(errc::invalid_config, "issuer is ", detail::quote(issuer),
-                              "; it must have no query and no fragment");
+    return make_error(errc::invalid_config, "issuer is ", quote(base), "; it must have no query and no fragment");
   }
   // On its own first: of "https://" less a slash, the path that follows would be the host.
-  if (auto whole = checked(base); !whole) return whole;
+  if (auto whole = checked_url(base); !whole) return whole;
   if (base.back() == '/') base.pop_back();
-  return checked(base + (discovery ? "/.well-known/openid-configuration" : "/.well-known/jwks.json"));
+  return base;
+}
+
+}  // namespace detail
+
+AXIOMS_JWKS_INLINE result<std::string> jwks_config::resolved_url() const {
+  if (!jwks_url.empty() && !discovery) return detail::checked_url(jwks_url);
+  const auto base = detail::issuer_base(*this);
+  if (!base) return base.error();
+  return detail::checked_url(*base + (discovery ? "/.well-known/openid-configuration" : "/.well-known/jwks.json"));
 }
 
 AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
@@ -3268,7 +3399,7 @@ AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
   rule(unknown_kid_burst >= 0 && unknown_kid_burst <= 1000, "unknown_kid_burst", unknown_kid_burst, "", "0 to 1000");
   duration("unknown_kid_interval", unknown_kid_interval, false);
   duration("unknown_kid_wait", unknown_kid_wait, true);
-  rule(!discovery, "discovery", "true", "", "false in this version");
+  rule(!discovery || jwks_url.empty(), "jwks_url", "set", "", "empty with discovery");
   rule(!allow_es256k, "allow_es256k", "true", "", "false in this version");
   if (broken) return *broken;
 
@@ -3686,6 +3817,12 @@ namespace detail {
 
 // -- refresh policy --
 
+// One that could split our next request is as good as none.
+AXIOMS_JWKS_INLINE std::string validator(const fetch_response& response, std::string_view name) {
+  const std::string_view value = response.header(name);
+  return value.size() <= 1024 && is_header_safe(value) ? std::string(value) : std::string();
+}
+
 AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_response> response,
                                  std::chrono::system_clock::time_point now) {
   verdict out;
@@ -3701,12 +3838,8 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
   out.status = response->status;
   out.freshness = freshness_lifetime(*response, now);
   out.retry_after = retry_after(*response, now);
-  const auto validator = [&](std::string_view name) {
-    const std::string_view value = response->header(name);
-    return value.size() <= 1024 && is_header_safe(value) ? std::string(value) : std::string();
-  };
-  out.etag = validator("ETag");
-  out.last_modified = validator("Last-Modified");
+  out.etag = validator(*response, "ETag");
+  out.last_modified = validator(*response, "Last-Modified");
   if (out.status == 304 && !(request.etag.empty() && request.last_modified.empty())) {
     out.what = verdict::kind::not_modified;
     return out;
@@ -3735,6 +3868,104 @@ AXIOMS_JWKS_INLINE result<seconds> age_of_saved(std::chrono::system_clock::time_
   if (today - fetched_at > max_duration.count())
     return make_error(errc::not_a_key_set, "it was fetched more than 10 years ago (", fetched_at, ")");
   return seconds(std::max<std::int64_t>(today - fetched_at, 0));
+}
+
+AXIOMS_JWKS_INLINE result<metadata_source> metadata_source_of(const jwks_config& config) {
+  const auto base = issuer_base(config);
+  if (!base) return base.error();
+  const auto url = parse_url(*base);
+  if (!url) return url.error();
+  metadata_source out;
+  out.issuer = config.issuer.empty() ? *base : config.issuer;
+  out.slash_optional = config.issuer.empty();
+  out.urls[0] = concat(*base, "/.well-known/openid-configuration");
+  out.urls[1] = concat(url->scheme(), "://", url->authority(), "/.well-known/oauth-authorization-server",
+                       url->target == "/" ? std::string() : url->target);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE metadata judge_metadata(const fetch_request& request, result<fetch_response> response,
+                                           const metadata_source& source, std::chrono::system_clock::time_point now) {
+  metadata out;
+  const auto failed = [&](axioms::error why) {
+    out.why = std::move(why);
+    if (out.status != 0) out.why.http_status = out.status;
+    if (out.why.code == errc{}) out.why.code = errc::fetch_failed;
+    return std::move(out);
+  };
+  const std::string from = quote(request.url, 256);
+  const auto no_metadata = [&](const auto&... why) {
+    return failed(make_error(errc::not_a_key_set, "no metadata of the issuer from ", from, ": ", why...));
+  };
+  if (!response) return failed(std::move(response).error());
+  out.status = response->status;
+  out.retry_after = retry_after(*response, now);
+  out.etag = validator(*response, "ETag");
+  out.last_modified = validator(*response, "Last-Modified");
+  if (out.status == 304 && !(request.etag.empty() && request.last_modified.empty())) {
+    out.what = metadata::kind::not_modified;
+    return out;
+  }
+  if (out.status != 200) {
+    // Not there, or not for us. Those that ask us to come back later say nothing about where the metadata are.
+    if (out.status >= 400 && out.status < 500 && out.status != 408 && out.status != 429)
+      out.what = metadata::kind::absent;
+    return failed(make_error(errc::http_status, "HTTP status ", out.status, " from ", from));
+  }
+  if (response->body.size() > request.max_body_bytes) {
+    return failed(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ",
+                             request.max_body_bytes, " bytes"));
+  }
+  if (too_deep(response->body)) return no_metadata("the JSON is nested deeper than ", max_json_depth, " levels");
+  const json document = json::parse(response->body, nullptr, false);
+  if (document.is_discarded() || !document.is_object()) return no_metadata("the body is no JSON object");
+  const auto text = [&](const char* name) {
+    const auto found = document.find(name);
+    return found != document.end() ? found->get_ptr<const json::string_t*>() : nullptr;
+  };
+  const std::string* const issuer = text("issuer");
+  if (issuer == nullptr) return no_metadata("it has no string named issuer");
+  if (*issuer != source.issuer && !(source.slash_optional && *issuer == source.issuer + "/"))
+    return no_metadata("its issuer is ", quote(*issuer, 256), ", not ", quote(source.issuer, 256));
+  const std::string* const jwks_uri = text("jwks_uri");
+  if (jwks_uri == nullptr) return no_metadata("it has no string named jwks_uri");
+  const auto url = parse_url(*jwks_uri);
+  if (!url) return failed(make_error(errc::not_a_key_set, "the jwks_uri from ", from, ": ", url.error().description));
+  if (const auto own = parse_url(request.url); own && own->https && !url->https)
+    return no_metadata("its jwks_uri ", quote(*jwks_uri, 256), " is http, the metadata are https");
+  out.what = metadata::kind::found;
+  out.jwks_uri = url->normalized;
+  return out;
+}
+
+AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::begin(steady_point now) {
+  failure_.reset();
+  other_form_tried_ = false;
+  const bool due = jwks_uri_.empty() || suspect_ || now >= later(read_at_, reread_after_);
+  return due ? step::metadata : step::keys;
+}
+
+AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::read(steady_point now, metadata&& what) {
+  if (what.what == metadata::kind::found || (what.what == metadata::kind::not_modified && !jwks_uri_.empty())) {
+    read_at_ = now;
+    failure_.reset();
+    if (what.what == metadata::kind::found) jwks_uri_ = std::move(what.jwks_uri);
+    if (what.what == metadata::kind::found || !what.etag.empty()) etag_ = std::move(what.etag);
+    if (what.what == metadata::kind::found || !what.last_modified.empty())
+      last_modified_ = std::move(what.last_modified);
+    return step::keys;
+  }
+  const bool absent = what.what == metadata::kind::absent;
+  if (!failure_ || !absent) failure_ = std::move(what);
+  if (absent && !other_form_tried_) {
+    other_form_tried_ = true;
+    form_ = 1 - form_;
+    etag_.clear();
+    last_modified_.clear();
+    return step::metadata;
+  }
+  if (other_form_tried_) form_ = 1 - form_;
+  return !jwks_uri_.empty() && now < later(read_at_, usable_for_) ? step::keys : step::fail;
 }
 
 // Uniform in [0, most).
@@ -3876,6 +4107,18 @@ AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_unknown_kid(st
     if (now < found->second) return kid_answer::missing;
     missing_.erase(found);
   }
+  return ask_for_refetch(now, waiting);
+}
+
+AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_bad_signature(steady_point now, std::size_t waiting,
+                                                                                bool insist) {
+  if (pinned_ || (!insist && now < later(fetched_at_, negative_kid_ttl))) return kid_answer::missing;
+  return ask_for_refetch(now, waiting);
+}
+
+// The one budget of all that tokens can make us fetch.
+AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_for_refetch(steady_point now,
+                                                                              std::size_t waiting) noexcept {
   if (waiting >= max_kid_waiters) return kid_answer::throttled;
   if (in_flight_) return kid_answer::join;
   if (last_error_ && now < blocked_until(now)) return kid_answer::refuse;
@@ -4010,6 +4253,13 @@ AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, con
 
 // -- blocking manager: engine --
 
+// Has the kid the same keys in both sets?
+inline bool same_keys(const jwk_set& before, const jwk_set& after, std::string_view kid) {
+  const auto old = before.find(kid), fresh = after.find(kid);
+  const auto same = [](const key_ptr& a, const key_ptr& b) { return a->thumbprint() == b->thumbprint(); };
+  return std::is_permutation(old.begin(), old.end(), fresh.begin(), fresh.end(), same);
+}
+
 // One URL of a manager. Guarded by the engine's mutex.
 struct entry {
   entry(std::string normalized, bool https, std::shared_ptr<const jwks_config> its_config)
@@ -4019,6 +4269,7 @@ struct entry {
   const bool insecure;
   std::shared_ptr<const jwks_config> config;
   refresh_policy policy;
+  std::optional<discovery_policy> discovery;
   bool configured = false;
   bool gone = false;     // dropped while a flight was in the air
   bool refused = false;  // from the lazy life; goes when nobody waits for it any more
@@ -4164,9 +4415,10 @@ AXIOMS_JWKS_INLINE engine::progress engine::step(const request& asked, entry& on
 
 AXIOMS_JWKS_INLINE engine::progress engine::serve(const request& asked, entry& on, steady_point now, outcome& out,
                                                   waiter* who, effects& fx) {
+  if (asked.what == verb::bad_signature) return ask_for_kid(asked, on, now, out, who, fx);
   if (asked.what == verb::key) {
     auto [key, kid_unknown] = on.policy.select(now, on.document->keys(), asked.query);
-    if (kid_unknown) return ask_for_kid(asked.query.kid, on, now, out, who, fx);
+    if (kid_unknown) return ask_for_kid(asked, on, now, out, who, fx);
     if (key) {
       out.key = *std::move(key);
     } else {
@@ -4191,19 +4443,24 @@ AXIOMS_JWKS_INLINE engine::progress engine::serve(const request& asked, entry& o
   return progress::done;
 }
 
-// The set lacks the kid. Whether it is worth a fetch is the policy's to say.
-AXIOMS_JWKS_INLINE engine::progress engine::ask_for_kid(std::string_view kid, entry& on, steady_point now, outcome& out,
+// The set lacks the kid, or has a key for it that does not fit a signature. Whether that is worth a fetch is the policy's to
+// say.
+AXIOMS_JWKS_INLINE engine::progress engine::ask_for_kid(const request& asked, entry& on, steady_point now, outcome& out,
                                                         waiter* who, effects& fx) {
   if (who == nullptr) return progress::must_wait;  // asking would spend the budget
+  const std::string_view kid = asked.query.kid;
+  const bool bad_signature = asked.what == verb::bad_signature;
   const std::size_t others = on.kid_waiters - (who->refetching ? 1U : 0U);
-  switch (on.policy.ask_unknown_kid(now, kid, others)) {
+  if (bad_signature && !who->before) who->before = on.document;
+  switch (bad_signature ? on.policy.ask_bad_signature(now, others, who->refetching)
+                        : on.policy.ask_unknown_kid(now, kid, others)) {
     case refresh_policy::kid_answer::missing:
-      out.failure = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
+      if (!bad_signature) out.failure = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
       return progress::done;
     case refresh_policy::kid_answer::refuse: out.failure = on.policy.last_error(); return progress::done;
     case refresh_policy::kid_answer::throttled: {
       ++stats_.throttled;
-      out.failure = make_error(errc::throttled, "the budget for unknown kids is used up; kid ", quote(kid),
+      out.failure = make_error(errc::throttled, "the budget of refetches for tokens is used up; kid ", quote(kid),
                                " was not looked for");
       if (!on.throttled_told) {
         on.throttled_told = true;
@@ -4233,7 +4490,9 @@ AXIOMS_JWKS_INLINE std::optional<outcome> engine::answer_now(const request& aske
     const std::lock_guard lock(mutex_);
     auto on = find(asked, now, false, fx);
     if (!on) return failed(std::move(on).error());
-    if (!*on || step(asked, **on, now, out, nullptr, fx) == progress::must_wait) return std::nullopt;
+    if (!*on) return std::nullopt;
+    if (state_ == life::idle && !(*on)->policy.pinned()) return std::nullopt;  // its background refresh is to begin
+    if (step(asked, **on, now, out, nullptr, fx) == progress::must_wait) return std::nullopt;
   }
   perform(fx);
   if (out.source) keep_hit(id_, asked.url.value_or(std::string_view()), out);
@@ -4263,7 +4522,7 @@ AXIOMS_JWKS_INLINE void engine::submit(const std::shared_ptr<waiter>& who) {
     } else if (step(asked, **on, now, who->out, who.get(), fx) == progress::done) {
       finish(*who, fx, true);
     } else {
-      if (asked.what == verb::lookup || asked.what == verb::key) ++stats_.misses;
+      if (asked.what == verb::lookup || asked.what == verb::key || asked.what == verb::bad_signature) ++stats_.misses;
       const bool joins = (*on)->policy.in_flight();
       if (joins && asked.what != verb::ready) ++stats_.coalesced;
       who->newest = (*on)->policy.newest_flight();
@@ -4327,6 +4586,30 @@ AXIOMS_JWKS_INLINE void engine::abandon(const std::shared_ptr<waiter>& who) noex
   who->finished = true;
 }
 
+// The next request of a flight: the metadata of the issuer, or the key set.
+AXIOMS_JWKS_INLINE void engine::aim(flight& what, entry& on, discovery_policy::step next, steady_point now) {
+  what.reads_metadata = next == discovery_policy::step::metadata;
+  what.request = fetch_request();
+  if (what.reads_metadata) {
+    what.source = on.discovery->source();
+    what.request.url = on.discovery->metadata_url();
+    what.request.etag = on.discovery->etag();
+    what.request.last_modified = on.discovery->last_modified();
+    what.request.accept = "application/json";
+  } else {
+    what.request.url = on.discovery ? on.discovery->jwks_uri() : on.url;
+    if (on.document && on.document->url() == what.request.url) {  // what came from elsewhere, nothing there can confirm
+      what.basis = on.document->content();
+      what.request.etag = on.etag;
+      what.request.last_modified = on.last_modified;
+    }
+    what.request.accept = "application/jwk-set+json, application/json";
+  }
+  what.request.max_body_bytes = on.config->max_body_bytes;
+  what.request.timeout = std::max(std::chrono::ceil<milliseconds>(on.policy.flight_deadline() - now), milliseconds(1));
+  what.request.connect_timeout = std::min(on.config->connect_timeout, what.request.timeout);
+}
+
 AXIOMS_JWKS_INLINE void engine::begin_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground,
                                              effects& fx) {
   auto what = std::make_shared<flight>();
@@ -4334,16 +4617,7 @@ AXIOMS_JWKS_INLINE void engine::begin_flight(const std::shared_ptr<entry>& on, s
   what->number = on->policy.begin(now);
   what->begun = now;
   what->foreground = foreground;
-  what->request.url = on->url;
-  if (on->document) {
-    what->basis = on->document->content();
-    what->request.etag = on->etag;
-    what->request.last_modified = on->last_modified;
-  }
-  what->request.accept = "application/jwk-set+json, application/json";
-  what->request.max_body_bytes = on->config->max_body_bytes;
-  what->request.timeout = on->config->fetch_timeout;
-  what->request.connect_timeout = std::min(on->config->connect_timeout, on->config->fetch_timeout);
+  aim(*what, *on, on->discovery ? on->discovery->begin(now) : discovery_policy::step::keys, now);
   on->current = what;
   fx.launches.push_back(std::move(what));
   fx.rescheduled = true;
@@ -4357,6 +4631,58 @@ AXIOMS_JWKS_INLINE void engine::publish(entry& on, std::chrono::system_clock::ti
                                                       on.policy.expires_at(), fetched_at_system);
   on.cell->version.fetch_add(1, std::memory_order_release);
   on.stale_told = false;
+}
+
+AXIOMS_JWKS_INLINE bool engine::arrive(const std::shared_ptr<flight>& what, result<fetch_response> response) {
+  if (forked()) return false;
+  steady_point now{};
+  std::chrono::system_clock::time_point system_now{};
+  if (!read_clock(now) || !read_clock(system_now)) response = clock_error();
+  verdict brought;
+  if (what->reads_metadata) {
+    auto said = judge_metadata(what->request, std::move(response), what->source, system_now);
+    effects fx;
+    bool on_its_way = false;
+    {
+      const std::lock_guard lock(mutex_);
+      on_its_way = go_on(*what, now, std::move(said), brought, fx);
+    }
+    perform(fx);
+    if (on_its_way) return true;
+  } else {
+    brought = judge(what->request, std::move(response), system_now);
+  }
+  land(what, std::move(brought));
+  return false;
+}
+
+// The metadata came, or did not. True: the flight goes on; else failure says why it ends.
+AXIOMS_JWKS_INLINE bool engine::go_on(flight& what, steady_point now, metadata&& brought, verdict& failure,
+                                      effects& fx) {
+  entry& on = *what.on;
+  if (on.gone || !on.discovery || !on.policy.in_flight(what.number)) {
+    failure.why = {errc::timed_out, "the flight was over before the metadata came", 0};
+    return false;  // it lands as one that is dropped
+  }
+  const auto next = on.discovery->read(now, std::move(brought));
+  if (next == discovery_policy::step::fail) {
+    failure.why = on.discovery->failure()->why;
+    failure.status = on.discovery->failure()->status;
+    failure.retry_after = on.discovery->failure()->retry_after;
+    return false;
+  }
+  if (next == discovery_policy::step::keys && on.discovery->failure()) {
+    // The old ones are used. The flight may still end well, so this is the one place where it is told.
+    ++stats_.failed;
+    jwks_event event;
+    event.kind = jwks_event_kind::failed;
+    event.error = on.discovery->failure()->why;
+    event.status = on.discovery->failure()->status;
+    event.duration = std::chrono::duration_cast<milliseconds>(now - what.begun);
+    tell(on, std::move(event), nullptr, nullptr, fx);
+  }
+  aim(what, on, next, now);
+  return true;
 }
 
 AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdict&& brought) {
@@ -4378,6 +4704,7 @@ AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdic
     const auto landing =
         on.policy.land(what->number, now, brought, confirms, random, on.document ? &on.document->keys() : nullptr);
     if (landing == refresh_policy::landing::dropped) return;
+    if (on.discovery && !what->reads_metadata) on.discovery->ended(landing != refresh_policy::landing::failed);
     const bool current = on.current == what;
     if (current) on.current.reset();
 
@@ -4392,7 +4719,7 @@ AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdic
     } else {
       const bool fresh = landing == refresh_policy::landing::published;
       if (fresh) {
-        brought.content->url = on.url;
+        brought.content->url = what->request.url;
         brought.content->generation = ++generation_;
       }
       ++(fresh ? stats_.fetched : stats_.not_modified);
@@ -4412,11 +4739,11 @@ AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdic
   perform(fx);
 }
 
-// The flight that somebody joined was in the air before it asked, and lacked the kid. True: it waits on, for one that
+// The flight that somebody joined was in the air before it asked, and brought nothing new. True: it waits on, for one that
 // begins now.
 AXIOMS_JWKS_INLINE bool engine::look_once_more(waiter& who, entry& on, steady_point now, effects& fx) {
   const bool counted = who.refetching;
-  if (ask_for_kid(who.asked().query.kid, on, now, who.out, &who, fx) == progress::done) return false;
+  if (ask_for_kid(who.asked(), on, now, who.out, &who, fx) == progress::done) return false;
   if (!counted) ++on.kid_waiters;
   fx.rescheduled = true;
   if (!on.policy.in_flight()) begin_flight(who.on, now, true, fx);
@@ -4432,7 +4759,7 @@ AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, settling why
   for (auto next = on.waiters.begin(); next != on.waiters.end();) {
     waiter& who = **next++;
     if (who.what == verb::refresh && !flight_over) continue;  // it waits for the flight that is still in the air
-    if (who.what == verb::key && why == settling::restored) continue;
+    if ((who.what == verb::key || who.what == verb::bad_signature) && why == settling::restored) continue;
     if (who.what == verb::ready && !on.policy.servable(now)) continue;
     const request asked = who.asked();
     if (!on.policy.servable(now) || (!landed_well && (who.what == verb::refresh || who.refetching))) {
@@ -4453,6 +4780,13 @@ AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, settling why
       who.out.document = on.document;
     } else {
       who.out.document = on.document;
+      if (who.what == verb::bad_signature) {
+        who.out.changed = !who.before || !same_keys(who.before->keys(), on.document->keys(), asked.query.kid);
+        if (!who.out.changed && landed_well && !on.policy.answered_since(who.newest) &&
+            look_once_more(who, on, now, fx)) {
+          continue;
+        }
+      }
     }
     if (!who.out.failure && on.policy.stale(now) && who.what != verb::ready) ++stats_.stale_served;
     finish(who, fx, here);
@@ -4468,7 +4802,14 @@ AXIOMS_JWKS_INLINE void engine::wait_over(waiter& who, entry& on, effects& fx) {
   finish(who, fx, false);
 }
 
+// What is imported before the first lookup or initialize() waits for it: nothing is fetched by a configuration that is not
+// there yet.
+AXIOMS_JWKS_INLINE bool engine::background_runs() const noexcept {
+  return state_ == life::lazy || state_ == life::running;
+}
+
 AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, effects& fx) {
+  if (!background_runs()) return;
   std::size_t free = slots() - std::min(slots(), busy());
   for (auto next = entries_.begin(); next != entries_.end();) {
     const std::shared_ptr<entry> on = (next++)->second;
@@ -4478,6 +4819,7 @@ AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, eff
       event.kind = jwks_event_kind::failed;
       event.error = on->policy.last_error();
       if (on->current) event.duration = std::chrono::duration_cast<milliseconds>(now - on->current->begun);
+      if (on->discovery && on->current && !on->current->reads_metadata) on->discovery->ended(false);
       tell(*on, std::move(event), nullptr, nullptr, fx);
       if (on->current) fx.stopped.push_back(std::move(on->current));
       on->current.reset();
@@ -4500,6 +4842,7 @@ AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, eff
 
 AXIOMS_JWKS_INLINE steady_point engine::next_wake() const noexcept {
   steady_point soonest = steady_point::max();
+  if (!background_runs()) return soonest;
   const bool full = busy() >= slots();
   for (const auto& [url, on] : entries_) {
     if (on->policy.in_flight() || !full)
@@ -4524,6 +4867,7 @@ AXIOMS_JWKS_INLINE result<void> engine::ensure_open() {
   if (state_ != life::idle) return {};
   if (auto opened = open(false); !opened) return opened;
   state_.store(life::lazy, std::memory_order_release);
+  wake();  // for what was imported before
   return {};
 }
 
@@ -4551,6 +4895,15 @@ AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::settle_in(const parsed_url& ur
   on->configured = true;
   on->refused = false;
   on->policy.plan_first(first);
+  if (!config->discovery) {
+    on->discovery.reset();
+  } else if (auto source = metadata_source_of(*config); source) {
+    if (on->discovery && on->discovery->source() == *source) {
+      on->discovery->configure(*config);
+    } else {
+      on->discovery.emplace(*std::move(source), *config);
+    }
+  }
   return on;
 }
 
@@ -4675,19 +5028,19 @@ AXIOMS_JWKS_INLINE std::string engine::export_cache() {
   std::chrono::system_clock::time_point system_now{};
   json out = {{"axioms_jwks_cache", 1}, {"documents", json::array()}};
   if (read_clock(now) && read_clock(system_now)) {
-    std::vector<std::pair<jwks_ptr, std::pair<std::string, std::string>>> documents;
+    std::vector<std::tuple<jwks_ptr, std::string, std::string, std::string>> documents;
     {
       const std::lock_guard lock(mutex_);
       for (const auto& [url, on] : entries_) {
-        if (on->document && !on->policy.pinned()) documents.push_back({on->document, {on->etag, on->last_modified}});
+        if (on->document && !on->policy.pinned()) documents.push_back({on->document, url, on->etag, on->last_modified});
       }
     }
-    for (const auto& [document, validators] : documents) {
+    for (const auto& [document, url, etag, last_modified] : documents) {
       const auto fetched_at = system_now.time_since_epoch() - (now - document->fetched_at());
-      out["documents"].push_back({{"url", document->url()},
+      out["documents"].push_back({{"url", url},
                                   {"fetched_at", std::chrono::floor<seconds>(fetched_at).count()},
-                                  {"etag", validators.first},
-                                  {"last_modified", validators.second},
+                                  {"etag", etag},
+                                  {"last_modified", last_modified},
                                   {"body", document->body()}});
     }
   }
@@ -5184,10 +5537,7 @@ AXIOMS_JWKS_INLINE void thread_engine::work(crew& mine) noexcept {
     }
     const stop_token stop = what->stop.get_token();
     if (stop.stop_requested()) continue;  // it overstayed in the queue
-    auto response = io_->fetch(what->request, stop);
-    std::chrono::system_clock::time_point system_now{};
-    if (!io_->now(system_now)) response = clock_error();
-    land(what, judge(what->request, std::move(response), system_now));
+    while (arrive(what, io_->fetch(what->request, stop))) {}
   }
   mine.wake.notify_all();
 }

@@ -308,10 +308,18 @@ TEST_CASE("counts and sizes have ranges of their own") {
 }
 
 TEST_CASE("what this version lacks is refused, not ignored") {
-  CHECK(of(with([](jwks_config& c) { c.discovery = true, c.issuer = "https://idp.example.com"; })).text ==
-        "discovery is true; it must be false in this version");
   CHECK(of(with([](jwks_config& c) { c.allow_es256k = true; })).text ==
         "allow_es256k is true; it must be false in this version");
+}
+
+TEST_CASE("discovery is for an issuer, not for a key set that is named already") {
+  CHECK(of(with([](jwks_config& c) { c.discovery = true, c.jwks_url = "https://user:secret@h/keys"; })).text ==
+        "jwks_url is set; it must be empty with discovery");
+  CHECK(of(with([](jwks_config& c) {
+          c.jwks_url.clear();
+          c.discovery = true;
+          c.issuer = "https://idp.example.com";
+        })).text == "");
 }
 
 TEST_CASE("a config whose every number is extreme is refused without overflow") {

@@ -477,6 +477,37 @@ TEST_CASE("a caller that waits for a fetch gets a key that this fetch withdraws,
 
 // ---- the async manager ---------------------------------------------------------------------------
 
+// Red when tick() or next_wake() does not ask for the state.
+TEST_CASE("what is imported is not fetched before the first lookup or initialize, and then by its configuration") {
+  manual_clock clock;
+  fake_fetcher provider;
+  axioms::basic_async_jwks_manager<fake_fetcher, manual_clock> manager(provider, clock);
+  REQUIRE(manager.import_cache(saved_cache("http://plain/k", today - 10, key_set({"old"}))).has_value());
+  REQUIRE(manager.import_cache(saved_cache(other, today - 10, key_set({"old"}))).has_value());
+  clock.advance(1000s);
+  CHECK(provider.requests() == 0);
+  auto config = config_for(url);
+  config.require_https = true;
+  manager.async_initialize(config, [](auto) {});
+  clock.advance(1s);
+  CHECK(provider.requests() == 2);
+  for (std::size_t i = 0; i < provider.requests(); ++i) CHECK(provider.request(i).url != "http://plain/k");
+}
+
+// Red when answer_now() serves it without making the life a lazy one, or ensure_open() wakes nobody.
+TEST_CASE("a lookup of what is imported begins its background refresh, without initialize") {
+  manual_clock clock;
+  fake_fetcher provider;
+  axioms::basic_async_jwks_manager<fake_fetcher, manual_clock> manager(provider, clock);
+  REQUIRE(manager.import_cache(saved_cache(url, today - 10, key_set({"old"}))).has_value());
+  bool old = false;
+  manager.async_get_key(url, kid("old"), [&](auto key) { old = key.has_value(); });
+  CHECK(old);
+  clock.advance(1ms);
+  CHECK(provider.requests() == 1);
+  manager.async_get_key(url, kid("k1"), [&](auto key) { CHECK(key.has_value()); });
+}
+
 // Red when the async manager does not hand these on to its engine.
 TEST_CASE("the async manager has static sources and a saved cache too, on an event loop") {
   manual_clock clock;

@@ -1,0 +1,559 @@
+// Discovery: from an issuer to its key set, by OpenID Connect Discovery 1.0 section 4 and RFC 8414; and the refetch after a
+// bad signature.
+//
+// "Red when" names a change to the header that makes the test fail; each has been tried.
+#include "support/rig.hpp"
+
+#include <vector>
+
+using namespace std::chrono_literals;
+using axioms::errc, axioms::fetch_request, axioms::jwks_config, axioms::jwks_event, axioms::jwks_event_kind;
+using axioms::detail::discovery_policy, axioms::detail::judge_metadata, axioms::detail::metadata,
+    axioms::detail::metadata_source, axioms::detail::metadata_source_of, axioms::detail::steady_point;
+using support::eventually, support::fake_fetcher, support::key_set, support::manual_clock, support::ok,
+    support::response, support::rig;
+using step = discovery_policy::step;
+
+namespace {
+
+const std::string issuer = "https://idp.example.com/tenant";
+const std::string openid_url = "https://idp.example.com/tenant/.well-known/openid-configuration";
+const std::string oauth_url = "https://idp.example.com/.well-known/oauth-authorization-server/tenant";
+const std::string keys_url = "https://keys.example.com/v1";
+const std::string moved_url = "https://keys.example.com/v2";
+
+std::string metadata_of(const std::string& who, const std::string& jwks_uri) {
+  return R"({"issuer":")" + who + R"(","authorization_endpoint":"https://x/","jwks_uri":")" + jwks_uri + "\"}";
+}
+jwks_config discovering(const std::string& who = issuer) {
+  jwks_config config;
+  config.issuer = who;
+  config.discovery = true;
+  config.random = [] { return std::uint64_t{0}; };
+  return config;
+}
+axioms::key_query kid(std::string_view name) { return {name, {}}; }
+
+// A provider that publishes metadata and keys.
+struct discovered : rig {
+  discovered() {
+    provider.always(response(404));
+    provider.always_at(openid_url, response(200, metadata_of(issuer, keys_url)));
+    provider.always_at(keys_url, ok({"k1"}));
+  }
+  std::vector<std::string> asked() const {
+    std::vector<std::string> urls;
+    for (std::size_t i = 0; i < provider.requests(); ++i) urls.push_back(provider.request(i).url);
+    return urls;
+  }
+};
+using urls = std::vector<std::string>;
+
+metadata judged(const std::string& body, const jwks_config& config = discovering(), int status = 200) {
+  const auto source = *metadata_source_of(config);
+  fetch_request request;
+  request.url = source.urls[0];
+  request.max_body_bytes = 4096;
+  return judge_metadata(request, response(status, body), source, {});
+}
+
+}  // namespace
+
+// ---- the rule of acceptance for metadata ---------------------------------------------------------
+
+// Red when one of the two URLs is built otherwise.
+TEST_CASE("metadata are looked for where OpenID Connect puts them, then where RFC 8414 does") {
+  const auto at = [](const std::string& who) { return metadata_source_of(discovering(who))->urls; };
+  CHECK(at(issuer) == std::array{openid_url, oauth_url});
+  CHECK(at("https://h") == std::array<std::string, 2>{"https://h/.well-known/openid-configuration",
+                                                      "https://h/.well-known/oauth-authorization-server"});
+  CHECK(at("https://h/") == at("https://h"));
+  CHECK(at("https://h:8443/a/b/")[1] == "https://h:8443/.well-known/oauth-authorization-server/a/b");
+}
+
+// Red when judge_metadata() compares anything but the whole string.
+TEST_CASE("metadata must name exactly the issuer that is configured") {
+  CHECK(judged(metadata_of(issuer, keys_url)).what == metadata::kind::found);
+  for (const char* other :
+       {"https://idp.example.com/tenant/", "https://idp.example.com/Tenant", "https://idp.example.com",
+        "http://idp.example.com/tenant", "", "https://evil.example.com/tenant"}) {
+    CAPTURE(other);
+    const auto said = judged(metadata_of(other, keys_url));
+    CHECK(said.what == metadata::kind::failure);
+    CHECK(said.why.code == errc::not_a_key_set);
+    CHECK(said.why.description.find("its issuer is") != std::string::npos);
+  }
+  CHECK(judged(metadata_of("https://h/", keys_url), discovering("https://h/")).what == metadata::kind::found);
+  CHECK(judged(metadata_of("https://h", keys_url), discovering("https://h/")).what == metadata::kind::failure);
+}
+
+// Red when slash_optional is not asked for.
+TEST_CASE("an issuer that is known by its domain only may end in a slash") {
+  jwks_config config;
+  config.domain = "tenant.example.com";
+  config.discovery = true;
+  CHECK(judged(metadata_of("https://tenant.example.com", keys_url), config).what == metadata::kind::found);
+  CHECK(judged(metadata_of("https://tenant.example.com/", keys_url), config).what == metadata::kind::found);
+  CHECK(judged(metadata_of("https://tenant.example.com//", keys_url), config).what == metadata::kind::failure);
+}
+
+// Red when any check of judge_metadata() is left out.
+TEST_CASE("hostile metadata are an error that says what is wrong") {
+  for (const std::string& body : std::vector<std::string>{
+           "", "<html>", "[]", "null", "{}", R"({"issuer":1,"jwks_uri":"https://x/"})",
+           R"({"issuer":")" + issuer + "\"}", R"({"issuer":")" + issuer + R"(","jwks_uri":7})", metadata_of(issuer, ""),
+           metadata_of(issuer, "/keys"), metadata_of(issuer, "file:///etc/passwd"),
+           metadata_of(issuer, "https://user:secret@x/"), metadata_of(issuer, "http://keys.example.com/v1"),
+           std::string(5000, ' ') + metadata_of(issuer, keys_url), std::string(3000, '['),
+           metadata_of(issuer, keys_url).substr(0, 60)}) {
+    CAPTURE(body.substr(0, 200));
+    const auto said = judged(body);
+    CHECK(said.what == metadata::kind::failure);
+    CHECK(said.why.code != errc{});
+    CHECK_FALSE(said.why.description.empty());
+    CHECK(said.why.description.find("secret") == std::string::npos);
+    CHECK(said.why.http_status == 200);
+  }
+  // http metadata may name an http key set, and https.
+  CHECK(judged(metadata_of("http://h", "http://h/keys"), discovering("http://h")).what == metadata::kind::found);
+  CHECK(judged(metadata_of("http://h", keys_url), discovering("http://h")).what == metadata::kind::found);
+}
+
+// Red when `absent` covers 429, 5xx or 3xx, or leaves out a 4xx.
+TEST_CASE("metadata are called absent only by an answer that will not change by waiting") {
+  for (const int status : {400, 401, 403, 404, 405, 410})
+    CHECK(judged("", discovering(), status).what == metadata::kind::absent);
+  for (const int status : {201, 204, 301, 304, 408, 429, 500, 503})
+    CHECK(judged("", discovering(), status).what == metadata::kind::failure);
+}
+
+// ---- the policy ----------------------------------------------------------------------------------
+
+namespace {
+metadata found(std::string jwks_uri = keys_url) {
+  metadata out;
+  out.what = metadata::kind::found;
+  out.jwks_uri = std::move(jwks_uri);
+  return out;
+}
+metadata of_kind(metadata::kind kind, std::string why = "down") {
+  metadata out;
+  out.what = kind;
+  out.why = {errc::http_status, std::move(why), 0};
+  return out;
+}
+struct guide {
+  discovery_policy policy{*metadata_source_of(discovering()), discovering()};
+  steady_point now{1000h};
+  step begin() { return policy.begin(now); }
+  step read(metadata what) { return policy.read(now, std::move(what)); }
+};
+}  // namespace
+
+// Red when begin() reads them always, never again, or later than a refresh may come.
+TEST_CASE("metadata are read by the first flight and by every refresh, and not by a refetch in between") {
+  guide g;
+  CHECK(g.begin() == step::metadata);
+  CHECK(g.read(found()) == step::keys);
+  g.policy.ended(true);
+  g.now += 3239s;
+  CHECK(g.begin() == step::keys);
+  g.policy.ended(true);
+  g.now += 1s;  // refresh_interval less all its jitter
+  CHECK(g.begin() == step::metadata);
+}
+
+// Red when ended(false) is forgotten.
+TEST_CASE("metadata are read again when the key set was not to be had where they say") {
+  guide g;
+  g.begin();
+  g.read(found());
+  g.policy.ended(false);
+  g.now += 1s;
+  CHECK(g.begin() == step::metadata);
+  CHECK(g.read(found(moved_url)) == step::keys);
+  CHECK(g.policy.jwks_uri() == moved_url);
+  g.policy.ended(true);
+  CHECK(g.begin() == step::keys);
+}
+
+// Red when read() fails although there is an old jwks_uri, or uses it past cache_ttl + outage_window.
+TEST_CASE("while metadata cannot be read the old ones are used, for as long as a document would be") {
+  guide g;
+  g.begin();
+  g.read(found());
+  g.now += 14400s - steady_point::duration(1);
+  CHECK(g.begin() == step::metadata);
+  CHECK(g.read(of_kind(metadata::kind::failure)) == step::keys);
+  CHECK(g.policy.failure().has_value());
+  g.now += steady_point::duration(1);
+  CHECK(g.begin() == step::metadata);
+  CHECK_FALSE(g.policy.failure().has_value());
+  CHECK(g.read(of_kind(metadata::kind::failure)) == step::fail);
+}
+
+// Red when a 304 does not count as read, or counts with nothing to confirm.
+TEST_CASE("a 304 confirms the metadata that are there, and nothing else") {
+  guide g;
+  g.begin();
+  CHECK(g.read(of_kind(metadata::kind::not_modified)) == step::fail);
+  g.begin();
+  metadata first = found();
+  first.etag = "\"m1\"";
+  g.read(std::move(first));
+  g.now += 14000s;
+  g.begin();
+  CHECK(g.read(of_kind(metadata::kind::not_modified)) == step::keys);
+  CHECK(g.policy.etag() == "\"m1\"");
+  g.now += 14000s;
+  g.begin();
+  CHECK(g.read(of_kind(metadata::kind::failure)) == step::keys);  // counted from the 304
+}
+
+// Red when the other form is not tried, tried twice, or tried for an outage.
+TEST_CASE("the form of RFC 8414 is tried once where OpenID Connect's is absent, and kept if it works") {
+  guide g;
+  CHECK(g.begin() == step::metadata);
+  CHECK(g.policy.metadata_url() == openid_url);
+  CHECK(g.read(of_kind(metadata::kind::absent)) == step::metadata);
+  CHECK(g.policy.metadata_url() == oauth_url);
+  CHECK(g.read(found()) == step::keys);
+  CHECK_FALSE(g.policy.failure().has_value());
+  g.now += 4000s;
+  CHECK(g.begin() == step::metadata);
+  CHECK(g.policy.metadata_url() == oauth_url);
+
+  guide none;
+  none.begin();
+  CHECK(none.read(of_kind(metadata::kind::absent, "first")) == step::metadata);
+  CHECK(none.read(of_kind(metadata::kind::absent, "second")) == step::fail);
+  CHECK(none.policy.failure()->why.description == "first");
+  CHECK(none.policy.metadata_url() == openid_url);
+
+  guide down;
+  down.begin();
+  CHECK(down.read(of_kind(metadata::kind::failure)) == step::fail);
+  CHECK(down.policy.metadata_url() == openid_url);
+}
+
+// ---- managers ------------------------------------------------------------------------------------
+
+// Red when the flight ends with its metadata, or the document is not that of the configured URL.
+TEST_CASE("with discovery the keys come from where the issuer's metadata say, under the metadata's URL") {
+  discovered r;
+  r.start(discovering());
+  CHECK(r.asked() == urls{openid_url, keys_url});
+  CHECK(r.provider.request(0).accept == "application/json");
+  CHECK(r.manager.get_key(kid("k1")).has_value());
+  const auto document = r.manager.get_jwks(openid_url);
+  REQUIRE(document.has_value());
+  CHECK((*document)->url() == keys_url);
+  CHECK(r.manager.health().ready);
+  CHECK(r.manager.health(openid_url).ready);
+  CHECK(r.manager.stats().fetched == 1);
+  CHECK(r.provider.requests() == 2);
+}
+
+// Red when the driver of the event loop forgets the second step.
+TEST_CASE("discovery on an event loop does the same") {
+  manual_clock clock;
+  fake_fetcher provider;
+  provider.always(response(404));
+  provider.always_at(oauth_url, response(200, metadata_of(issuer, keys_url)));
+  provider.always_at(keys_url, ok({"k1"}));
+  provider.hold();  // answers come later, not inside the call
+  axioms::basic_async_jwks_manager<fake_fetcher, manual_clock> manager(provider, clock);
+  bool started = false;
+  manager.async_initialize(discovering(), [&](auto said) { started = said.has_value(); });
+  for (std::size_t i = 0; i < 3; ++i) {
+    CHECK_FALSE(started);
+    provider.release_one(i);
+  }
+  CHECK(started);
+  CHECK(provider.requests() == 3);
+  CHECK(provider.request(1).url == oauth_url);
+  bool got = false;
+  manager.async_get_key(kid("k1"), [&](auto key) { got = key.has_value(); });
+  CHECK(got);
+}
+
+// Red when a flight has no deadline of its own over all its requests.
+TEST_CASE("one fetch_timeout covers metadata and key set together") {
+  discovered r;
+  r.provider.hold();
+  auto config = discovering();
+  config.prefetch = false;
+  r.start(config);
+  auto waiting = std::async(std::launch::async, [&] { return r.manager.get_jwks(); });
+  REQUIRE(r.provider.await_requests(1));
+  CHECK(r.provider.request(0).timeout == 10000ms);
+  r.clock.advance(4000ms);
+  r.provider.release_one(0);
+  REQUIRE(r.provider.await_requests(2));
+  CHECK(r.provider.request(1).timeout == 6000ms);
+  r.settle(2);
+  r.clock.advance(6000ms);
+  CHECK(waiting.get().error().code == errc::timed_out);
+}
+
+// Red when any of the two steps is left out of the refresh.
+TEST_CASE("a refresh reads the metadata again, by their own validators, and follows a jwks_uri that moved") {
+  discovered r;
+  r.provider.always_at(openid_url, response(200, metadata_of(issuer, keys_url), {{"ETag", "\"m\""}}));
+  r.provider.always_at(keys_url, ok({"k1"}, {{"ETag", "\"k\""}}));
+  r.start(discovering());
+  r.settle(1);
+  r.provider.always_at(openid_url, response(304));
+  r.provider.always_at(keys_url, response(304));
+  r.clock.advance(3600s);
+  REQUIRE(r.provider.await_requests(4));
+  CHECK(r.provider.request(2).url == openid_url);
+  CHECK(r.provider.request(2).etag == "\"m\"");
+  CHECK(r.provider.request(3).url == keys_url);
+  CHECK(r.provider.request(3).etag == "\"k\"");
+  r.quiet();
+  CHECK(r.manager.stats().not_modified == 1);
+
+  r.provider.always_at(openid_url, response(200, metadata_of(issuer, moved_url)));
+  r.provider.always_at(moved_url, ok({"k2"}));
+  r.settle(1);
+  r.clock.advance(3600s);
+  REQUIRE(r.provider.await_requests(6));
+  CHECK(r.provider.request(5).url == moved_url);
+  CHECK(r.provider.request(5).etag.empty());  // what the old place said means nothing at the new one
+  CHECK(eventually([&] { return r.manager.get_key(kid("k2")).has_value(); }));
+}
+
+// Red when begin() does not ask whether the key set was to be had.
+TEST_CASE("a jwks_uri that stops working is looked up again at the next try") {
+  discovered r;
+  r.start(discovering());
+  r.settle(1);
+  r.provider.always_at(openid_url, response(503));
+  r.provider.always_at(keys_url, response(404));
+  r.clock.advance(3600s);  // metadata down, key set gone
+  REQUIRE(r.provider.await_requests(4));
+  r.quiet();
+  CHECK(r.manager.get_key(kid("k1")).has_value());  // the old document stays
+  r.provider.always_at(openid_url, response(200, metadata_of(issuer, moved_url)));
+  r.provider.always_at(moved_url, ok({"k2"}));
+  r.settle(1);
+  r.clock.advance(10s);
+  REQUIRE(r.provider.await_requests(6));
+  CHECK(r.asked() == urls{openid_url, keys_url, openid_url, keys_url, openid_url, moved_url});
+  CHECK(eventually([&] { return r.manager.get_key(kid("k2")).has_value(); }));
+}
+
+// Red when a failure of the metadata fails the flight, or nobody is told of it.
+TEST_CASE("while the metadata are down the keys are refreshed from where they were, and a listener is told") {
+  discovered r;
+  std::mutex mutex;
+  std::vector<jwks_event> events;
+  auto config = discovering();
+  config.on_event = [&](const jwks_event& event) {
+    const std::lock_guard lock(mutex);
+    events.push_back(event);
+  };
+  r.start(config);
+  r.settle(1);
+  r.provider.always_at(openid_url, response(503));
+  r.provider.always_at(keys_url, ok({"k2"}));
+  r.clock.advance(3600s);
+  CHECK(eventually([&] { return r.manager.get_key(kid("k2")).has_value(); }));
+  REQUIRE(eventually([&] {
+    const std::lock_guard lock(mutex);
+    return events.size() == 3;
+  }));
+  CHECK(events[1].kind == jwks_event_kind::failed);
+  CHECK(events[1].status == 503);
+  CHECK(events[1].url == openid_url);
+  CHECK(events[2].kind == jwks_event_kind::fetched);
+  CHECK_FALSE(r.manager.health().last_error.has_value());
+  r.manager.shutdown();
+}
+
+// Red when the error of the metadata is lost, or their Retry-After.
+TEST_CASE("metadata that fail at the first try are a failed fetch, with backoff and Retry-After") {
+  discovered r;
+  r.provider.always_at(openid_url, response(503, "", {{"Retry-After", "100"}}));
+  r.start(discovering());
+  const auto health = r.manager.health();
+  REQUIRE(health.last_error.has_value());
+  CHECK(health.last_error->code == errc::http_status);
+  CHECK(health.last_error->http_status == 503);
+  CHECK(health.next_attempt == r.clock.now() + 100s);
+  CHECK(r.asked() == urls{openid_url});
+  CHECK(r.manager.get_jwks().error().http_status == 503);
+}
+
+// Red when metadata of another issuer are used.
+TEST_CASE("metadata of another issuer give no keys") {
+  discovered r;
+  r.provider.always_at(openid_url, response(200, metadata_of("https://evil.example.com", keys_url)));
+  r.start(discovering());
+  CHECK(r.manager.get_key(kid("k1")).error().code == errc::not_a_key_set);
+  CHECK(r.asked() == urls{openid_url});
+}
+
+// Red when the flight of an unknown kid reads the metadata.
+TEST_CASE("an unknown kid costs one request, not two, while the metadata are fresh") {
+  discovered r;
+  r.start(discovering());
+  CHECK(r.manager.get_key(kid("nobody")).error().code == errc::key_not_found);
+  CHECK(r.asked() == urls{openid_url, keys_url, keys_url});
+}
+
+// Red when entries that are looked up take the discovery of initialize().
+TEST_CASE("discovery is for the URL it was configured for, not for what is looked up beside it") {
+  discovered r;
+  r.provider.always_at("https://other.example.com/keys", ok({"o"}));
+  r.start(discovering());
+  CHECK(r.manager.get_key("https://other.example.com/keys", kid("o")).has_value());
+  CHECK(r.provider.request(2).url == "https://other.example.com/keys");
+}
+
+// Red when the exported cache names the key set's URL instead of the one that is looked up.
+TEST_CASE("a document found by discovery survives a restart during an outage of the issuer") {
+  std::string text;
+  {
+    discovered r;
+    r.start(discovering());
+    text = r.manager.export_cache();
+  }
+  rig r;
+  r.provider.always(response(503));
+  REQUIRE(r.manager.import_cache(text).has_value());
+  r.start(discovering());
+  CHECK(r.manager.get_key(kid("k1")).has_value());
+}
+
+// Red when go_on() does not ask whether its flight is still the one.
+TEST_CASE("shutdown between metadata and key set ends the flight") {
+  discovered r;
+  r.provider.hold();
+  auto config = discovering();
+  config.prefetch = false;
+  r.start(config);
+  auto waiting = std::async(std::launch::async, [&] { return r.manager.get_jwks(); });
+  REQUIRE(r.provider.await_requests(1));
+  r.manager.shutdown();
+  CHECK(waiting.get().error().code == errc::shut_down);
+  CHECK(r.provider.requests() == 1);
+}
+
+// ---- a bad signature -----------------------------------------------------------------------------
+
+namespace {
+// The same kid with other material: the public key of RFC 8032 section 7.1, test 1 and test 2.
+std::string set_of(std::string_view kid, std::string_view x) {
+  return R"({"keys":[{"kty":"OKP","crv":"Ed25519","kid":")" + std::string(kid) + R"(","x":")" + std::string(x) +
+         "\"}]}";
+}
+const std::string first_x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+const std::string second_x = "PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw";
+}  // namespace
+
+// Red when the set is not fetched, or the materials are not compared.
+TEST_CASE("after a bad signature the set is fetched again, and the caller is told whether the kid has another key") {
+  rig r;
+  r.provider.always(response(200, set_of("k", first_x)));
+  r.start();
+  const auto old = r.manager.get_key(kid("k"));
+  REQUIRE(old.has_value());
+  r.provider.always(response(200, set_of("k", second_x)));
+  r.settle(1);
+  r.clock.advance(30s);
+  const auto changed = r.manager.refresh_after_bad_signature("k");
+  REQUIRE(changed.has_value());
+  CHECK(*changed);
+  CHECK((*r.manager.get_key(kid("k")))->thumbprint() != (*old)->thumbprint());
+  r.settle(1);
+  r.clock.advance(30s);
+  const auto again = r.manager.refresh_after_bad_signature(support::url, "k");
+  REQUIRE(again.has_value());
+  CHECK_FALSE(*again);
+  CHECK(r.provider.requests() == 3);
+}
+
+// Red when ask_bad_signature() does not look at the age of the answer.
+TEST_CASE("a set that was fetched less than 30 s ago is not fetched again for a bad signature") {
+  rig r;
+  r.start();
+  r.settle(1);
+  r.clock.advance(30s - 1ns);
+  for (int i = 0; i < 100; ++i) CHECK(r.manager.refresh_after_bad_signature("k1").value() == false);
+  CHECK(r.provider.requests() == 1);
+  r.clock.advance(1ns);
+  CHECK(r.manager.refresh_after_bad_signature("k1").value() == false);
+  CHECK(r.provider.requests() == 2);
+}
+
+// Red when it has a budget of its own, or none.
+TEST_CASE("bad signatures and unknown kids share one budget") {
+  rig r;
+  auto config = support::config_for(support::url);
+  config.unknown_kid_burst = 2;
+  config.unknown_kid_interval = 1h;
+  r.start(config);
+  CHECK(r.manager.get_key(kid("a")).error().code == errc::key_not_found);
+  r.settle(1);
+  r.clock.advance(30s);
+  CHECK(r.manager.refresh_after_bad_signature("k1").has_value());
+  r.settle(1);
+  r.clock.advance(30s);
+  CHECK(r.manager.refresh_after_bad_signature("k1").error().code == errc::throttled);
+  CHECK(r.manager.get_key(kid("b")).error().code == errc::throttled);
+  CHECK(r.provider.requests() == 3);
+}
+
+// Red when the answer of a flight that was in the air before is taken for an answer.
+TEST_CASE("a bad signature that joins a fetch in the air looks once more when that brings nothing new") {
+  rig r;
+  r.provider.always(response(200, set_of("k", first_x)));
+  r.start();
+  r.settle(1);
+  r.clock.advance(30s);
+  r.provider.hold();
+  auto unknown = std::async(std::launch::async, [&] { return r.manager.get_key(kid("nobody")); });
+  REQUIRE(r.provider.await_requests(2));
+  auto changed = std::async(std::launch::async, [&] { return r.manager.refresh_after_bad_signature("k"); });
+  REQUIRE(eventually([&] { return r.manager.stats().coalesced == 1; }));
+  r.provider.release_one(1);
+  REQUIRE(r.provider.await_requests(3));
+  r.provider.always(response(200, set_of("k", second_x)));
+  r.provider.release();
+  CHECK(unknown.get().error().code == errc::key_not_found);
+  const auto said = changed.get();
+  REQUIRE(said.has_value());
+  CHECK(*said);
+}
+
+// Red when a failure is told as "unchanged".
+TEST_CASE("a bad signature while the provider is down is an outage, not a bad token") {
+  rig r;
+  r.start();
+  r.settle(1);
+  r.clock.advance(30s);
+  r.provider.always(response(503));
+  const auto said = r.manager.refresh_after_bad_signature("k1");
+  REQUIRE_FALSE(said.has_value());
+  CHECK(said.error().status_code() == 503);
+  CHECK(r.manager.get_key(kid("k1")).has_value());
+}
+
+// Red when the async verb is not wired to the same request.
+TEST_CASE("the async manager looks again after a bad signature too") {
+  manual_clock clock;
+  fake_fetcher provider;
+  provider.always(response(200, set_of("k", first_x)));
+  axioms::basic_async_jwks_manager<fake_fetcher, manual_clock> manager(provider, clock);
+  manager.async_initialize(support::config_for(support::url), [](auto) {});
+  clock.advance(30s);
+  provider.always(response(200, set_of("k", second_x)));
+  std::vector<bool> said;
+  manager.async_refresh_after_bad_signature("k", [&](auto changed) { said.push_back(changed.value_or(false)); });
+  clock.advance(30s);
+  manager.async_refresh_after_bad_signature(support::url, "k",
+                                            [&](auto changed) { said.push_back(changed.value_or(true)); });
+  CHECK(said == std::vector<bool>{true, false});
+}
