@@ -4,7 +4,10 @@
 // "Red when" names a change to the header that makes the test fail; each has been tried.
 #include "support/rig.hpp"
 
-#include <array>
+#if defined(__unix__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 using namespace std::chrono_literals;
 using axioms::errc, axioms::jwks_config, axioms::jwks_event, axioms::jwks_event_kind, axioms::jwks_ptr, axioms::key_ptr,
@@ -644,3 +647,35 @@ TEST_CASE_TEMPLATE("a listener that throws harms nobody and is told the next eve
   CHECK(eventually([&] { return told == 3; }));
 #endif
 }
+
+#if defined(__unix__)
+// Red when forked() is never true.
+TEST_CASE("in a forked child the manager of an event loop is down too, and initialize starts it afresh" *
+          doctest::test_suite("slow") * doctest::skip(support::under_tsan)) {
+  on_loop w;
+  w.start();
+  w.provider.hold(other_url);
+  const auto hanging = w.ask(other_url);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::alarm(20);  // a child that hangs must not outlive the test
+    int wrong = w.manager.running() ? 1 : 0;
+    const auto down = w.get();
+    wrong |= !down && down.error().code == errc::shut_down ? 0 : 2;
+    wrong |= w.manager.peek(url).has_value() || w.manager.health().ready ? 4 : 0;
+    w.provider.release();  // the answer to the parent's request is nothing to the child
+    wrong |= w.manager.peek(other_url).has_value() ? 8 : 0;
+    wrong |= w.initialize(config_for(url)).has_value() && w.get().has_value() ? 0 : 16;
+    ::_exit(wrong);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+  w.served_at_once(k1.c_str());  // the parent goes on
+  CHECK_FALSE(ready(hanging));
+  w.provider.release();
+  CHECK(ready(hanging));
+}
+#endif
