@@ -176,8 +176,8 @@ class gate {
 
 }  // namespace
 
-// Red when publish() does not count the version up or lets nobody go of the document before, keep_hit() takes a new slot each
-// time, land() gives two documents one generation, or peek() takes no lock.
+// Red when publish() does not count the version up, keep_hit() takes a new slot each time, land() gives two documents one
+// generation, or peek() takes no lock.
 TEST_CASE_TEMPLATE(
     "32 threads that look up while documents are replaced always get a whole one, and never an older one", Manager,
     blocking, async) {
