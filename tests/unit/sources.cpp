@@ -287,6 +287,21 @@ TEST_CASE("who waits for a first document gets the one that is imported meanwhil
   const auto got = waiting.get();
   REQUIRE(got.has_value());
   CHECK((*got)->body() == key_set({"old"}));
+  CHECK(r.manager.stats().failed == 0);  // and not because the fetch ended
+}
+
+// Red when load() does not wake the scheduler.
+TEST_CASE("what is imported while the manager runs is refreshed at once") {
+  manual_clock clock;
+  fake_fetcher provider;
+  axioms::basic_async_jwks_manager<fake_fetcher, manual_clock> manager(provider, clock);
+  manager.async_initialize(config_for(url), [](auto) {});
+  clock.advance(100s);
+  CHECK(provider.requests() == 1);
+  REQUIRE(manager.import_cache(saved_cache(other, today - 10, key_set({"old"}))).has_value());
+  clock.advance(1ms);
+  REQUIRE(provider.requests() == 2);
+  CHECK(provider.request(1).url == other);
 }
 
 // Red when any check of import_cache() or of saved_document::read() is left out.
