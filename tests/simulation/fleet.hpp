@@ -9,9 +9,9 @@
 #include "simulation/provider.hpp"
 
 #include <array>
+#include <bit>
 #include <charconv>
 #include <map>
-#include <queue>
 
 namespace simulation {
 
@@ -53,9 +53,9 @@ struct figures {
   instant longest_wait{0}, oldest_served{0};
   instant withdrawn_fair{0}, withdrawn_troubled{0};  // how long after its withdrawal a key was still served
   instant unknown_fair{0}, unknown_attacked{0}, unknown_troubled{0};  // from the first lookup in vain to its arrival
-  std::uint64_t unknown = 0;                 // how often a core asked for a new key in vain
-  std::uint64_t told_to_wait = 0;            // by a date in Retry-After
-  std::uint64_t attacked_requests_most = 0;  // of one attacked core
+  std::uint64_t unknown = 0;                                          // how often a core asked for a new key in vain
+  std::uint64_t told_to_wait = 0;                                     // by a date in Retry-After
+  std::uint64_t attacked_requests_most = 0;                           // of one attacked core
 };
 
 // ---- cores ----------------------------------------------------------------------------------------
@@ -104,18 +104,75 @@ struct core {
   std::vector<lookup> waiters;
   std::size_t kid_waiters = 0;
 
-  std::int64_t next = 0;               // the first lookup that is not counted yet
-  instant wake_at = never, lookup_at = never;          // when it is due
-  instant wake_queued = never, lookup_queued = never;  // what stands in the queue: not later than that
+  std::int64_t next = 0;                                   // the first lookup that is not counted yet
+  instant wake_at = never, lookup_at = never;              // when it is due
+  instant wake_queued = never, lookup_queued = never;      // what stands in the queue: not later than that
   std::vector<std::pair<std::uint64_t, instant>> in_vain;  // kids of the provider's, since when
   exact_bucket budget;
   std::uint64_t requests = 0;
 };
 
+// ---- what is to come -------------------------------------------------------------------------------
+
+enum class happening : std::uint8_t { start, lookup, attack, landing, wake };
+
+struct event {
+  instant when{};
+  std::uint64_t order = 0;  // first come, first served
+  std::uint32_t who = 0;
+  happening what{};
+  int basis = -1;
+  std::uint64_t flight = 0;
+  const verdict* brought = nullptr;
+};
+
+/// A bucket per second, and a heap of the present second: there are far more events than fit into the caches.
+class agenda {
+ public:
+  explicit agenda(instant end) : buckets_(static_cast<std::size_t>(std::chrono::ceil<seconds>(end).count())) {}
+
+  void push(event what) {
+    what.order = ++order_;
+    const auto second = static_cast<std::size_t>(what.when / 1s);
+    if (second >= buckets_.size()) return;  // after the end
+    if (second > second_) {
+      buckets_[second].push_back(what);
+    } else {
+      heap_.push_back(what);
+      std::push_heap(heap_.begin(), heap_.end(), later);
+    }
+  }
+  [[nodiscard]] std::optional<event> pop() {
+    while (heap_.empty()) {
+      if (++second_ >= buckets_.size()) return std::nullopt;
+      heap_ = std::move(buckets_[second_]);
+      buckets_[second_] = {};
+      std::make_heap(heap_.begin(), heap_.end(), later);
+    }
+    std::pop_heap(heap_.begin(), heap_.end(), later);
+    const event out = heap_.back();
+    heap_.pop_back();
+    return out;
+  }
+
+ private:
+  static bool later(const event& a, const event& b) { return a.when != b.when ? a.when > b.when : a.order > b.order; }
+
+  std::vector<std::vector<event>> buckets_;
+  std::vector<event> heap_;
+  std::size_t second_ = 0;
+  std::uint64_t order_ = 0;
+};
+
 class fleet {
  public:
   fleet(const scenario& play, provider& idp, const jwks_config& config, std::size_t cores, std::uint64_t seed)
-      : play_(play), idp_(idp), config_(config), hard_(config.cache_ttl + config.outage_window), seed_(seed) {
+      : play_(play),
+        idp_(idp),
+        config_(config),
+        hard_(config.cache_ttl + config.outage_window),
+        seed_(seed),
+        agenda_(play.length) {
     for (const auto& key : idp_.keys()) {
       gone_by_.push_back(key.withdrawn == never ? never : withdrawal_bound(key.withdrawn));
       fair_.push_back(gone_by_.back() == key.withdrawn + fair_withdrawal());
@@ -124,11 +181,7 @@ class fleet {
   }
 
   void run() {
-    while (!queue_.empty() && queue_.top().when < play_.length) {
-      const event now = queue_.top();
-      queue_.pop();
-      happen(now);
-    }
+    while (const auto next = agenda_.pop()) happen(*next);
     for (auto& each : cores_) {
       if (each.started < play_.length) flush(each, play_.length);
       if (each.attacked) figures_.attacked_requests_most = std::max(figures_.attacked_requests_most, each.requests);
@@ -169,19 +222,6 @@ class fleet {
   static constexpr std::uint64_t attack_burst = 20;  // more than max_kid_waiters
 
  private:
-  enum class happening : std::uint8_t { start, lookup, attack, landing, wake };
-  struct event {
-    instant when{};
-    std::uint64_t order = 0;  // first come, first served
-    std::uint32_t who = 0;
-    happening what{};
-    int basis = -1;
-    std::uint64_t flight = 0;
-    const verdict* brought = nullptr;
-    bool operator<(const event& other) const {
-      return when != other.when ? when > other.when : order > other.order;
-    }
-  };
   enum class cause { timer, lookup, kid };
   enum class step_end { served, wait, refused };
 
@@ -201,7 +241,8 @@ class fleet {
       // A few begin their life in an outage.
       if (i >= together && i < together + unlucky) {
         for (const auto& ill : play_.troubles) {
-          if (ill.what == ailment::outage && ill.end - ill.begin < 1h) each.started = ill.begin + 10min + random.between(0s, 60s);
+          if (ill.what == ailment::outage && ill.end - ill.begin < 1h)
+            each.started = ill.begin + 10min + random.between(0s, 60s);
         }
       }
       each.period = random.between(play_.lookup_least, play_.lookup_most);
@@ -213,10 +254,7 @@ class fleet {
     }
   }
 
-  void push(event what) {
-    what.order = ++order_;
-    queue_.push(what);
-  }
+  void push(const event& what) { agenda_.push(what); }
 
   [[nodiscard]] instant withdrawal_bound(instant withdrawn) const {
     instant limit = withdrawn + fair_withdrawal();
@@ -271,7 +309,7 @@ class fleet {
   }
 
   void attack(core& on, instant now) {
-    for (std::uint64_t i = 1 + on.random() % attack_burst; i > 0; --i) {
+    for (std::uint64_t i = on.random() % 8 == 0 ? attack_burst : 1; i > 0; --i) {
       lookup who;
       who.kid = on.random();
       who.asked = now;
@@ -344,7 +382,7 @@ class fleet {
     // Red when: servable() allows twice the outage_window.
     broken_.expect(age < hard_, "a document was served past cache_ttl + outage_window", now);
     for (std::uint64_t left = idp_.keys_of(static_cast<std::size_t>(on.document)); left != 0; left &= left - 1) {
-      const auto key = static_cast<std::size_t>(__builtin_ctzll(left));
+      const auto key = static_cast<std::size_t>(std::countr_zero(left));
       const instant withdrawn = idp_.keys()[key].withdrawn;
       if (withdrawn >= now) continue;
       instant& longest = fair_[key] ? figures_.withdrawn_fair : figures_.withdrawn_troubled;
@@ -581,7 +619,8 @@ class fleet {
     figures_.longest_wait = std::max(figures_.longest_wait, now - who.asked);
     broken_.expect(now - who.asked <= config_.fetch_timeout + config_.unknown_kid_wait,
                    "a lookup waited longer than fetch_timeout + unknown_kid_wait", now);
-    broken_.expect(!who.refetching || now <= who.deadline, "a lookup waited longer than unknown_kid_wait for a kid", now);
+    broken_.expect(!who.refetching || now <= who.deadline, "a lookup waited longer than unknown_kid_wait for a kid",
+                   now);
   }
 
   void asked_in_vain(core& on, instant now, const lookup& who) {
@@ -600,8 +639,9 @@ class fleet {
       const milliseconds took = now - since;
       if (const trouble* ill = troubled(since, now)) {
         figures_.unknown_troubled = std::max(figures_.unknown_troubled, took);
-        broken_.expect(now <= std::max(since, ill->end + recovery(*ill)) + (on.attacked ? attacked_unknown() : fair_unknown()),
-                       "a new key was unknown too long after the provider came back", now);
+        broken_.expect(
+            now <= std::max(since, ill->end + recovery(*ill)) + (on.attacked ? attacked_unknown() : fair_unknown()),
+            "a new key was unknown too long after the provider came back", now);
       } else if (on.attacked) {
         // Red when: the bucket earns a token per two intervals.
         figures_.unknown_attacked = std::max(figures_.unknown_attacked, took);
@@ -623,8 +663,7 @@ class fleet {
   std::vector<instant> gone_by_;  // per key: until when it may be served
   std::vector<bool> fair_;        // per key: nothing was wrong then
   std::vector<core> cores_;
-  std::priority_queue<event> queue_;
-  std::uint64_t order_ = 0;
+  agenda agenda_;
   figures figures_;
   breaches broken_;
 };

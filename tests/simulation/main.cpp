@@ -204,7 +204,8 @@ class judgement {
       mark(t, until);
       rotation = std::max(rotation, peak(t, until));
     }
-    const double known = std::min(1.0, static_cast<double>(play_.lead.count()) / static_cast<double>(interval().count()));
+    const double known =
+        std::min(1.0, static_cast<double>(play_.lead.count()) / static_cast<double>(interval().count()));
     bounded("a rotation, all is well", rotation,
             with_noise(std::min(n_, lookup_rate()) * (1 - known) + crowd_rate(22h) + attack_rate()));
 
@@ -229,8 +230,7 @@ class judgement {
     const double due = crowd_rate(since_rotation(ill.begin)) + attack_rate();
     // Documents past the hard limit: every lookup tries, 10 s after the last failure at the soonest.
     const bool expires = ill.what == ailment::outage && ill.end - ill.begin > hard() - config_.refresh_interval;
-    const double hungry =
-        expires ? std::min(lookup_rate(), n_ * per(axioms::detail::max_backoff_without_document)) : 0;
+    const double hungry = expires ? std::min(lookup_rate(), n_ * per(axioms::detail::max_backoff_without_document)) : 0;
     double during = 0, back = 0, later = 0;
     switch (ill.what) {
       case ailment::outage:
@@ -241,8 +241,8 @@ class judgement {
         for (const instant t : play_.rotations) {
           const milliseconds width = t + play_.lookup_most - std::max(t, ill.begin);
           if (width <= 0s || t >= ill.begin + interval()) continue;  // after that, all are in their backoff already
-          first = std::max(first, lookup_rate() * new_tokens *
-                                      (2 + std::log2(std::chrono::duration<double>(width).count())));
+          first = std::max(first,
+                           lookup_rate() * new_tokens * (2 + std::log2(std::chrono::duration<double>(width).count())));
         }
         during = retry_rate() + std::max(first, hungry);
         // Red when: fail() drops the jitter.
@@ -323,9 +323,10 @@ class judgement {
       line("  of which without budget or with too many waiting", text(out_.attacks_refused[3]), "");
       // One token an interval, the burst, the refreshes, and in troubles the retries: two per backoff_max, and ten while
       // it grows.
-      double budget = static_cast<double>(config_.unknown_kid_burst) +
-                      static_cast<double>(play_.length.count()) / static_cast<double>(config_.unknown_kid_interval.count()) +
-                      static_cast<double>(play_.length.count()) / static_cast<double>((interval() * 9 / 10).count());
+      double budget =
+          static_cast<double>(config_.unknown_kid_burst) +
+          static_cast<double>(play_.length.count()) / static_cast<double>(config_.unknown_kid_interval.count()) +
+          static_cast<double>(play_.length.count()) / static_cast<double>((interval() * 9 / 10).count());
       for (const auto& ill : play_.troubles)
         budget += 10 + 4 * static_cast<double>((ill.end - ill.begin) / config_.backoff_max) +
                   static_cast<double>(std::max<milliseconds>(ill.end - ill.begin - 3h, 0s) / 10s);
@@ -416,8 +417,7 @@ int run(int argc, char** argv) {
   pass = play(fair_day("a fair day: 10 minutes ahead, with max-age=300", 10min, 300s), wanted) && pass;
   pass = play(busy_fleet(), wanted) && pass;
   std::printf("\n%s\n", pass ? "all bounds hold" : "BROKEN: a bound does not hold, see above");
-  std::printf("real time: %.1f s\n",
-              std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+  std::printf("real time: %.1f s\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
   return pass ? 0 : 1;
 }
 

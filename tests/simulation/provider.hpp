@@ -90,8 +90,8 @@ struct scenario {
   std::string_view name;
   instant length{};
   std::vector<instant> rotations;
-  instant lead{};                   // a new key is published so long before it signs
-  std::optional<seconds> max_age;   // Cache-Control
+  instant lead{};                  // a new key is published so long before it signs
+  std::optional<seconds> max_age;  // Cache-Control
   std::vector<trouble> troubles;
   std::vector<instant> withdrawals;  // of a spare key, while everything else goes on
   instant lookup_least{45s}, lookup_most{75s};
@@ -232,7 +232,8 @@ class provider {
     out.full = judge(request(), response, wall_origin);
     if (out.full.what != verdict::kind::document) give_up("a good key set was not accepted");
     for (std::size_t i = 0; i < keys_.size(); ++i) {
-      if (out.full.content->keys.contains(keys_[i].kid) != ((out.keys >> i & 1U) != 0)) give_up("a key set was misread");
+      if (out.full.content->keys.contains(keys_[i].kid) != ((out.keys >> i & 1U) != 0))
+        give_up("a key set was misread");
     }
     auto conditional = request();
     conditional.etag = out.full.etag;
@@ -298,10 +299,10 @@ class provider {
 
   const scenario& play_;
   std::vector<published_key> keys_;
-  std::vector<instant> rotations_;     // the first is the beginning
-  std::vector<std::size_t> signer_;    // since each of them
-  std::vector<instant> changes_;       // of the document
-  std::vector<edition> documents_;    // since each of them
+  std::vector<instant> rotations_;   // the first is the beginning
+  std::vector<std::size_t> signer_;  // since each of them
+  std::vector<instant> changes_;     // of the document
+  std::vector<edition> documents_;   // since each of them
   verdict refused_, timed_out_, too_many_;
   std::array<verdict, 2> garbage_;
   std::map<std::int64_t, std::optional<verdict>> by_date_;
