@@ -217,7 +217,7 @@ class judgement {
       longest = std::max<std::uint64_t>(longest, all[i]);
       if (!special[i]) usual = std::max<std::uint64_t>(usual, all[i]);
     }
-    // Red when: succeed() drops the jitter.
+    // Red when: succeed() drops the jitter; take_token() begins with an empty bucket.
     bounded("any other time", usual, with_noise(crowd_rate() + attack_rate()));
     line("the highest of all", text(longest), "");
     line("requests in all", text(total), "");
@@ -245,7 +245,7 @@ class judgement {
                            lookup_rate() * new_tokens * (2 + std::log2(std::chrono::duration<double>(width).count())));
         }
         during = retry_rate() + std::max(first, hungry);
-        // Red when: fail() drops the jitter.
+        // Red when: backoff_until_ is always half a second ahead; backoff_max is 16 times as long.
         back = later = retry_rate() + hungry;
         break;
       }
@@ -268,6 +268,15 @@ class judgement {
     bounded((name + ": the moment it is back (10 s)").c_str(), peak(ill.end, ill.end + 10s), with_noise(back));
     bounded((name + ": until all have recovered").c_str(), peak(ill.end + 10s, ill.end + after), with_noise(later));
     mark(ill.begin, ill.end + after);
+    if (ill.what != ailment::outage || expires) return;
+    // The crowd that a rotation made must not come again and again in step: with full jitter it has dissolved after a
+    // few backoffs, so all of the last backoff_max sees the same rate, within a half for what is left of the waves.
+    // Red when: fail() drops the jitter (at full scale).
+    std::uint64_t busiest = 0;
+    const instant last = ill.end - config_.backoff_max;
+    for (instant t = last; t < ill.end; t += 10s) busiest = std::max(busiest, sum(t, t + 9s));
+    const double mean = static_cast<double>(sum(last, ill.end - 1s)) / static_cast<double>(config_.backoff_max / 10s);
+    bounded((name + ": busiest 10 s of the last 5 minutes").c_str(), busiest, with_noise(1.5 * mean));
   }
 
   [[nodiscard]] milliseconds hard() const { return config_.cache_ttl + config_.outage_window; }
