@@ -286,6 +286,13 @@ class fleet {
         on.wake_queued = never;
         if (now < on.wake_at) break;
         tick(on, now);
+        // Red when: expire() waits for the time after the deadline.
+        if (from(on.policy.next_wake()) <= now) {
+          broken_.expect(false, "a core wanted to be woken again at once", now);
+          on.wake_queued = now + 1s;
+          push({on.wake_queued, 0, what.who, happening::wake});
+          return;
+        }
         break;
     }
     plan(on, now);
@@ -441,12 +448,12 @@ class fleet {
   }
 
   void begin_flight(core& on, instant now, cause why) {
-    // Red when: due() ignores in_flight_.
+    // Red when: due() forgets in_flight_.
     broken_.expect(on.flight == 0, "a core began a second flight while one was in the air", now);
     // Red when: fail() drops Retry-After.
     broken_.expect(now >= on.told_until, "a core came back before the time that Retry-After had told it", now);
     if (why == cause::kid) {
-      // Red when: take_token() always says true; when it earns a token per half interval.
+      // Red when: take_token() always says true.
       broken_.expect(on.budget.take(now, config_.unknown_kid_burst, config_.unknown_kid_interval),
                      "unknown kids made more requests than the budget allows", now);
     }
@@ -482,7 +489,7 @@ class fleet {
         ++figures_.told_to_wait;
       }
     } else {
-      // Red when: land() takes any answer for a good one.
+      // Red when: land() takes every answer with status 200 for a good one.
       broken_.expect(brought.what != verdict::kind::failure, "a failure replaced a good document", now);
       if (!current) ++figures_.late_but_good;
       on.told_until = 0ms;
@@ -596,7 +603,7 @@ class fleet {
         break;
       }
       case reason::kid_unreachable:
-        // Red when: backoff_max is not a limit; when success keeps the backoff.
+        // Red when: backoff_max is 16 times as long.
         broken_.expect(ill != nullptr, "an unknown kid was refused although the provider was well", now);
         if (idp_.ails(who.asked) == nullptr) ++figures_.failed_after_comeback;
         break;
@@ -608,13 +615,13 @@ class fleet {
         broken_.expect(on.attacked, "a core that nobody attacks refused a key for want of budget", now);
         break;
       case reason::kid_not_found:
-        // Red when: remembered kids stay although a new document came.
+        // Red when: ask_unknown_kid() says missing when the budget is used up.
         broken_.expect(false, "a key that the provider published was said not to exist", now);
         break;
     }
   }
 
-  // Red when: a caller past the TTL, or with an unknown kid, waits for more than its limit.
+  // Red when: begin() allows a flight 20 s more.
   void wait_over(instant now, const lookup& who) {
     figures_.longest_wait = std::max(figures_.longest_wait, now - who.asked);
     broken_.expect(now - who.asked <= config_.fetch_timeout + config_.unknown_kid_wait,
