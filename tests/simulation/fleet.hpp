@@ -624,8 +624,8 @@ class fleet {
   // Red when: begin() allows a flight 20 s more.
   void wait_over(instant now, const lookup& who) {
     figures_.longest_wait = std::max(figures_.longest_wait, now - who.asked);
-    broken_.expect(now - who.asked <= config_.fetch_timeout + config_.unknown_kid_wait,
-                   "a lookup waited longer than fetch_timeout + unknown_kid_wait", now);
+    broken_.expect(now - who.asked <= config_.fetch_timeout + (who.refetching ? config_.unknown_kid_wait : 0ms),
+                   "a lookup waited longer than fetch_timeout", now);
     broken_.expect(!who.refetching || now <= who.deadline, "a lookup waited longer than unknown_kid_wait for a kid",
                    now);
   }
