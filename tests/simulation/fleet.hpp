@@ -175,7 +175,7 @@ class fleet {
         agenda_(play.length) {
     for (const auto& key : idp_.keys()) {
       gone_by_.push_back(key.withdrawn == never ? never : withdrawal_bound(key.withdrawn));
-      fair_.push_back(gone_by_.back() == key.withdrawn + fair_withdrawal());
+      fair_.push_back(key.withdrawn == never || gone_by_.back() == key.withdrawn + fair_withdrawal());
     }
     populate(cores);
   }
