@@ -398,7 +398,7 @@ bool read(int argc, char** argv, options& out) {
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string_view name = argv[i];
     std::uint64_t value = 0;
-    if (name == "--cores" && number(argv[i + 1], 100, 1000000, value)) {
+    if (name == "--cores" && number(argv[i + 1], 200, 1000000, value)) {
       out.cores = static_cast<std::size_t>(value);
     } else if (name == "--days" && number(argv[i + 1], 1, 20, value)) {
       out.days = static_cast<int>(value);
@@ -414,7 +414,7 @@ bool read(int argc, char** argv, options& out) {
 int run(int argc, char** argv) {
   options wanted;
   if (!read(argc, argv, wanted)) {
-    std::fprintf(stderr, "usage: simulation [--cores 100..1000000] [--days 1..20] [--seed S]\n");
+    std::fprintf(stderr, "usage: simulation [--cores 200..1000000] [--days 1..20] [--seed S]\n");
     return 2;
   }
   const auto began = std::chrono::steady_clock::now();
