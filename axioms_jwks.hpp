@@ -4078,9 +4078,14 @@ AXIOMS_JWKS_INLINE void refresh_policy::fail(steady_point now, const axioms::err
   for (int i = 1; i < failures_ && limit < backoff_max_; ++i) limit *= 2;
   limit = std::min(limit, backoff_max_);
   backoff_until_ = later(now, std::max(scaled(limit, random), (backoff_initial_ + milliseconds(1)) / 2));
-  retry_after_until_ =
-      retry_after ? later(now, std::min<milliseconds>(*retry_after, retry_after_max_)) : steady_point{};
-  next_attempt_ = std::max(backoff_until_, retry_after_until_);
+  retry_after_until_ = steady_point{};
+  next_attempt_ = backoff_until_;
+  if (retry_after) {
+    const milliseconds asked = std::min<milliseconds>(*retry_after, retry_after_max_);
+    retry_after_until_ = later(now, asked);
+    // Whoever was told the same date must not come back in the same second.
+    next_attempt_ = std::max(next_attempt_, later(retry_after_until_, scaled(std::min(asked, backoff_max_), random)));
+  }
 }
 
 AXIOMS_JWKS_INLINE bool refresh_policy::take_token(steady_point now) noexcept {
@@ -4121,7 +4126,9 @@ AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_for_refetch(st
                                                                               std::size_t waiting) noexcept {
   if (waiting >= max_kid_waiters) return kid_answer::throttled;
   if (in_flight_) return kid_answer::join;
-  if (last_error_ && now < blocked_until(now)) return kid_answer::refuse;
+  // Our own backoff may be long, and a rotation may have gone with the outage: no longer than the budget's interval.
+  const steady_point own = std::min(backoff_until_, later(failed_at_, kid_interval_));
+  if (last_error_ && now < std::max(own, retry_after_until_)) return kid_answer::refuse;
   return take_token(now) ? kid_answer::start : kid_answer::throttled;
 }
 
@@ -4183,7 +4190,7 @@ AXIOMS_JWKS_INLINE bool refresh_policy::restore(steady_point now, steady_point f
   if (has_document_) return false;
   has_document_ = true;
   fetched_at_ = fetched_at;
-  next_attempt_ = std::max(now, std::max(backoff_until_, retry_after_until_));
+  if (!last_error_) next_attempt_ = now;  // else the backoff says when
   return true;
 }
 

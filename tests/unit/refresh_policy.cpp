@@ -319,6 +319,23 @@ TEST_CASE("a Retry-After that is longer than the backoff is honoured") {
   CHECK(w.policy.due(w.now));
 }
 
+// Red when fail() lets the background try at the very end of the Retry-After, whatever the random number, or makes lookups wait
+// for more than it.
+TEST_CASE("those who were told the same Retry-After do not all come back in the same second") {
+  world late, short_wait;
+  late.fetch(document());
+  late.fetch(failure(600s), highest);
+  CHECK(just_below(late.until_next(), 600s + 300s));  // spread over backoff_max
+  short_wait.fetch(document());
+  short_wait.fetch(failure(20s), highest);
+  CHECK(just_below(short_wait.until_next(), 20s + 20s));  // and over no more than the wait
+  late.now += 600s - tick;
+  CHECK(late.ask_kid("a") == kid_answer::refuse);
+  late.now += tick;
+  CHECK_FALSE(late.policy.due(late.now));
+  CHECK(late.ask_kid("a") == kid_answer::start);
+}
+
 // Red when next_attempt is the Retry-After alone.
 TEST_CASE("a Retry-After that is shorter than the backoff does not shorten it") {
   world w;
@@ -791,6 +808,18 @@ TEST_CASE("a kid that is longer than any kid of a set is missing, without a flig
   CHECK(w.ask_kid(std::string(1025, 'k')) == kid_answer::missing);
   CHECK(w.policy.negative_kids() == 0);
   CHECK(w.ask_kid(std::string(1024, 'k')) == kid_answer::start);
+}
+
+// Red when ask_for_refetch() waits for the whole backoff, or for none.
+TEST_CASE("an unknown kid waits no longer for a backoff than the budget's interval") {
+  world w;
+  w.fetch(document());
+  w.fail_times(12, highest);
+  CHECK(w.until_next() > 299s);
+  w.now += 30s - tick;
+  CHECK(w.ask_kid("a") == kid_answer::refuse);
+  w.now += tick;
+  CHECK(w.ask_kid("a") == kid_answer::start);
 }
 
 // Red when an unknown kid does not look at the backoff.
