@@ -1196,7 +1196,7 @@ struct jwks_config {
   /// RFC 8414. The metadata must name exactly that issuer, and are read again when a refresh is due and after the key set could
   /// not be fetched; they outlive an outage like the keys. `jwks_url` must be empty. Default false.
   bool discovery = false;
-  /// Accepts secp256k1 keys for ES256K. This version refuses true.
+  /// Accepts secp256k1 keys for ES256K (RFC 8812). Default false: they are skipped.
   bool allow_es256k = false;
   /// Lookups of URLs that neither initialize() nor add() named are refused. Default false. Of initialize() only.
   bool only_configured_urls = false;
@@ -1251,15 +1251,21 @@ class jwk {
   jwk& operator=(const jwk&) = delete;
 
   [[nodiscard]] std::string_view kid() const noexcept { return kid_; }  ///< key id, empty if the member has none
-  [[nodiscard]] std::string_view kty() const noexcept { return kty_; }  ///< "RSA", "EC" or "OKP"
+  [[nodiscard]] std::string_view kty() const noexcept { return kty_; }  ///< "RSA", "EC", "OKP" or "AKP"
   [[nodiscard]] std::string_view alg() const noexcept {
     return alg_;
   }  ///< the one algorithm it is for, empty if not said
-  [[nodiscard]] std::string_view use() const noexcept { return use_; }      ///< "sig", SPIFFE's "jwt-svid", or empty
-  [[nodiscard]] std::string_view curve() const noexcept { return curve_; }  ///< "P-256", "Ed25519", ..., empty for RSA
+  [[nodiscard]] std::string_view use() const noexcept { return use_; }  ///< "sig", SPIFFE's "jwt-svid", or empty
+  /// "P-256", "Ed25519", ..., empty for RSA and AKP
+  [[nodiscard]] std::string_view curve() const noexcept { return curve_; }
+  /// The thumbprints of its certificate, as the member gives them (RFC 7517 sections 4.8 and 4.9): identifiers, not
+  /// checked against anything.
+  [[nodiscard]] std::string_view x5t() const noexcept { return x5t_; }
+  [[nodiscard]] std::string_view x5t_s256() const noexcept { return x5t_s256_; }
   [[nodiscard]] const std::vector<std::string>& key_ops() const noexcept { return key_ops_; }
-  [[nodiscard]] int bits() const noexcept { return bits_; }  ///< of the modulus or of the curve, as OpenSSL counts
-  /// The SHA-256 thumbprint, base64url without padding (RFC 7638, RFC 8037 section 2).
+  /// Of the modulus, of the curve or of the ML-DSA key, as OpenSSL counts.
+  [[nodiscard]] int bits() const noexcept { return bits_; }
+  /// The SHA-256 thumbprint, base64url without padding (RFC 7638, RFC 8037 section 2, RFC 9964).
   [[nodiscard]] const std::string& thumbprint() const noexcept { return thumbprint_; }
   /// The public key as a PEM "PUBLIC KEY" block; empty if OpenSSL cannot write it.
   [[nodiscard]] std::string to_pem() const;
@@ -1272,7 +1278,7 @@ class jwk {
   friend struct detail::jwk_builder;
   jwk() = default;
 
-  std::string kid_, kty_, alg_, use_, curve_, thumbprint_, json_;
+  std::string kid_, kty_, alg_, use_, curve_, x5t_, x5t_s256_, thumbprint_, json_;
   std::vector<std::string> key_ops_;
   int bits_ = 0;
   std::unique_ptr<EVP_PKEY, detail::pkey_free> key_;
@@ -1282,7 +1288,9 @@ using key_ptr = std::shared_ptr<const jwk>;
 
 /// Which key is wanted: what a token's header says. An empty member does not restrict.
 struct key_query {
-  std::string_view kid{};  ///< the header's `kid` (RFC 7515 section 4.1.4)
+  /// The header's `kid` (RFC 7515 section 4.1.4); of a header without one its `x5t` or `x5t#S256` (ADFS). It is looked
+  /// for among the kids first, and only if no key has that kid among the x5t and x5t#S256 of the keys.
+  std::string_view kid{};
   std::string_view alg{};  ///< the header's `alg`; it fixes key type and curve (RFC 7518 section 3.1)
 };
 
@@ -1293,6 +1301,11 @@ struct skipped_key {
   std::string reason;
 };
 
+/// What jwk_set::parse() accepts beyond the default.
+struct jwk_options {
+  bool allow_es256k = false;  ///< secp256k1 keys for ES256K (RFC 8812)
+};
+
 /// The usable keys of a JWK Set (RFC 7517 section 5). Immutable.
 ///
 /// A bad member never fails the set: it is skipped and listed.
@@ -1300,30 +1313,39 @@ class jwk_set {
  public:
   using const_iterator = std::vector<key_ptr>::const_iterator;
 
-  /// Reads a key set: RSA of 2048 to 16384 bits, EC P-256, P-384 and P-521, OKP Ed25519 and Ed448.
+  /// Reads a key set: RSA of 2048 to 16384 bits, EC P-256, P-384, P-521 and on request secp256k1, OKP Ed25519 and
+  /// Ed448, AKP ML-DSA-44, -65 and -87 where the OpenSSL at run time has them (3.5 and later).
   ///
-  /// Errors: not_a_key_set (not a JSON object with an array `keys`, or nested deeper than 32), no_usable_key.
-  [[nodiscard]] static result<jwk_set> parse(std::string_view json);
+  /// Skipped are also members that repeat a name (RFC 7517 section 4), and members past 256. Private and symmetric
+  /// key material is never copied out of @p json: the parser is given a text in which it is masked.
+  ///
+  /// Errors: not_a_key_set (not a JSON object with one array `keys`, or nested deeper than 32), no_usable_key.
+  [[nodiscard]] static result<jwk_set> parse(std::string_view json, const jwk_options& options = {});
 
   [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
   [[nodiscard]] const_iterator begin() const noexcept { return keys_.begin(); }
   [[nodiscard]] const_iterator end() const noexcept { return keys_.end(); }
 
-  /// All keys of that kid, in the order of the set.
+  /// All keys of that kid, in the order of the set. If there is none, those with that x5t or x5t#S256.
   [[nodiscard]] std::vector<key_ptr> find(std::string_view kid) const;
+  /// Whether find() would find any.
   [[nodiscard]] bool contains(std::string_view kid) const noexcept;
 
-  /// The one key that fits: `alg` fixes key type and curve, then kid, then the member's own `alg`.
+  /// The one key that fits: `alg` fixes key type and curve, then kid as in find(), then the member's own `alg`.
   ///
   /// Errors: unsupported_algorithm (unknown, `none`, HMAC), key_not_found, key_ambiguous (names the candidates).
   [[nodiscard]] result<key_ptr> select(const key_query& query) const;
 
   [[nodiscard]] const std::vector<skipped_key>& skipped() const noexcept { return skipped_; }
+  /// The text held private or symmetric key material, which was dropped: whoever published it must replace those keys.
+  [[nodiscard]] bool held_secrets() const noexcept { return held_secrets_; }
 
  private:
   friend struct detail::jwk_builder;
   std::vector<key_ptr> keys_;
   std::vector<skipped_key> skipped_;
+  bool held_secrets_ = false;
+  bool allow_es256k_ = false;
 };
 
 namespace detail {
@@ -1352,7 +1374,8 @@ class jwks_document {
         expires_at_(expires_at),
         fetched_at_system_(fetched_at_system) {}
 
-  [[nodiscard]] std::string_view body() const noexcept { return content_->body; }  ///< the bytes as received
+  /// The bytes as received. A set that held private or symmetric key material is written anew from its usable keys.
+  [[nodiscard]] std::string_view body() const noexcept { return content_->body; }
   [[nodiscard]] const jwk_set& keys() const noexcept { return content_->keys; }
   [[nodiscard]] std::string_view url() const noexcept { return content_->url; }
   [[nodiscard]] time_point fetched_at() const noexcept {
@@ -1415,7 +1438,7 @@ struct verdict {
 // The rule of acceptance: only a 200 with a usable key set is a document, and only a 304 that was asked for confirms
 // one.
 [[nodiscard]] verdict judge(const fetch_request& request, result<fetch_response> response,
-                            std::chrono::system_clock::time_point now);
+                            std::chrono::system_clock::time_point now, const jwk_options& options = {});
 
 // How old a document is that an earlier process fetched, which only the wall clock can tell. Errors: that clock talks
 // nonsense. A document from the future is no younger than now: the clock may have been stepped back a little.
@@ -1827,6 +1850,7 @@ struct flight {
   std::shared_ptr<entry> on;
   std::uint64_t number = 0;
   fetch_request request;
+  jwk_options accepts;
   stop_source stop;
   std::shared_ptr<const document_content> basis;  // whose validators were sent
   steady_point begun{};
@@ -1984,6 +2008,8 @@ class engine : public std::enable_shared_from_this<engine> {
                std::shared_ptr<const document_content> content, effects& fx);
   void load(entry& on, verdict&& saved, std::chrono::system_clock::time_point fetched_at_system, effects& fx);
   void settle(entry& on, steady_point now, settling why, effects& fx);
+  [[nodiscard]] verdict judge_given(const parsed_url& url, fetch_response given,
+                                    std::chrono::system_clock::time_point system_now);
   result<bool> import_document(const saved_document& saved);
   void enqueue(const std::shared_ptr<waiter>& who, const std::shared_ptr<entry>& on, steady_point deadline,
                effects& fx);
@@ -2252,7 +2278,8 @@ class basic_jwks_manager {
   ///
   /// Called again, it replaces the set. It stays until shutdown(), whatever initialize() and add() say of that URL;
   /// refresh() succeeds without a fetch, and an unknown kid is `key_not_found` at once. Not an answer in the air, nor
-  /// import_cache(), replaces it. Legal before initialize().
+  /// import_cache(), replaces it. Legal before initialize(), but for secp256k1 keys: the configuration in force must
+  /// `allow_es256k`.
   ///
   /// Blocks: never. Errors: invalid_url, unsupported_scheme, shut_down, not_a_key_set, no_usable_key, response_too_large
   ///         (over 64 MiB); the old set stays.
@@ -3400,7 +3427,6 @@ AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
   duration("unknown_kid_interval", unknown_kid_interval, false);
   duration("unknown_kid_wait", unknown_kid_wait, true);
   rule(!discovery || jwks_url.empty(), "jwks_url", "set", "", "empty with discovery");
-  rule(!allow_es256k, "allow_es256k", "true", "", "false in this version");
   if (broken) return *broken;
 
   const auto url = resolved_url();
@@ -3442,17 +3468,42 @@ struct curve_info {
   int bits;
   std::size_t bytes;
 };
+inline constexpr std::string_view opt_in_curve = "secp256k1";  // needs jwk_options::allow_es256k
 // clang-format off
 inline constexpr std::array curves{
     curve_info{"EC", "P-256", "ES256", "P-256", 256, 32},
     curve_info{"EC", "P-384", "ES384", "P-384", 384, 48},
     curve_info{"EC", "P-521", "ES512", "P-521", 521, 66},
+    curve_info{"EC", opt_in_curve, "ES256K", "secp256k1", 256, 32},
     curve_info{"OKP", "Ed25519", "EdDSA", "ED25519", 256, 32},
     curve_info{"OKP", "Ed448", "EdDSA", "ED448", 456, 57},
 };
 // clang-format on
 
 inline constexpr std::array<std::string_view, 6> rsa_algs{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"};
+
+// FIPS 204 table 2. The name is the JOSE alg (RFC 9964) and OpenSSL's as well.
+struct ml_dsa_info {
+  const char* alg;
+  std::size_t bytes;  // of the public key
+};
+inline constexpr std::array ml_dsa_algs{ml_dsa_info{"ML-DSA-44", 1312}, ml_dsa_info{"ML-DSA-65", 1952},
+                                        ml_dsa_info{"ML-DSA-87", 2592}};
+
+constexpr const ml_dsa_info* ml_dsa_of(std::string_view alg) noexcept {
+  for (const auto& known : ml_dsa_algs) {
+    if (alg == known.alg) return &known;
+  }
+  return nullptr;
+}
+
+// Whether the providers that are loaded know the key type: ML-DSA came with OpenSSL 3.5.
+AXIOMS_JWKS_INLINE bool openssl_knows(const char* type) noexcept {
+  const openssl_errors scope;
+  EVP_KEYMGMT* found = EVP_KEYMGMT_fetch(nullptr, type, nullptr);
+  EVP_KEYMGMT_free(found);
+  return found != nullptr;
+}
 
 // RFC 7518 section 3.1: does this algorithm go with that key type and curve? No unknown algorithm goes with any.
 constexpr bool alg_fits(std::string_view alg, std::string_view kty, std::string_view crv) noexcept {
@@ -3462,15 +3513,17 @@ constexpr bool alg_fits(std::string_view alg, std::string_view kty, std::string_
     }
     return false;
   }
+  if (kty == "AKP") return ml_dsa_of(alg) != nullptr;
   for (const auto& curve : curves) {
     if (curve.kty == kty && curve.crv == crv) return alg == curve.alg || (kty == "OKP" && alg == crv);
   }
   return false;
 }
 
-constexpr bool alg_supported(std::string_view alg) noexcept {
-  if (alg_fits(alg, "RSA", {})) return true;
+constexpr bool alg_supported(std::string_view alg, bool allow_es256k) noexcept {
+  if (alg_fits(alg, "RSA", {}) || alg_fits(alg, "AKP", {})) return true;
   for (const auto& curve : curves) {
+    if (curve.crv == opt_in_curve && !allow_es256k) continue;
     if (alg_fits(alg, curve.kty, curve.crv)) return true;
   }
   return false;
@@ -3511,24 +3564,196 @@ inline void trim_zeros(std::string& number) {
   number.erase(0, std::min(number.find_first_not_of('\0'), number.size()));
 }
 
+inline constexpr std::size_t max_json_depth = 32;
+inline constexpr std::size_t max_set_members = 256;
+inline constexpr std::size_t max_key_ops = 32;
+
+// Members that hold private or symmetric key material: RFC 7518 sections 6.2.2, 6.3.2 and 6.4, RFC 8037, RFC 9964.
+inline constexpr std::array<const char*, 9> secret_names{"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"};
+
+// Compares a name as it stands in JSON text: "\u0064" is "d".
+inline bool spells(std::string_view raw, std::string_view name) noexcept {
+  for (const char c : name) {
+    std::size_t taken = 1;
+    unsigned code = 0;
+    if (raw.size() >= 6 && raw[0] == '\\' && raw[1] == 'u') {
+      if (std::from_chars(raw.data() + 2, raw.data() + 6, code, 16).ptr != raw.data() + 6) return false;
+      taken = 6;
+    } else if (!raw.empty()) {
+      code = static_cast<unsigned char>(raw[0]);
+    }
+    if (raw.empty() || code != static_cast<unsigned char>(c)) return false;
+    raw.remove_prefix(taken);
+  }
+  return raw.empty();
+}
+
+// What has to be known of a key set before a parser may see it, found in one pass that builds nothing: whether it is nested
+// deeper than any key set needs, how many names each of its keys has (a parser keeps the last of equal ones and tells
+// nobody), and where secrets are. Those are masked in a copy, and only that one is parsed: a parser copies every value
+// into buffers that nobody can wipe. The copy is made round them, for even memcpy leaves bytes behind in registers, which
+// the dynamic linker may save on the stack.
+//
+// It need not know whether the text is JSON: up to where a parser would stop, both see the same.
+class json_outline {
+ public:
+  explicit json_outline(std::string_view text) : text_(text) { read(); }
+  json_outline(const json_outline&) = delete;
+  json_outline& operator=(const json_outline&) = delete;
+
+  [[nodiscard]] bool too_deep() const noexcept { return depth_ > max_json_depth; }
+  [[nodiscard]] bool secrets() const noexcept { return secrets_; }
+  [[nodiscard]] std::string_view text() const noexcept { return secrets_ ? std::string_view(masked_) : text_; }
+  // Of the top-level member `keys`.
+  [[nodiscard]] int keys_count() const noexcept { return keys_count_; }
+  // Of that member's index-th element, if it is an object.
+  [[nodiscard]] std::size_t names_of(std::size_t index) const noexcept { return names_[index]; }
+
+ private:
+  void read();
+  std::size_t read_string(std::size_t open);
+  void read_name(std::string_view raw);
+  void mask(std::size_t first, std::size_t last, char by);
+
+  std::string_view text_;
+  bool secrets_ = false;
+  std::string masked_;      // with secrets: the text, of equal length
+  std::size_t copied_ = 0;  // how much of the text that is
+  std::size_t depth_ = 0;
+  std::size_t mask_depth_ = 0;  // of the object whose member is being masked, 0: none is
+  int keys_count_ = 0;
+  bool in_keys_ = false;
+  std::size_t index_ = 0;  // of the element of `keys`
+  std::array<std::uint32_t, max_set_members> names_{};
+};
+
+AXIOMS_JWKS_INLINE void json_outline::read() {
+  for (std::size_t i = 0; i < text_.size(); ++i) {
+    const char c = text_[i];
+    const bool at_mask = mask_depth_ != 0 && depth_ == mask_depth_;
+    if (c == '"') {
+      i = read_string(i);
+    } else if (c == '{' || c == '[') {
+      if (++depth_ > max_json_depth) return;
+    } else if (c == '}' || c == ']') {
+      if (at_mask) mask_depth_ = 0;
+      if (depth_ > 0) --depth_;
+    } else if (c == ',') {
+      if (at_mask) mask_depth_ = 0;
+      if (in_keys_ && depth_ == 2) ++index_;
+    } else if (mask_depth_ != 0 && c >= '0' && c <= '9') {
+      mask(i, i + 1, '1');  // still a number
+    }
+  }
+  if (secrets_) masked_.append(text_, copied_);
+}
+
+AXIOMS_JWKS_INLINE void json_outline::mask(std::size_t first, std::size_t last, char by) {
+  masked_.append(text_, copied_, first - copied_).append(last - first, by);
+  copied_ = last;
+}
+
+// Returns where the string ends: at its closing quote, or at the end of a text that is cut off.
+AXIOMS_JWKS_INLINE std::size_t json_outline::read_string(std::size_t open) {
+  std::size_t close = open + 1;
+  while (close < text_.size() && text_[close] != '"') close += text_[close] == '\\' ? 2U : 1U;
+  close = std::min(close, text_.size());
+  if (mask_depth_ != 0) {
+    mask(open + 1, close, 'x');
+    return close;
+  }
+  const std::size_t next = text_.find_first_not_of(" \t\r\n", std::min(close + 1, text_.size()));
+  if (next != std::string_view::npos && text_[next] == ':') read_name(text_.substr(open + 1, close - open - 1));
+  return close;
+}
+
+AXIOMS_JWKS_INLINE void json_outline::read_name(std::string_view raw) {
+  if (depth_ == 1) {
+    in_keys_ = spells(raw, "keys");
+    if (in_keys_) ++keys_count_;
+  } else if (depth_ == 3 && in_keys_ && index_ < names_.size()) {
+    ++names_[index_];
+  }
+  const bool secret = depth_ > 0 && std::any_of(secret_names.begin(), secret_names.end(),
+                                                [&](const char* name) { return spells(raw, name); });
+  if (!secret) return;
+  if (!secrets_) masked_.reserve(text_.size());
+  secrets_ = true;
+  mask_depth_ = depth_;
+}
+
+AXIOMS_JWKS_INLINE bool too_deep(std::string_view text) { return json_outline(text).too_deep(); }
+
+// A text as JSON writes it.
+AXIOMS_JWKS_INLINE std::string json_string(std::string_view text) {
+  const bool plain =
+      std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; });
+  return plain ? concat('"', text, '"') : json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+// The public members of a key, each with its value as JSON.
+class public_members {
+ public:
+  void add(std::string_view name, std::string value) { members_.emplace_back(name, std::move(value)); }
+  // RFC 7638 section 3.3: sorted, no blanks.
+  std::string to_json() {
+    std::sort(members_.begin(), members_.end());
+    std::string out;
+    for (const auto& [name, value] : members_) {
+      out.append(out.empty() ? "{\"" : ",\"").append(name).append("\":").append(value);
+    }
+    return out + '}';
+  }
+
+ private:
+  std::vector<std::pair<std::string_view, std::string>> members_;
+};
+
+// What OpenSSL looks up by name, once for a whole set: it takes longer than to make a key.
+class openssl_lookups {
+ public:
+  // For EVP_PKEY_fromdata; nullptr if there is no such key type.
+  EVP_PKEY_CTX* keys_of(std::string_view type) {
+    auto& maker = type == "RSA" ? rsa_ : ec_;
+    if (!maker) maker.reset(EVP_PKEY_CTX_new_from_name(nullptr, type == "RSA" ? "RSA" : "EC", nullptr));
+    return maker.get();
+  }
+  const EVP_MD* sha256() {
+    if (!sha256_) sha256_.reset(EVP_MD_fetch(nullptr, "SHA256", nullptr));
+    return sha256_.get();
+  }
+
+ private:
+  std::unique_ptr<EVP_PKEY_CTX, openssl_free<&EVP_PKEY_CTX_free>> rsa_, ec_;
+  std::unique_ptr<EVP_MD, openssl_free<&EVP_MD_free>> sha256_;
+};
+
 // Turns members of a key set into keys. What it returns as text is the reason why a member is skipped.
 struct jwk_builder {
   using reason = std::optional<std::string>;
 
+  const jwk_options options;
+  openssl_lookups lookups{};
+
   static jwk_set set_of(std::vector<key_ptr> keys) {
     jwk_set set;
     set.keys_ = std::move(keys);
+    // They were accepted once.
+    set.allow_es256k_ = std::any_of(set.keys_.begin(), set.keys_.end(),
+                                    [](const key_ptr& key) { return key->curve() == opt_in_curve; });
     return set;
   }
-  static result<jwk_set> build_set(std::string_view text);
-  static reason build(const json& member, jwk& out);
+  result<jwk_set> build_set(std::string_view text);
+  reason build(const json& member, std::size_t names, jwk& out);
   static reason read_common(const json& member, jwk& out);
   static reason read_text(const json& member, const char* name, std::string& out, std::size_t limit);
   static reason read_number(const json& member, const char* name, std::string& out);
-  static reason build_rsa(const json& member, jwk& out, json& published);
-  static reason build_ec(const json& member, const curve_info& curve, jwk& out, json& published);
-  static reason build_okp(const json& member, const curve_info& curve, jwk& out, json& published);
-  static reason import(const char* type, OSSL_PARAM_BLD* parameters, jwk& out);
+  reason build_rsa(const json& member, jwk& out, public_members& published);
+  reason build_ec(const json& member, const curve_info& curve, jwk& out, public_members& published);
+  static reason build_okp(const json& member, const curve_info& curve, jwk& out, public_members& published);
+  static reason build_ml_dsa(const json& member, jwk& out, public_members& published);
+  reason publish(jwk& out, public_members& published);
+  static reason import(EVP_PKEY_CTX* maker, OSSL_PARAM_BLD* parameters, jwk& out);
 };
 
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_text(const json& member, const char* name, std::string& out,
@@ -3560,20 +3785,26 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_common(const json& memb
     if (auto why = read_text(member, name, *field, max_kid_bytes)) return why;
   }
   if (out.kty_ == "oct") return "a symmetric key does not belong into a public key set";
-  for (const char* secret : {"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"}) {
+  for (const char* secret : secret_names) {
     if (member.contains(secret)) return "it holds private members";
   }
+  // Only identifiers: one that is of no use must not cost the key.
+  for (const auto& [name, field] : {std::pair("x5t", &out.x5t_), std::pair("x5t#S256", &out.x5t_s256_)}) {
+    if (read_text(member, name, *field, max_kid_bytes)) field->clear();
+  }
   if (out.kty_.empty()) return "kty is missing";
-  if (out.kty_ != "RSA" && out.kty_ != "EC" && out.kty_ != "OKP")
+  if (out.kty_ != "RSA" && out.kty_ != "EC" && out.kty_ != "OKP" && out.kty_ != "AKP")
     return concat("kty ", quote(out.kty_), " is not supported");
   // SPIFFE marks its signing keys "jwt-svid".
   if (!out.use_.empty() && out.use_ != "sig" && out.use_ != "jwt-svid")
     return concat("use is ", quote(out.use_), ", not sig");
   if (const auto operations = member.find("key_ops"); operations != member.end()) {
     if (!operations->is_array()) return "key_ops is no array";
+    if (operations->size() > max_key_ops) return concat("key_ops has more than ", max_key_ops, " entries");
     for (const auto& operation : *operations) {
       const auto* text = operation.get_ptr<const json::string_t*>();
       if (text == nullptr) return "key_ops holds something other than strings";
+      if (text->size() > max_kid_bytes) return concat("key_ops has an entry of more than ", max_kid_bytes, " bytes");
       out.key_ops_.push_back(*text);
     }
     if (std::find(out.key_ops_.begin(), out.key_ops_.end(), "verify") == out.key_ops_.end())
@@ -3582,13 +3813,11 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_common(const json& memb
   return std::nullopt;
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::import(const char* type, OSSL_PARAM_BLD* parameters, jwk& out) {
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::import(EVP_PKEY_CTX* maker, OSSL_PARAM_BLD* parameters, jwk& out) {
   const std::unique_ptr<OSSL_PARAM, openssl_free<&OSSL_PARAM_free>> params(OSSL_PARAM_BLD_to_param(parameters));
-  const std::unique_ptr<EVP_PKEY_CTX, openssl_free<&EVP_PKEY_CTX_free>> maker(
-      EVP_PKEY_CTX_new_from_name(nullptr, type, nullptr));
   EVP_PKEY* key = nullptr;
-  if (!params || !maker || EVP_PKEY_fromdata_init(maker.get()) != 1 ||
-      EVP_PKEY_fromdata(maker.get(), &key, EVP_PKEY_PUBLIC_KEY, params.get()) != 1) {
+  if (!params || maker == nullptr || EVP_PKEY_fromdata_init(maker) != 1 ||
+      EVP_PKEY_fromdata(maker, &key, EVP_PKEY_PUBLIC_KEY, params.get()) != 1) {
     return "OpenSSL refuses the key";
   }
   // No EVP_PKEY_public_check: fromdata has seen that a point is on its curve, and for RSA it is a primality test of n,
@@ -3597,7 +3826,7 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::import(const char* type, OSS
   return std::nullopt;
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_rsa(const json& member, jwk& out, json& published) {
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_rsa(const json& member, jwk& out, public_members& published) {
   std::string n, e;
   if (auto why = read_number(member, "n", n)) return why;
   if (auto why = read_number(member, "e", e)) return why;
@@ -3615,17 +3844,17 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_rsa(const json& member
   if (BN_is_odd(exponent.get()) == 0 || BN_is_one(exponent.get()) != 0 || BN_num_bits(exponent.get()) > 64) {
     return "the exponent is not odd, at least 3 and at most 64 bits";
   }
-  published["n"] = base64url_encode(n);
-  published["e"] = base64url_encode(e);
+  published.add("n", concat('"', base64url_encode(n), '"'));
+  published.add("e", concat('"', base64url_encode(e), '"'));
   if (OSSL_PARAM_BLD_push_BN(parameters.get(), OSSL_PKEY_PARAM_RSA_N, modulus.get()) != 1 ||
       OSSL_PARAM_BLD_push_BN(parameters.get(), OSSL_PKEY_PARAM_RSA_E, exponent.get()) != 1) {
     return "out of memory";
   }
-  return import("RSA", parameters.get(), out);
+  return import(lookups.keys_of("RSA"), parameters.get(), out);
 }
 
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json& member, const curve_info& curve, jwk& out,
-                                                             json& published) {
+                                                             public_members& published) {
   std::string point(1, '\x04');  // SEC 1 section 2.3.4: uncompressed
   for (const char* name : {"x", "y"}) {
     std::string coordinate;
@@ -3633,7 +3862,7 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json& member,
     trim_zeros(coordinate);  // one coordinate in 256 starts with a zero, and some providers drop it
     if (coordinate.size() > curve.bytes) return concat(name, " has more than ", curve.bytes, " bytes");
     coordinate.insert(0, curve.bytes - coordinate.size(), '\0');
-    published[name] = base64url_encode(coordinate);
+    published.add(name, concat('"', base64url_encode(coordinate), '"'));
     point += coordinate;
   }
   const std::unique_ptr<OSSL_PARAM_BLD, openssl_free<&OSSL_PARAM_BLD_free>> parameters(OSSL_PARAM_BLD_new());
@@ -3642,87 +3871,103 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json& member,
       OSSL_PARAM_BLD_push_octet_string(parameters.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(), point.size()) != 1) {
     return "out of memory";
   }
-  return import("EC", parameters.get(), out);
+  return import(lookups.keys_of("EC"), parameters.get(), out);
 }
 
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_okp(const json& member, const curve_info& curve, jwk& out,
-                                                              json& published) {
+                                                              public_members& published) {
   std::string x;
   if (auto why = read_number(member, "x", x)) return why;
   if (x.size() != curve.bytes) return concat("x has ", x.size(), " bytes, not ", curve.bytes);
-  published["x"] = base64url_encode(x);
+  published.add("x", concat('"', base64url_encode(x), '"'));
   out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, curve.openssl_name, nullptr,
                                                 reinterpret_cast<const unsigned char*>(x.data()), x.size()));
   if (!out.key_) return "OpenSSL refuses the key";
   return std::nullopt;
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, jwk& out) {
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ml_dsa(const json& member, jwk& out,
+                                                                 public_members& published) {
+  if (out.alg_.empty()) return "alg is missing";  // RFC 9964: it says what kind of key this is
+  const ml_dsa_info* info = ml_dsa_of(out.alg_);
+  if (info == nullptr) return concat("alg ", quote(out.alg_), " is not supported");
+  std::string pub;
+  if (auto why = read_number(member, "pub", pub)) return why;
+  if (pub.size() != info->bytes) return concat("pub has ", pub.size(), " bytes, not ", info->bytes);
+  published.add("alg", json_string(out.alg_));
+  published.add("pub", concat('"', base64url_encode(pub), '"'));
+  if (!openssl_knows(info->alg)) return concat("this OpenSSL has no ", info->alg, "; 3.5 and later have");
+  out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, info->alg, nullptr,
+                                                reinterpret_cast<const unsigned char*>(pub.data()), pub.size()));
+  if (!out.key_) return "OpenSSL refuses the key";
+  out.bits_ = EVP_PKEY_get_bits(out.key_.get());
+  return std::nullopt;
+}
+
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, std::size_t names, jwk& out) {
   const openssl_errors
       scope;  // per member: the queue has 16 places, and many bad keys would push the application's entries out
   if (!member.is_object()) return "it is no object";
   if (auto why = read_common(member, out)) return why;
-  json published = {{"kty", out.kty_}};
+  // RFC 7517 section 4: of equal names either the last counts or the key is refused. Other readers may take the first.
+  if (member.size() != names) return "a name stands in it twice";
+  public_members published;
+  published.add("kty", json_string(out.kty_));
   reason why;
   if (out.kty_ == "RSA") {
     out.curve_.clear();
     why = build_rsa(member, out, published);
+  } else if (out.kty_ == "AKP") {
+    out.curve_.clear();
+    why = build_ml_dsa(member, out, published);
   } else {
     const auto* curve = std::find_if(curves.begin(), curves.end(),
                                      [&](const auto& c) { return c.kty == out.kty_ && c.crv == out.curve_; });
     if (curve == curves.end()) return concat("crv ", quote(out.curve_), " is not supported");
+    if (curve->crv == opt_in_curve && !options.allow_es256k)
+      return concat("crv ", quote(out.curve_), " is used with the option allow_es256k only");
     out.bits_ = curve->bits;
-    published["crv"] = out.curve_;
+    published.add("crv", json_string(out.curve_));
     why = out.kty_ == "EC" ? build_ec(member, *curve, out, published) : build_okp(member, *curve, out, published);
   }
   if (why) return why;
   if (!out.alg_.empty() && !alg_fits(out.alg_, out.kty_, out.curve_))
     return concat("alg ", quote(out.alg_), " does not go with the key");
+  return publish(out, published);
+}
 
-  // RFC 7638 section 3.3: exactly the required members, sorted (nlohmann sorts), no blanks.
-  const std::string canonical = published.dump();
+// Makes the thumbprint of the required members, and the JSON of all public ones.
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::publish(jwk& out, public_members& published) {
+  // RFC 7638 section 3.3: exactly the required members are hashed. None of them needs an escape.
+  const std::string canonical = published.to_json();
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  std::size_t length = 0;
-  if (EVP_Q_digest(nullptr, "SHA256", nullptr, canonical.data(), canonical.size(), digest.data(), &length) != 1)
+  unsigned length = 0;
+  const EVP_MD* sha256 = lookups.sha256();
+  if (sha256 == nullptr || EVP_Digest(canonical.data(), canonical.size(), digest.data(), &length, sha256, nullptr) != 1)
     return "SHA-256 is not available";
   out.thumbprint_ = base64url_encode({reinterpret_cast<const char*>(digest.data()), length});
 
   for (const auto& [name, text] :
-       {std::pair("kid", &out.kid_), std::pair("alg", &out.alg_), std::pair("use", &out.use_)}) {
-    if (!text->empty()) published[name] = *text;
+       {std::pair("kid", &out.kid_), std::pair("alg", &out.alg_), std::pair("use", &out.use_),
+        std::pair("x5t", &out.x5t_), std::pair("x5t#S256", &out.x5t_s256_)}) {
+    const bool there = text == &out.alg_ && out.kty_ == "AKP";  // required there
+    if (!text->empty() && !there) published.add(name, json_string(*text));
   }
-  if (!out.key_ops_.empty()) published["key_ops"] = out.key_ops_;
-  out.json_ = published.dump(-1, ' ', false, json::error_handler_t::replace);
+  if (!out.key_ops_.empty()) {
+    std::string operations;
+    for (const auto& operation : out.key_ops_)
+      operations += concat(operations.empty() ? "[" : ",", json_string(operation));
+    published.add("key_ops", operations + ']');
+  }
+  out.json_ = published.to_json();
   return std::nullopt;
 }
 
-inline constexpr std::size_t max_json_depth = 32;
-inline constexpr std::size_t max_set_members = 256;
-
-// Deeper nesting than any key set needs is refused before a parser allocates for it.
-AXIOMS_JWKS_INLINE bool too_deep(std::string_view text) noexcept {
-  std::size_t depth = 0;
-  bool quoted = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quoted) {
-      if (c == '\\') ++i;
-      if (c == '"') quoted = false;
-    } else if (c == '"') {
-      quoted = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth > max_json_depth) return true;
-    } else if ((c == '}' || c == ']') && depth > 0) {
-      --depth;
-    }
-  }
-  return false;
-}
-
 AXIOMS_JWKS_INLINE result<jwk_set> jwk_builder::build_set(std::string_view text) {
-  if (too_deep(text))
+  const json_outline outline(text);
+  if (outline.too_deep())
     return make_error(errc::not_a_key_set, "the JSON is nested deeper than ", max_json_depth, " levels");
-  const json document = json::parse(text, nullptr, false);
+  const json document = json::parse(outline.text(), nullptr, false);
   if (document.is_discarded()) {
     // Only markup is quoted: a cut-off key set may begin with the bytes of a private key.
     const auto first = text.find_first_not_of(" \t\r\n");
@@ -3734,27 +3979,71 @@ AXIOMS_JWKS_INLINE result<jwk_set> jwk_builder::build_set(std::string_view text)
   const auto members = document.find("keys");
   if (members == document.end() || !members->is_array())
     return make_error(errc::not_a_key_set, "the JSON object has no array named keys");
+  if (outline.keys_count() != 1)
+    return make_error(errc::not_a_key_set, "the JSON object has several members named keys");
 
   jwk_set set;
-  std::size_t index = 0;
-  for (const auto& member : *members) {
+  set.allow_es256k_ = options.allow_es256k;
+  set.held_secrets_ = outline.secrets();
+  for (std::size_t index = 0; index < members->size(); ++index) {
+    const json& member = (*members)[index];
+    if (index >= max_set_members) {
+      if (set.skipped_.size() >= 2 * max_set_members) break;
+      set.skipped_.push_back({index, {}, concat("the set has more than ", max_set_members, " members")});
+      continue;
+    }
     const std::shared_ptr<jwk> key(new jwk);
-    const reason why = index >= max_set_members ? reason(concat("the set has more than ", max_set_members, " members"))
-                                                : build(member, *key);
+    reason why = build(member, outline.names_of(index), *key);
+    if (key->kty_ == "oct") set.held_secrets_ = true;
     if (why) {
-      if (set.skipped_.size() < 2 * max_set_members) set.skipped_.push_back({index, key->kid_, *why});
+      set.skipped_.push_back({index, std::move(key->kid_), *std::move(why)});
     } else {
       set.keys_.push_back(key);
     }
-    ++index;
   }
   if (set.keys_.empty()) {
     std::string first = set.skipped_.empty() ? std::string("the set is empty")
                                              : concat("the first was skipped because ", set.skipped_.front().reason);
-    return make_error(errc::no_usable_key, "none of ", index, " members is a usable key: ", first);
+    return make_error(errc::no_usable_key, "none of ", members->size(), " members is a usable key: ", first);
   }
   return set;
 }
+
+// The key set as it should have been published.
+AXIOMS_JWKS_INLINE std::string public_part(const jwk_set& set) {
+  std::string out = R"({"keys":[)";
+  for (const auto& key : set) out += concat(out.back() == '[' ? "" : ",", key->to_json());
+  return out + "]}";
+}
+
+// Overwrites what is still in the text at the end of the scope.
+class wiped_string {
+ public:
+  explicit wiped_string(std::string& text) noexcept : text_(text) {}
+  ~wiped_string() { OPENSSL_cleanse(text_.data(), text_.size()); }
+  wiped_string(const wiped_string&) = delete;
+  wiped_string& operator=(const wiped_string&) = delete;
+
+ private:
+  std::string& text_;
+};
+
+// Which keys an identifier from a token means. ADFS names its keys by x5t alone, so what is no kid of the set may be the
+// thumbprint of a certificate.
+class identified_by {
+ public:
+  identified_by(const jwk_set& set, std::string_view id) noexcept
+      : id_(id),
+        by_kid_(id.empty() ||
+                std::any_of(set.begin(), set.end(), [&](const key_ptr& key) { return key->kid() == id; })) {}
+  bool operator()(const key_ptr& key) const noexcept {
+    return by_kid_ ? key->kid() == id_ : key->x5t() == id_ || key->x5t_s256() == id_;
+  }
+
+ private:
+  std::string_view id_;
+  bool by_kid_;
+};
 
 }  // namespace detail
 
@@ -3767,49 +4056,62 @@ AXIOMS_JWKS_INLINE std::string jwk::to_pem() const {
   return {text, static_cast<std::size_t>(std::max(length, 0L))};
 }
 
-AXIOMS_JWKS_INLINE result<jwk_set> jwk_set::parse(std::string_view json) {
-  return detail::jwk_builder::build_set(json);
+AXIOMS_JWKS_INLINE result<jwk_set> jwk_set::parse(std::string_view json, const jwk_options& options) {
+  return detail::jwk_builder{options}.build_set(json);
 }
 
 AXIOMS_JWKS_INLINE std::vector<key_ptr> jwk_set::find(std::string_view kid) const {
   std::vector<key_ptr> found;
-  std::copy_if(keys_.begin(), keys_.end(), std::back_inserter(found),
-               [&](const key_ptr& key) { return key->kid() == kid; });
+  std::copy_if(keys_.begin(), keys_.end(), std::back_inserter(found), detail::identified_by(*this, kid));
   return found;
 }
 
 AXIOMS_JWKS_INLINE bool jwk_set::contains(std::string_view kid) const noexcept {
-  return std::any_of(keys_.begin(), keys_.end(), [&](const key_ptr& key) { return key->kid() == kid; });
+  return std::any_of(keys_.begin(), keys_.end(), detail::identified_by(*this, kid));
 }
 
 AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const {
   using detail::concat, detail::make_error, detail::quote;
-  if (!query.alg.empty() && !detail::alg_supported(query.alg)) {
+  if (!query.alg.empty() && !detail::alg_supported(query.alg, allow_es256k_)) {
     return make_error(errc::unsupported_algorithm, "alg ", quote(query.alg), " is not accepted");
   }
-  const auto fits = [&](const jwk& key) {
-    if (!query.kid.empty() && key.kid() != query.kid) return false;
+  const detail::identified_by meant(*this, query.kid);
+  const auto fits = [&](const key_ptr& key) {
+    if (!query.kid.empty() && !meant(key)) return false;
     if (query.alg.empty()) return true;
-    if (!detail::alg_fits(query.alg, key.kty(), key.curve())) return false;
-    return key.alg().empty() || key.alg() == query.alg ||
-           key.kty() == "OKP";  // EdDSA and Ed25519 name the same (RFC 9864)
+    if (!detail::alg_fits(query.alg, key->kty(), key->curve())) return false;
+    return key->alg().empty() || key->alg() == query.alg ||
+           key->kty() == "OKP";  // EdDSA and Ed25519 name the same (RFC 9864)
   };
   const key_ptr* found = nullptr;
   std::string candidates;
+  std::size_t more = 0;
   for (const auto& key : keys_) {
-    if (!fits(*key)) continue;
+    if (!fits(key)) continue;
     if (found == nullptr) {
       found = &key;
       continue;
     }
     if ((*found)->thumbprint() == key->thumbprint()) continue;  // listed twice, or once per alg: the same key
     if (candidates.empty()) candidates = (*found)->thumbprint();
-    candidates += concat(", ", key->thumbprint());
+    if (candidates.size() > 400) {
+      ++more;
+    } else {
+      candidates += concat(", ", key->thumbprint());
+    }
   }
   const auto asked = [&] { return concat("kid ", quote(query.kid), " and alg ", quote(query.alg)); };
-  if (found == nullptr) return make_error(errc::key_not_found, "no key of the set fits ", asked());
-  if (!candidates.empty())
-    return make_error(errc::key_ambiguous, "several keys fit ", asked(), ", thumbprints: ", candidates);
+  if (found == nullptr) {
+    // Not that the key is unknown: no fetch can help.
+    if (const auto* info = detail::ml_dsa_of(query.alg); info != nullptr && !detail::openssl_knows(info->alg))
+      return make_error(errc::unsupported_algorithm, "alg ", quote(query.alg),
+                        " is not accepted: this OpenSSL lacks it");
+    return make_error(errc::key_not_found, "no key of the set fits ", asked());
+  }
+  if (!candidates.empty()) {
+    return make_error(errc::key_ambiguous, "several keys fit ", asked(), ", thumbprints: ", candidates,
+                      more > 0 ? concat(" and ", more, " more") : std::string());
+  }
   return *found;
 }
 
@@ -3824,7 +4126,7 @@ AXIOMS_JWKS_INLINE std::string validator(const fetch_response& response, std::st
 }
 
 AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_response> response,
-                                 std::chrono::system_clock::time_point now) {
+                                 std::chrono::system_clock::time_point now, const jwk_options& options) {
   verdict out;
   const auto failed = [&](axioms::error why) {
     out.what = verdict::kind::failure;
@@ -3835,6 +4137,7 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
   };
   const std::string from = quote(request.url, 256);
   if (!response) return failed(std::move(response).error());
+  const wiped_string wiped(response->body);  // a body that is not handed on may hold a private key
   out.status = response->status;
   out.freshness = freshness_lifetime(*response, now);
   out.retry_after = retry_after(*response, now);
@@ -3850,10 +4153,10 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
                              request.max_body_bytes, " bytes"));
   }
   AXIOMS_JWKS_TRY {
-    auto keys = jwk_set::parse(response->body);
+    auto keys = jwk_set::parse(response->body, options);
     if (!keys) return failed(make_error(keys.error().code, "no key set from ", from, ": ", keys.error().description));
     out.content = std::make_shared<document_content>();
-    out.content->body = std::move(response->body);
+    out.content->body = keys->held_secrets() ? public_part(*keys) : std::move(response->body);
     out.content->keys = *std::move(keys);
     out.what = verdict::kind::document;
     return out;
@@ -4624,6 +4927,7 @@ AXIOMS_JWKS_INLINE void engine::begin_flight(const std::shared_ptr<entry>& on, s
   what->number = on->policy.begin(now);
   what->begun = now;
   what->foreground = foreground;
+  what->accepts.allow_es256k = on->config->allow_es256k;
   aim(*what, *on, on->discovery ? on->discovery->begin(now) : discovery_policy::step::keys, now);
   on->current = what;
   fx.launches.push_back(std::move(what));
@@ -4657,7 +4961,7 @@ AXIOMS_JWKS_INLINE bool engine::arrive(const std::shared_ptr<flight>& what, resu
     perform(fx);
     if (on_its_way) return true;
   } else {
-    brought = judge(what->request, std::move(response), system_now);
+    brought = judge(what->request, std::move(response), system_now, what->accepts);
   }
   land(what, std::move(brought));
   return false;
@@ -4996,20 +5300,31 @@ AXIOMS_JWKS_INLINE void engine::load(entry& on, verdict&& saved,
   fx.rescheduled = true;
 }
 
+// Judges a key set that no fetch brought, by the rule for those that one did.
+AXIOMS_JWKS_INLINE verdict engine::judge_given(const parsed_url& url, fetch_response given,
+                                               std::chrono::system_clock::time_point system_now) {
+  fetch_request request;
+  request.url = url.normalized;
+  request.max_body_bytes = max_saved_bytes;
+  jwk_options accepts;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = entries_.find(url.normalized);
+    accepts.allow_es256k = (found != entries_.end() ? found->second->config : config_)->allow_es256k;
+  }
+  verdict out = judge(request, std::move(given), system_now, accepts);
+  out.why.http_status = 0;  // there was no response
+  return out;
+}
+
 AXIOMS_JWKS_INLINE result<void> engine::add_static(std::string_view url, std::string_view text) {
   const auto parsed = parse_url(url);
   if (!parsed) return parsed.error();
   steady_point now{};
   std::chrono::system_clock::time_point system_now{};
   if (!read_clock(now) || !read_clock(system_now)) return clock_error();
-  fetch_request request;
-  request.url = parsed->normalized;
-  request.max_body_bytes = max_saved_bytes;
-  verdict given = judge(request, fetch_response{200, std::string(text), {}}, system_now);
-  if (given.what != verdict::kind::document) {
-    given.why.http_status = 0;
-    return std::move(given.why);
-  }
+  verdict given = judge_given(*parsed, fetch_response{200, std::string(text), {}}, system_now);
+  if (given.what != verdict::kind::document) return std::move(given.why);
   effects fx;
   {
     const std::lock_guard lock(mutex_);
@@ -5118,16 +5433,10 @@ AXIOMS_JWKS_INLINE result<bool> engine::import_document(const saved_document& sa
   if (!read_clock(now) || !read_clock(system_now)) return clock_error();
   const auto age = age_of_saved(system_now, saved.fetched_at);
   if (!age) return age.error();
-  fetch_request request;
-  request.url = parsed->normalized;
-  request.max_body_bytes = max_saved_bytes;
-  verdict given =
-      judge(request, fetch_response{200, saved.body, {{"ETag", saved.etag}, {"Last-Modified", saved.last_modified}}},
-            system_now);
-  if (given.what != verdict::kind::document) {
-    given.why.http_status = 0;
-    return std::move(given.why);
-  }
+  verdict given = judge_given(
+      *parsed, fetch_response{200, saved.body, {{"ETag", saved.etag}, {"Last-Modified", saved.last_modified}}},
+      system_now);
+  if (given.what != verdict::kind::document) return std::move(given.why);
   effects fx;
   {
     const std::lock_guard lock(mutex_);

@@ -1,6 +1,8 @@
 // The part "keys": key sets become OpenSSL keys. The vectors are other implementations' (see vectors/README.md).
 #include "vectors/keys.hpp"
 #include "axioms_jwks.hpp"
+#include "support/jwk_text.hpp"
+#include "vectors/ml_dsa.hpp"
 
 #include <doctest/doctest.h>
 
@@ -19,53 +21,16 @@
 #include <utility>
 #include <vector>
 
+#if !defined(AXIOMS_JWKS_TEST_TIME_FACTOR)
+#define AXIOMS_JWKS_TEST_TIME_FACTOR 1
+#endif
+
 using axioms::errc;
 using axioms::jwk_set;
 using axioms::key_ptr;
+using namespace support;  // NOLINT(google-build-using-namespace): how the texts of key sets are made
 
 namespace {
-
-bool holds(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
-
-// RFC 7517 appendix A.1.
-constexpr std::string_view rfc7517_ec =
-    R"({"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","use":"enc","kid":"1"})";
-// RFC 7517 appendix A.1 and RFC 7638 section 3.1.
-constexpr std::string_view rfc7517_n =
-    "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W"
-    "-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qN"
-    "Lyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
-std::string rfc7517_rsa() {
-  return R"({"kty":"RSA","n":")" + std::string(rfc7517_n) + R"(","e":"AQAB","alg":"RS256","kid":"2011-04-29"})";
-}
-// RFC 8037 appendix A.2.
-constexpr std::string_view rfc8037 =
-    R"({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})";
-
-std::string set_of(const std::vector<std::string>& members) {
-  std::string out = R"({"keys":[)";
-  for (std::size_t i = 0; i < members.size(); ++i) out += (i == 0 ? "" : ",") + members[i];
-  return out + "]}";
-}
-
-// A member with more in it: `more` is put before the closing brace.
-std::string with(std::string_view member, std::string_view more) {
-  return std::string(member.substr(0, member.size() - 1)) + "," + std::string(more) + "}";
-}
-// A member with one text exchanged for another. The text must be there.
-std::string replaced(std::string_view member, std::string_view old, std::string_view by) {
-  std::string out(member);
-  const auto at = out.find(old);
-  REQUIRE(at != std::string::npos);
-  return out.replace(at, old.size(), by);
-}
-std::string_view text_of(std::string_view member, std::string_view name) {
-  const std::string label = '"' + std::string(name) + "\":\"";
-  const auto at = member.find(label);
-  REQUIRE(at != std::string_view::npos);
-  const auto begin = at + label.size();
-  return member.substr(begin, member.find('"', begin) - begin);
-}
 
 jwk_set parsed(const std::vector<std::string>& members) {
   auto set = jwk_set::parse(set_of(members));
@@ -97,34 +62,6 @@ struct error_queue_is_empty {
   error_queue_is_empty(const error_queue_is_empty&) = delete;
   error_queue_is_empty& operator=(const error_queue_is_empty&) = delete;
 };
-
-std::string decoded(std::string_view base64url) {
-  constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-  std::string out;
-  unsigned bits = 0, count = 0;
-  for (const char c : base64url) {
-    const auto value = digits.find(c);
-    REQUIRE(value != std::string_view::npos);
-    bits = (bits << 6U) | static_cast<unsigned>(value);
-    count += 6;
-    if (count >= 8) {
-      count -= 8;
-      out += static_cast<char>((bits >> count) & 0xffU);
-    }
-  }
-  return out;
-}
-std::string encoded(std::string_view bytes) {
-  constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-  std::string out;
-  unsigned bits = 0, count = 0;
-  for (const char c : bytes) {
-    bits = (bits << 8U) | static_cast<unsigned char>(c);
-    for (count += 8; count >= 6; count -= 6) out += digits[(bits >> (count - 6)) & 63U];
-  }
-  if (count > 0) out += digits[(bits << (6 - count)) & 63U];
-  return out;
-}
 
 const unsigned char* bytes_of(std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); }
 
@@ -161,7 +98,7 @@ bool verifies_token(EVP_PKEY* key, std::string_view alg, std::string_view token)
   const auto dot = token.rfind('.');
   std::string signature = decoded(token.substr(dot + 1));
   if (alg.substr(0, 2) == "ES") signature = der(signature);
-  const std::string digest = alg == "EdDSA" ? "" : "SHA" + std::string(alg.substr(2));
+  const std::string digest = alg == "EdDSA" ? "" : "SHA" + std::string(alg.substr(2, 3));
   return verifies(key, digest.empty() ? nullptr : digest.c_str(), alg.substr(0, 2) == "PS", token.substr(0, dot),
                   signature);
 }
@@ -337,9 +274,9 @@ TEST_CASE("to_json holds the public members and nothing else") {
       only(
           with(
               rfc8037,
-              R"("kid":"a","alg":"EdDSA","use":"sig","key_ops":["verify"],"x5c":["MIIC"],"x5t":"abc","iat":7,"note":{"a":[1]})"))
+              R"("kid":"a","alg":"EdDSA","use":"sig","key_ops":["verify"],"x5c":["MIIC"],"x5t":"abc","x5t#S256":"def","iat":7,"note":{"a":[1]})"))
           ->to_json() ==
-      R"({"alg":"EdDSA","crv":"Ed25519","key_ops":["verify"],"kid":"a","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})");
+      R"({"alg":"EdDSA","crv":"Ed25519","key_ops":["verify"],"kid":"a","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","x5t":"abc","x5t#S256":"def"})");
   CHECK(only(replaced(rfc7517_rsa(), R"("e":"AQAB")", R"("e":"AAEAAQ==")"))->to_json() ==
         R"({"alg":"RS256","e":"AQAB","kid":"2011-04-29","kty":"RSA","n":")" + std::string(rfc7517_n) + "\"}");
   const std::string p256 = only(std::string(vectors::p256_jwk))->to_json();
@@ -355,6 +292,139 @@ TEST_CASE("to_json of a kid with quotes and control bytes is still JSON") {
   const key_ptr key = only(member);
   CHECK(key->kid() == std::string_view("a\"b\\c\0d\x1f\xc3\xa9", 10));
   CHECK(only(key->to_json())->kid() == key->kid());
+}
+
+// ---- keys that not everybody has -----------------------------------------------------------------
+
+namespace {
+
+constexpr axioms::jwk_options with_es256k{.allow_es256k = true};
+
+bool openssl_has(const char* type) {
+  EVP_KEYMGMT* found = EVP_KEYMGMT_fetch(nullptr, type, nullptr);
+  EVP_KEYMGMT_free(found);
+  ERR_clear_error();
+  return found != nullptr;
+}
+
+struct ml_dsa_vector {
+  std::string_view alg;
+  std::string_view jwk, pem, thumbprint, token;
+  int bits;
+};
+const ml_dsa_vector ml_dsa_vectors[] = {
+    {"ML-DSA-44", vectors::ml_dsa_44_jwk, vectors::ml_dsa_44_pem, vectors::ml_dsa_44_thumbprint,
+     vectors::ml_dsa_44_token, 1312 * 8},
+    {"ML-DSA-65", vectors::ml_dsa_65_jwk, vectors::ml_dsa_65_pem, vectors::ml_dsa_65_thumbprint,
+     vectors::ml_dsa_65_token, 1952 * 8},
+    {"ML-DSA-87", vectors::ml_dsa_87_jwk, vectors::ml_dsa_87_pem, vectors::ml_dsa_87_thumbprint,
+     vectors::ml_dsa_87_token, 2592 * 8},
+};
+
+}  // namespace
+
+// Red when build() does not ask for the option.
+TEST_CASE("a secp256k1 key is skipped unless it is asked for, and the reason names the option") {
+  const std::string key(vectors::secp256k1_jwk);
+  CHECK(reason_of(key) == "crv 'secp256k1' is used with the option allow_es256k only");
+  CHECK(reason_of(with(key, R"("alg":"ES256K")")) == "crv 'secp256k1' is used with the option allow_es256k only");
+  const auto alone = jwk_set::parse(set_of({key}));
+  REQUIRE_FALSE(alone);
+  CHECK(alone.error().code == errc::no_usable_key);
+  CHECK(alone.error().description ==
+        "none of 1 members is a usable key: the first was skipped because crv 'secp256k1' is used with the option "
+        "allow_es256k only");
+}
+
+// Red when the set forgets the option (select() then refuses ES256K), or when the curve's row says another alg.
+TEST_CASE("a secp256k1 key that is asked for verifies what openssl and node signed, by ES256K alone") {
+  const error_queue_is_empty afterwards;
+  const std::string member = with(vectors::secp256k1_jwk, R"("kid":"k1","alg":"ES256K")");
+  const auto set = jwk_set::parse(set_of({member, with(vectors::p256_jwk, R"("kid":"k1")")}), with_es256k);
+  REQUIRE(set);
+  REQUIRE(set->size() == 2);
+  const auto key = set->select({.kid = "k1", .alg = "ES256K"});
+  REQUIRE(key);
+  CHECK((*key)->kty() == "EC");
+  CHECK((*key)->curve() == "secp256k1");
+  CHECK((*key)->bits() == vectors::secp256k1_bits);
+  CHECK((*key)->thumbprint() == vectors::secp256k1_thumbprint);
+  CHECK((*key)->to_pem() == vectors::secp256k1_pem);
+  CHECK(verifies((*key)->native_handle(), "SHA256", false, vectors::message,
+                 decoded(vectors::secp256k1_openssl_signature)));
+  CHECK(verifies_token((*key)->native_handle(), "ES256K", vectors::secp256k1_es256k_token));
+  const auto other = set->select({.kid = "k1", .alg = "ES256"});
+  REQUIRE(other);
+  CHECK((*other)->thumbprint() == vectors::p256_thumbprint);
+}
+
+TEST_CASE("with the option the curve is bound to ES256K as the others are to theirs") {
+  const auto reason = [](const std::string& member) {
+    const auto set = jwk_set::parse(set_of({std::string(rfc8037), member}), with_es256k);
+    REQUIRE(set);
+    REQUIRE(set->skipped().size() == 1);
+    return set->skipped().front().reason;
+  };
+  CHECK(reason(with(vectors::secp256k1_jwk, R"("alg":"ES256")")) == "alg 'ES256' does not go with the key");
+  CHECK(reason(with(vectors::p256_jwk, R"("alg":"ES256K")")) == "alg 'ES256K' does not go with the key");
+  CHECK(reason(replaced(vectors::p256_jwk, "P-256", "secp256k1")) == "OpenSSL refuses the key");  // off the curve
+  CHECK(reason(replaced(vectors::secp256k1_jwk, "\"EC\"", "\"OKP\"")) == "crv 'secp256k1' is not supported");
+  const auto set = jwk_set::parse(set_of({std::string(vectors::p256_jwk)}), with_es256k);
+  REQUIRE(set);
+  const auto none = set->select({.alg = "ES256K"});
+  REQUIRE_FALSE(none);
+  CHECK(none.error().code == errc::key_not_found);  // it is accepted, only not there
+}
+
+// Red when build_ml_dsa() leaves alg out of what is published: the thumbprint and the JSON lack it.
+TEST_CASE("an ML-DSA key is used where OpenSSL has the algorithm, and skipped with that reason where not") {
+  const error_queue_is_empty afterwards;
+  for (const ml_dsa_vector& at : ml_dsa_vectors) {
+    CAPTURE(at.alg);
+    const std::string member = with(at.jwk, R"("kid":"pq")");
+    if (!openssl_has(at.alg.data())) {
+      CHECK(reason_of(member) == "this OpenSSL has no " + std::string(at.alg) + "; 3.5 and later have");
+      continue;
+    }
+    const jwk_set set = parsed({member, with(vectors::rsa_jwk, R"("kid":"pq")")});
+    REQUIRE(set.size() == 2);
+    const auto key = set.select({.kid = "pq", .alg = at.alg});
+    REQUIRE(key);
+    CHECK((*key)->kty() == "AKP");
+    CHECK((*key)->curve() == "");
+    CHECK((*key)->alg() == at.alg);
+    CHECK((*key)->bits() == at.bits);
+    CHECK((*key)->thumbprint() == at.thumbprint);
+    CHECK((*key)->to_pem() == at.pem);
+    CHECK(only((*key)->to_json())->thumbprint() == at.thumbprint);
+    const auto dot = at.token.rfind('.');
+    const std::string signature = decoded(at.token.substr(dot + 1));
+    CHECK(verifies((*key)->native_handle(), nullptr, false, at.token.substr(0, dot), signature));
+    CHECK_FALSE(verifies((*key)->native_handle(), nullptr, false, at.token.substr(1, dot - 1), signature));
+    for (const ml_dsa_vector& other : ml_dsa_vectors) {
+      if (other.alg != at.alg) CHECK_FALSE(set.select({.kid = "pq", .alg = other.alg}));
+    }
+  }
+}
+
+// Red when select() says key_not_found: the managers would fetch for a key that no fetch can bring.
+TEST_CASE("an ML-DSA algorithm that OpenSSL lacks is unsupported, one that it has is only not found") {
+  const error_queue_is_empty afterwards;
+  const jwk_set set = parsed({with(vectors::rsa_jwk, R"("kid":"a")")});
+  for (const ml_dsa_vector& at : ml_dsa_vectors) {
+    CAPTURE(at.alg);
+    const auto key = set.select({.kid = "pq", .alg = at.alg});
+    REQUIRE_FALSE(key);
+    if (openssl_has(at.alg.data())) {
+      CHECK(key.error().code == errc::key_not_found);
+    } else {
+      CHECK(key.error().code == errc::unsupported_algorithm);
+      CHECK(key.error().description == "alg '" + std::string(at.alg) + "' is not accepted: this OpenSSL lacks it");
+    }
+  }
+  const auto unknown = set.select({.kid = "a", .alg = "ML-DSA-66"});
+  REQUIRE_FALSE(unknown);
+  CHECK(unknown.error().code == errc::unsupported_algorithm);
 }
 
 // ---- leniencies ----------------------------------------------------------------------------------
@@ -481,10 +551,10 @@ TEST_CASE("each fault of a member has a reason of its own" * doctest::test_suite
       {R"({"kty":""})", "kty is missing"},
       {R"({"kty":7})", "kty is no string"},
       {R"({"kty":"rsa","n":"AQAB","e":"AQAB"})", "kty 'rsa' is not supported"},
-      {R"({"kty":"AKP","alg":"ML-DSA-44","pub":"AAAA"})", "kty 'AKP' is not supported"},
       // curves
       {replaced(p256, "P-256", "P-257"), "crv 'P-257' is not supported"},
-      {replaced(p256, "P-256", "secp256k1"), "crv 'secp256k1' is not supported"},
+      {replaced(p256, "P-256", "secp256k1"), "crv 'secp256k1' is used with the option allow_es256k only"},
+      {replaced(p256, "P-256", "secp256r1"), "crv 'secp256r1' is not supported"},
       {replaced(p256, "P-256", "Ed25519"), "crv 'Ed25519' is not supported"},
       {replaced(rfc8037, "Ed25519", "X25519"), "crv 'X25519' is not supported"},
       {replaced(rfc8037, "Ed25519", "P-256"), "crv 'P-256' is not supported"},
@@ -498,6 +568,7 @@ TEST_CASE("each fault of a member has a reason of its own" * doctest::test_suite
       {with(p256, R"("key_ops":["encrypt","wrapKey"])"), "key_ops lacks verify"},
       {with(p256, R"("key_ops":"verify")"), "key_ops is no array"},
       {with(p256, R"("key_ops":["verify",1])"), "key_ops holds something other than strings"},
+      {with(p256, R"("key_ops":["verify",["verify"]])"), "key_ops holds something other than strings"},
       {with(p256, R"("alg":"ES384")"), "alg 'ES384' does not go with the key"},
       {with(p256, R"("alg":"RS256")"), "alg 'RS256' does not go with the key"},
       {with(p256, R"("alg":"ECDH-ES")"), "alg 'ECDH-ES' does not go with the key"},
@@ -545,6 +616,16 @@ TEST_CASE("each fault of a member has a reason of its own" * doctest::test_suite
       {R"({"kty":"RSA","e":"AQAB"})", "n is missing"},
       {R"({"kty":"RSA","n":")" + std::string(text_of(rsa, "n")) + "\"}", "e is missing"},
       {replaced(rsa, "\"AQAB\"", "65537"), "e is no string"},
+      // AKP
+      {R"({"kty":"AKP","alg":"ML-DSA-44"})", "pub is missing"},
+      {R"({"kty":"AKP","alg":"ML-DSA-44","pub":7})", "pub is no string"},
+      {R"({"kty":"AKP","alg":"ML-DSA-44","pub":"AAAA"})", "pub has 3 bytes, not 1312"},
+      {replaced(vectors::ml_dsa_44_jwk, "ML-DSA-44", "ML-DSA-65"), "pub has 1312 bytes, not 1952"},
+      {replaced(vectors::ml_dsa_87_jwk, "ML-DSA-87", "ML-DSA-65"), "pub has 2592 bytes, not 1952"},
+      {replaced(vectors::ml_dsa_44_jwk, "ML-DSA-44", "ml-dsa-44"), "alg 'ml-dsa-44' is not supported"},
+      {replaced(vectors::ml_dsa_44_jwk, "ML-DSA-44", "RS256"), "alg 'RS256' is not supported"},
+      {replaced(vectors::ml_dsa_44_jwk, R"("alg":"ML-DSA-44",)", ""), "alg is missing"},
+      {with(vectors::ml_dsa_44_jwk, R"("priv":"c2VjcmV0")"), "it holds private members"},
       // what does not belong into a public key set
       {R"({"kty":"oct","k":"c2VjcmV0","alg":"HS256"})", "a symmetric key does not belong into a public key set"},
       {R"({"kty":"oct"})", "a symmetric key does not belong into a public key set"},
@@ -557,7 +638,7 @@ TEST_CASE("each fault of a member has a reason of its own" * doctest::test_suite
     CAPTURE(which);
     CHECK(reason_of(member) == reason);
   }
-  for (const std::string name : {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}) {
+  for (const std::string name : {"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"}) {
     CAPTURE(name);
     CHECK(reason_of(with(p256, "\"" + name + "\":\"c2VjcmV0\"")) == "it holds private members");
   }
@@ -655,6 +736,156 @@ TEST_CASE("a modulus from outside is not tested for primality, which could keep 
   CHECK(set->size() + set->skipped().size() == 2);
 }
 
+// ---- hostile texts -------------------------------------------------------------------------------
+
+// Red when build() does not compare the number of names (a parser keeps the last of equal ones).
+TEST_CASE("a member that repeats a name is skipped, however the name is spelt") {
+  const std::string_view other = "AAqYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+  for (const std::string& twice :
+       {with(rfc8037, R"("x":")" + std::string(other) + "\""),
+        with(rfc8037, R"("\u0078":")" + std::string(other) + "\""), with(rfc8037, R"("kid":"a","kid" : "b")"),
+        with(rfc8037, "\"kid\":\"a\",\"kid\" \t\r\n:\"a\""), with(rfc8037, R"("note":1,"note":[2])"),
+        with(rfc8037, R"("":1,"":1)")}) {
+    CAPTURE(twice);
+    CHECK(reason_of(twice) == "a name stands in it twice");
+  }
+  // Names that only look alike, or stand at another place, or in a text.
+  for (const std::string& once :
+       {with(rfc8037, R"("X":1,"x ":1,"x\u0000":1)"), with(rfc8037, R"("note":{"x":1,"kty":{"x":2}},"list":[{"x":3}])"),
+        with(rfc8037, R"("note":"\"x\":1,\"x\":2")"), with(rfc8037, R"("note":["x","x"])")}) {
+    CAPTURE(once);
+    const auto set = jwk_set::parse(set_of({once, with(vectors::p256_jwk, R"("kid":"b")")}));
+    REQUIRE(set);
+    CHECK(set->size() == 2);
+  }
+  // The place of a member is counted over everything that may stand between.
+  const auto set = jwk_set::parse(R"({"a":[{},[[],{}]],"keys":[[{"x":1},{"x":1}],"a,b",{"n":{"n":[1,2]}},)" +
+                                  std::string(rfc8037) + "," + with(rfc8037, R"("kid":"a","kid":"a")") + "]}");
+  REQUIRE(set);
+  CHECK(set->size() == 1);
+  REQUIRE(set->skipped().size() == 4);
+  CHECK(set->skipped()[2].reason == "kty is missing");
+  CHECK(set->skipped()[3].index == 4);
+  CHECK(set->skipped()[3].reason == "a name stands in it twice");
+}
+
+// Red when build_set() takes the array that the parser kept.
+TEST_CASE("a text with several members named keys is no key set") {
+  const std::string good = "[" + std::string(rfc8037) + "]";
+  for (const std::string& body :
+       {R"({"keys":[],"keys":)" + good + "}", R"({"keys":)" + good + R"(,"keys":)" + good + "}",
+        R"({"k\u0065ys":7,"keys":)" + good + "}"}) {
+    CAPTURE(body);
+    const auto set = jwk_set::parse(body);
+    REQUIRE_FALSE(set);
+    CHECK(set.error().code == errc::not_a_key_set);
+    CHECK(set.error().description == "the JSON object has several members named keys");
+  }
+  CHECK(jwk_set::parse(R"({"Keys":7,"more":{"keys":[]},"keys":)" + good + R"(,"note":"keys"})"));
+  CHECK(jwk_set::parse(R"({"\u006b\u0065\u0079\u0073":)" + good + "}"));  // "keys"
+}
+
+TEST_CASE("a byte order mark is passed over") {
+  const auto set = jwk_set::parse("\xef\xbb\xbf" + set_of({std::string(rfc8037)}));
+  REQUIRE(set);
+  CHECK(set->size() == 1);
+}
+
+TEST_CASE("a number that no machine holds makes the text no JSON, and throws nothing") {
+  for (const std::string_view number : {"1e999", "-1e999", "1e99999999999999999999"}) {
+    CAPTURE(number);
+    const auto set = jwk_set::parse(set_of({with(rfc8037, R"("iat":)" + std::string(number))}));
+    REQUIRE_FALSE(set);
+    CHECK(set.error().code == errc::not_a_key_set);
+  }
+  // Whole ones become less exact ones.
+  CHECK(jwk_set::parse(set_of({with(
+      rfc8037, R"("iat":)" + std::string(400, '0').replace(0, 1, "0.") + R"(,"exp":)" + std::string(300, '9'))})));
+}
+
+TEST_CASE("a kid with a NUL byte is another kid than the one that ends there") {
+  const jwk_set set = parsed({with(vectors::p256_jwk, R"("kid":"a\u0000b")")});
+  CHECK(set.contains(std::string_view("a\0b", 3)));
+  CHECK_FALSE(set.contains("a"));
+  const auto key = set.select({.kid = "a"});
+  REQUIRE_FALSE(key);
+  CHECK(key.error().code == errc::key_not_found);
+}
+
+TEST_CASE("members of every wrong type are skipped, none by chance used" * doctest::test_suite("slow")) {
+  const error_queue_is_empty afterwards;
+  const std::string_view wrong[] = {"null", "true",           "0", "-1", "1.5", "\"\"", "\"\\u0000\"", "[]", "{}",
+                                    "[[]]", R"({"kty":"EC"})"};
+  for (const std::string_view member : {vectors::rsa_jwk, vectors::p256_jwk, vectors::ed25519_jwk}) {
+    for (const std::string_view name : {"kty", "crv", "n", "e", "x", "y"}) {
+      if (!holds(member, "\"" + std::string(name) + "\":")) continue;
+      for (const std::string_view value : wrong) {
+        CAPTURE(member);
+        CAPTURE(name);
+        CAPTURE(value);
+        const std::string whole = "\"" + std::string(text_of(member, name)) + "\"";
+        CHECK(reason_of(replaced(member, "\"" + std::string(name) + "\":" + whole,
+                                 "\"" + std::string(name) + "\":" + std::string(value))) != "");
+      }
+    }
+  }
+  for (const std::string_view value : wrong) {
+    CAPTURE(value);
+    CHECK_FALSE(jwk_set::parse(value));
+    CHECK_FALSE(jwk_set::parse(R"({"keys":)" + std::string(value) + "}"));
+    CHECK_FALSE(jwk_set::parse(R"({"keys":[)" + std::string(value) + "]}"));
+  }
+}
+
+TEST_CASE("key_ops has at most 32 entries of 1024 bytes") {
+  const auto operations = [](std::size_t count, std::size_t bytes) {
+    std::string out = R"("key_ops":["verify")";
+    for (std::size_t i = 1; i < count; ++i) out += ",\"" + std::string(bytes, 'o') + "\"";
+    return with(rfc8037, out + "]");
+  };
+  CHECK(only(operations(32, 1024))->key_ops().size() == 32);
+  CHECK(reason_of(operations(33, 1)) == "key_ops has more than 32 entries");
+  CHECK(reason_of(operations(2, 1025)) == "key_ops has an entry of more than 1024 bytes");
+}
+
+// Red when every member past the 256th is made a key or an entry of the list.
+TEST_CASE("a text of 1 MiB is read in a moment, whatever is in it" * doctest::test_suite("slow")) {
+  const error_queue_is_empty afterwards;
+  const std::size_t size = 1 << 20;
+  const auto filled = [&](const std::string& begin, const std::string& piece, const std::string& end) {
+    std::string out = begin;
+    while (out.size() + piece.size() + end.size() < size) out += piece;
+    return out + end;
+  };
+  const std::string good(rfc8037), tail = good + "]}";
+  for (const std::string& body :
+       {filled(R"({"keys":[)", "0,", tail), filled(R"({"keys":[)", "{},", tail),
+        filled(R"({"keys":[)", "[[[[[[]]]]]],", tail),
+        filled(R"({"keys":[)", std::string(vectors::rsa_jwk) + ",", tail),
+        filled(R"({"keys":[)", R"({"d":"x"},)", tail),
+        filled(R"({"keys":[{)", R"("d":{"d":"x"},)", R"("d":1},)" + tail),
+        filled(R"({"keys":[{)", R"("a":0,)", R"("a":0},)" + tail),
+        filled(R"({"keys":[{"kty":")", "\\u0000", R"("},)" + tail),
+        filled(R"({"keys":[{"kid":")", "k", R"("},)" + tail), filled(R"({"keys":[{"oth":[)", "7,", R"(7]},)" + tail),
+        filled("{", R"("keys":[],)", R"("keys":[)" + tail), filled("", "\"", ""), filled("", "\\", ""),
+        filled("", "{\"d\":", ""), filled("", " ", "")}) {
+    const std::string begin = body.substr(0, 32);
+    CAPTURE(begin);
+    const auto begun = std::chrono::steady_clock::now();
+    const auto set = jwk_set::parse(body);
+    CHECK(std::chrono::steady_clock::now() - begun < std::chrono::seconds(AXIOMS_JWKS_TEST_TIME_FACTOR));
+    if (!set) {
+      CHECK(set.error().description.size() < 400);
+      continue;
+    }
+    CHECK(set->size() + set->skipped().size() <= 256 + 512);
+    for (const auto& skipped : set->skipped()) {
+      CHECK(skipped.kid.size() <= 1024);
+      CHECK(skipped.reason.size() < 200);
+    }
+  }
+}
+
 // ---- choosing ------------------------------------------------------------------------------------
 
 TEST_CASE("select binds the algorithm to the key type and the curve") {
@@ -750,6 +981,20 @@ TEST_CASE("several keys that fit are ambiguous, and the candidates are named") {
             std::string(vectors::p256_zero_x_thumbprint) + ", " + std::string(vectors::p256_zero_y_thumbprint));
 }
 
+// Red when the list of candidates has no end.
+TEST_CASE("of many candidates some are named and the rest is counted") {
+  std::vector<std::string> members;
+  for (char last = 'A'; last <= 'Z'; ++last) {
+    // Any 32 bytes are taken for an Ed25519 key.
+    members.push_back(replaced(rfc8037, "11qYAYKxCrfVS", "11qYAYKxCrfV" + std::string(1, last)));
+  }
+  const auto key = parsed(members).select({.alg = "EdDSA"});
+  REQUIRE_FALSE(key);
+  CHECK(key.error().code == errc::key_ambiguous);
+  CHECK(key.error().description.size() < 600);
+  CHECK(holds(key.error().description, " and 17 more"));
+}
+
 TEST_CASE("a query without kid takes the only key that fits") {
   const jwk_set set = parsed({with(vectors::rsa_jwk, R"("kid":"a")"), with(vectors::p256_jwk, R"("kid":"b")"),
                               std::string(vectors::p384_jwk)});
@@ -779,6 +1024,65 @@ TEST_CASE("a kid is compared byte by byte") {
     const auto key = set.select({.kid = other});
     REQUIRE_FALSE(key);
     CHECK(key.error().code == errc::key_not_found);
+  }
+}
+
+// Red when identified_by compares with the kids alone.
+TEST_CASE("a key that has only an x5t is found by it, as the tokens of ADFS name it") {
+  const jwk_set set =
+      parsed({with(vectors::rsa_jwk, R"("x5t":"VEbUnvyMZM2oIaIjULA9n6pCpQQ","use":"sig","alg":"RS256")"),
+              with(rfc7517_rsa(), R"("x5t":"other","x5t#S256":"5I2uqXHZ9FhI9Q5pQbqgZTcYTQPxrm8RzKjlhcnSBrM")")});
+  for (const std::string_view id :
+       {"VEbUnvyMZM2oIaIjULA9n6pCpQQ", "other", "5I2uqXHZ9FhI9Q5pQbqgZTcYTQPxrm8RzKjlhcnSBrM"}) {
+    CAPTURE(id);
+    CHECK(set.contains(id));
+    CHECK(set.find(id).size() == 1);
+    const auto key = set.select({.kid = id, .alg = "RS256"});
+    REQUIRE(key);
+    CHECK(((*key)->x5t() == id || (*key)->x5t_s256() == id));
+    CHECK_FALSE(set.select({.kid = id, .alg = "ES256"}));
+  }
+  for (const std::string_view id : {"VEbUnvyMZM2oIaIjULA9n6pCpQ", "vebunvymzm2oiaijula9n6pcpqq", "x"}) {
+    CAPTURE(id);
+    CHECK_FALSE(set.contains(id));
+    CHECK(set.find(id).empty());
+    CHECK_FALSE(set.select({.kid = id}));
+  }
+}
+
+// Red when a kid and an x5t count the same: the query would be ambiguous, or find the key that it does not mean.
+TEST_CASE("a kid goes before an x5t") {
+  const jwk_set set =
+      parsed({with(vectors::rsa_jwk, R"("x5t":"a")"), with(vectors::rsa_e3_jwk, R"("kid":"a","x5t":"b")"),
+              with(rfc7517_rsa(), R"("x5t":"a")")});
+  const auto key = set.select({.kid = "a", .alg = "RS256"});
+  REQUIRE(key);
+  CHECK((*key)->thumbprint() == vectors::rsa_e3_thumbprint);
+  CHECK(set.find("a").size() == 1);
+  // Also when that key's type does not fit.
+  const jwk_set mixed = parsed({with(vectors::rsa_jwk, R"("x5t":"a")"), with(vectors::p256_jwk, R"("kid":"a")")});
+  CHECK(mixed.contains("a"));
+  const auto wrong = mixed.select({.kid = "a", .alg = "RS256"});
+  REQUIRE_FALSE(wrong);
+  CHECK(wrong.error().code == errc::key_not_found);
+  // Several certificates' thumbprints are as ambiguous as several kids.
+  const jwk_set twice =
+      parsed({with(vectors::rsa_jwk, R"("x5t":"a")"), with(vectors::rsa_e3_jwk, R"("x5t#S256":"a")")});
+  const auto either = twice.select({.kid = "a"});
+  REQUIRE_FALSE(either);
+  CHECK(either.error().code == errc::key_ambiguous);
+}
+
+TEST_CASE("an x5t that is empty, no string or too long is as none, and costs the key nothing") {
+  for (const std::string& x5t : {std::string(R"("")"), std::string("7"), std::string("null"), std::string("[]"),
+                                 '"' + std::string(1025, 'x') + '"'}) {
+    CAPTURE(x5t);
+    const jwk_set set = parsed({with(rfc8037, R"("kid":"a","x5t":)" + x5t + R"(,"x5t#S256":)" + x5t)});
+    REQUIRE(set.size() == 1);
+    CHECK((*set.begin())->x5t() == "");
+    CHECK((*set.begin())->x5t_s256() == "");
+    CHECK_FALSE(set.contains(""));  // the key has a kid
+    CHECK_FALSE(set.contains(std::string(1025, 'x')));
   }
 }
 

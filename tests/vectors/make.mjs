@@ -17,6 +17,7 @@ const kinds = [
   { name: 'p256', genpkey: ['-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256'], bits: 256 },
   { name: 'p384', genpkey: ['-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-384'], bits: 384 },
   { name: 'p521', genpkey: ['-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-521'], bits: 521 },
+  { name: 'secp256k1', genpkey: ['-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:secp256k1'], bits: 256 },
   { name: 'ed25519', genpkey: ['-algorithm', 'ED25519'], bits: 256 },
   { name: 'ed448', genpkey: ['-algorithm', 'ED448'], bits: 456 },
 ];
@@ -30,7 +31,7 @@ function thumbprint(jwk) {
 
 function token(alg, key) {
   const input = `${base64url(JSON.stringify({ alg }))}.${base64url('{"sub":"vector"}')}`;
-  const hash = alg === 'EdDSA' ? null : `sha${alg.slice(2)}`;
+  const hash = alg === 'EdDSA' ? null : `sha${alg.slice(2, 5)}`;
   const options = { key };
   if (alg.startsWith('ES')) options.dsaEncoding = 'ieee-p1363';
   if (alg.startsWith('PS')) Object.assign(options, { padding: crypto.constants.RSA_PKCS1_PSS_PADDING, saltLength: crypto.constants.RSA_PSS_SALTLEN_DIGEST });
@@ -73,7 +74,7 @@ for (const kind of kinds) {
     ? execFileSync('openssl', ['pkeyutl', '-sign', '-rawin', '-inkey', file('key.pem'), '-in', file('message')])
     : execFileSync('openssl', ['dgst', '-sha256', '-sign', file('key.pem'), file('message')]);
   constant(`${kind.name}_openssl_signature`, base64url(signed));
-  const algs = { RSA: ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'], OKP: ['EdDSA'] }[jwk.kty] ?? [{ 'P-256': 'ES256', 'P-384': 'ES384', 'P-521': 'ES512' }[jwk.crv]];
+  const algs = { RSA: ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'], OKP: ['EdDSA'] }[jwk.kty] ?? [{ 'P-256': 'ES256', 'P-384': 'ES384', 'P-521': 'ES512', secp256k1: 'ES256K' }[jwk.crv]];
   if (kind.name === 'rsa' || jwk.kty !== 'RSA') {
     for (const alg of algs) constant(`${kind.name}_${alg.toLowerCase()}_token`, token(alg, secret));
   }
@@ -100,7 +101,7 @@ for (const [name, kind] of [['p256', kinds[3]], ['p521', kinds[5]]]) {
   out.push('\n// a private key');
   constant('rsa_private_jwk', JSON.stringify(secret.export({ format: 'jwk' })));
   out.push('\n// another private key');
-  constant('ed25519_private_jwk', JSON.stringify(generate(kinds[6]).secret.export({ format: 'jwk' })));
+  constant('ed25519_private_jwk', JSON.stringify(generate(kinds.find((kind) => kind.name === 'ed25519')).secret.export({ format: 'jwk' })));
 }
 fs.rmSync(folder, { recursive: true });
 

@@ -1,0 +1,155 @@
+// The part "keys": what real identity providers publish, one peculiarity a test, as a service meets it: through a manager.
+#include "axioms_jwks.hpp"
+#include "support/jwk_text.hpp"
+#include "support/rig.hpp"
+#include "vectors/keys.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+using axioms::errc;
+using namespace support;  // NOLINT(google-build-using-namespace): how the texts of key sets are made
+
+namespace {
+
+// A manager that has fetched that body.
+struct fetched : rig {
+  explicit fetched(std::string body, axioms::jwks_config config = config_for(url)) {
+    provider.always(response(200, std::move(body)));
+    start(std::move(config));
+  }
+  // The thumbprint of the key, or what was wrong. Known keys cost no request.
+  std::string key(std::string_view kid, std::string_view alg) {
+    const auto found = manager.get_key(url, {.kid = kid, .alg = alg});
+    CHECK(provider.requests() == 1);
+    return found ? (*found)->thumbprint() : std::string(to_string(found.error().code));
+  }
+  const axioms::jwk_set& keys() {
+    document = *manager.get_jwks(url);
+    return document->keys();
+  }
+  axioms::jwks_ptr document;
+};
+
+std::string plain_rsa() { return replaced(rfc7517_rsa(), R"(,"alg":"RS256","kid":"2011-04-29")", ""); }
+constexpr std::string_view rfc7638_thumbprint = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
+const std::string certificate = R"("x5c":["MIIDBTCCAe2gAwIBAgIQ"])";
+
+}  // namespace
+
+TEST_CASE("Microsoft Entra: no alg on any key, kid equal to x5t, an issuer per key") {
+  const std::string more = R"("use":"sig","issuer":"https://login.example/{tenantid}/v2.0",)" + certificate;
+  fetched idp(set_of(
+      {with(plain_rsa(), R"("kid":"nOo3ZDrODXEK1jKWhXslHR_KXEg","x5t":"nOo3ZDrODXEK1jKWhXslHR_KXEg",)" + more),
+       with(vectors::rsa_jwk, R"("kid":"l3sQ-50cCH4xBVZLHTGwnSR7680","x5t":"l3sQ-50cCH4xBVZLHTGwnSR7680",)" + more)}));
+  CHECK(idp.key("nOo3ZDrODXEK1jKWhXslHR_KXEg", "RS256") == rfc7638_thumbprint);
+  CHECK(idp.key("l3sQ-50cCH4xBVZLHTGwnSR7680", "RS256") == vectors::rsa_thumbprint);
+  CHECK(idp.key("l3sQ-50cCH4xBVZLHTGwnSR7680", "ES256") == "key_not_found");
+  CHECK(idp.keys().skipped().empty());
+}
+
+// Red when contains() does not know x5t: the manager would fetch for each token.
+TEST_CASE("ADFS: the token names the key by x5t alone, and the key may have no kid") {
+  fetched idp(
+      set_of({with(plain_rsa(), R"("use":"sig","alg":"RS256","x5t":"VEbUnvyMZM2oIaIjULA9n6pCpQQ",)" + certificate),
+              with(vectors::rsa_jwk,
+                   R"("use":"sig","alg":"RS256","kid":"new","x5t":"BB8CeFVqyaGrGNuehJIiL4dfjzw",)" + certificate)}));
+  CHECK(idp.key("VEbUnvyMZM2oIaIjULA9n6pCpQQ", "RS256") == rfc7638_thumbprint);
+  CHECK(idp.key("BB8CeFVqyaGrGNuehJIiL4dfjzw", "RS256") == vectors::rsa_thumbprint);
+  CHECK(idp.key("new", "RS256") == vectors::rsa_thumbprint);
+  CHECK(idp.key("VEbUnvyMZM2oIaIjULA9n6pCpQQ", "RS384") == "key_not_found");
+}
+
+TEST_CASE("Firebase: a modulus with an extra zero byte") {
+  fetched idp(set_of(
+      {with(replaced(plain_rsa(), rfc7517_n, encoded('\0' + decoded(rfc7517_n))), R"("kid":"a","alg":"RS256")")}));
+  CHECK(idp.key("a", "RS256") == rfc7638_thumbprint);
+  CHECK((*idp.keys().begin())->bits() == 2048);
+}
+
+TEST_CASE("Keycloak: an encryption key of the same type beside the signing key, and x5c on both") {
+  fetched idp(
+      set_of({with(vectors::rsa_jwk, R"("kid":"enc","alg":"RSA-OAEP","use":"enc","x5t":"e",)" + certificate),
+              with(plain_rsa(), R"("kid":"sig","alg":"RS256","use":"sig","x5t":"s","x5t#S256":"t",)" + certificate)}));
+  CHECK(idp.key("sig", "RS256") == rfc7638_thumbprint);
+  CHECK(idp.key("", "RS256") == rfc7638_thumbprint);  // old versions send tokens without kid
+  REQUIRE(idp.keys().skipped().size() == 1);
+  CHECK(idp.keys().skipped()[0].kid == "enc");
+  CHECK(idp.keys().skipped()[0].reason == "use is 'enc', not sig");
+}
+
+TEST_CASE("OpenAM: one kid for RS256, RS384 and RS512, the same key each time, and a kid with + / =") {
+  const std::string kid = R"("kid":"wU3ifIIaLOUAReRB/FG6eM1P1QM=+","use":"sig","x5t":"5eOfy1Nn2MMIKVRRkq0OgFAw348",)";
+  fetched idp(set_of({with(plain_rsa(), kid + R"("alg":"RS256")"), with(plain_rsa(), kid + R"("alg":"RS384")"),
+                      with(plain_rsa(), kid + R"("alg":"RS512")"), with(vectors::p256_jwk, kid + R"("alg":"ES256")")}));
+  for (const std::string_view alg : {"RS256", "RS384", "RS512"}) {
+    CAPTURE(alg);
+    CHECK(idp.key("wU3ifIIaLOUAReRB/FG6eM1P1QM=+", alg) == rfc7638_thumbprint);
+  }
+  CHECK(idp.key("wU3ifIIaLOUAReRB/FG6eM1P1QM=+", "ES256") == vectors::p256_thumbprint);
+  CHECK(idp.key("wU3ifIIaLOUAReRB/FG6eM1P1QM=+", "PS256") == "key_not_found");
+}
+
+TEST_CASE("one kid for different keys of one algorithm is refused, not guessed at") {
+  fetched idp(
+      set_of({with(plain_rsa(), R"("kid":"a","alg":"RS256")"), with(vectors::rsa_jwk, R"("kid":"a","alg":"RS256")"),
+              with(vectors::rsa_e3_jwk, R"("kid":"a","alg":"RS384")")}));
+  CHECK(idp.key("a", "RS256") == "key_ambiguous");
+  CHECK(idp.key("a", "RS384") == vectors::rsa_e3_thumbprint);
+}
+
+TEST_CASE("SPIFFE: uses of its own, and top-level members") {
+  fetched idp(R"({"spiffe_sequence":12,"spiffe_refresh_hint":300,"keys":[)" +
+              with(vectors::p256_jwk, R"("kid":"jwt","use":"jwt-svid")") + "," +
+              with(vectors::p384_jwk, R"("use":"x509-svid",)" + certificate) + "," +
+              with(vectors::p521_jwk, R"("use":"wit-svid","kid":"w")") + "]}");
+  CHECK(idp.key("jwt", "ES256") == vectors::p256_thumbprint);
+  REQUIRE(idp.keys().size() == 1);
+  CHECK(idp.keys().skipped().size() == 2);
+}
+
+TEST_CASE("padded base64, missing leading zeros and an empty x5c in one set") {
+  fetched idp(set_of({with(replaced(plain_rsa(), "Kgw\"", "Kgw==\""), R"("kid":"padded","x5c":[])"),
+                      with(vectors::p256_zero_x_dropped_jwk, R"("kid":"short","x5c":[])")}));
+  CHECK(idp.key("padded", "RS256") == rfc7638_thumbprint);
+  CHECK(idp.key("short", "ES256") == vectors::p256_zero_x_thumbprint);
+}
+
+TEST_CASE("neither the key nor the token has a kid: the only key that fits is taken") {
+  fetched idp(set_of({plain_rsa(), std::string(vectors::p256_jwk), std::string(vectors::p384_jwk)}));
+  CHECK(idp.key("", "RS256") == rfc7638_thumbprint);
+  CHECK(idp.key("", "ES384") == vectors::p384_thumbprint);
+  CHECK(idp.key("", "EdDSA") == "key_not_found");
+  fetched two(set_of({plain_rsa(), std::string(vectors::rsa_jwk)}));
+  CHECK(two.key("", "RS256") == "key_ambiguous");
+}
+
+// Red when the flight does not carry the option to judge().
+TEST_CASE("allow_es256k is an option of each URL") {
+  const std::string body = set_of({with(vectors::secp256k1_jwk, R"("kid":"k","alg":"ES256K")"), std::string(rfc8037)});
+  const std::string other = "https://other.example.com/jwks.json";
+  fetched idp(body);
+  CHECK(idp.key("k", "ES256K") == "unsupported_algorithm");
+  auto config = config_for(other);
+  config.allow_es256k = true;
+  REQUIRE(idp.manager.add(config).has_value());
+  const auto key = idp.manager.get_key(other, {.kid = "k", .alg = "ES256K"});
+  REQUIRE(key);
+  CHECK((*key)->thumbprint() == vectors::secp256k1_thumbprint);
+}
+
+TEST_CASE("a private key in the set is in no document") {
+  const std::string secret(vectors::rsa_private_jwk);
+  fetched idp(set_of({with(secret, R"("kid":"a")"), with(vectors::p256_jwk, R"("kid":"b")")}));
+  CHECK(idp.key("b", "ES256") == vectors::p256_thumbprint);
+  CHECK(idp.keys().held_secrets());
+  for (const std::string_view name : {"d", "p", "q", "dp", "dq", "qi"}) {
+    CHECK_FALSE(holds(idp.document->body(), text_of(secret, name)));
+  }
+  CHECK(idp.document->body() == set_of({(*idp.keys().begin())->to_json()}));
+}
