@@ -1147,6 +1147,27 @@ TEST_CASE("a kid that a fetch already in the air lacked is looked for once more,
   CHECK(r.provider.requests() == 3);
 }
 
+// Red when settle() remembers a kid that no fetch has proven to be missing.
+TEST_CASE("a kid that the budget did not allow to look for once more is not remembered as missing") {
+  rig r;
+  auto config = config_for(url);
+  config.unknown_kid_burst = 1;
+  config.unknown_kid_interval = 10s;
+  r.start(config);
+  r.provider.hold();
+  auto first = std::async(std::launch::async, [&] { return r.manager.get_key({.kid = "x"}); });
+  REQUIRE(r.provider.await_requests(2));
+  auto second = std::async(std::launch::async, [&] { return r.manager.get_key({.kid = "k2"}); });
+  REQUIRE(eventually([&] { return r.manager.stats().coalesced == 1; }));
+  r.provider.release();
+  CHECK(first.get().error().code == errc::key_not_found);
+  CHECK(second.get().error().code == errc::throttled);
+  r.provider.always(ok({"k1", "k2"}));
+  r.settle(1);
+  r.clock.advance(10s);
+  CHECK(r.manager.get_key({.kid = "k2"}).has_value());
+}
+
 TEST_CASE("a kid is missing without a second fetch when the set was fetched for this very lookup") {
   rig r;
   CHECK(r.manager.get_key(url, {.kid = "nope"}).error().code == errc::key_not_found);

@@ -114,6 +114,9 @@ TEST_CASE("hostile metadata are an error that says what is wrong") {
     CHECK(said.why.description.find("secret") == std::string::npos);
     CHECK(said.why.http_status == 200);
   }
+  std::string deep = metadata_of(issuer, keys_url);
+  deep.insert(deep.size() - 1, R"(,"x":)" + std::string(40, '[') + std::string(40, ']'));
+  CHECK(judged(deep).what == metadata::kind::failure);
   // http metadata may name an http key set, and https.
   CHECK(judged(metadata_of("http://h", "http://h/keys"), discovering("http://h")).what == metadata::kind::found);
   CHECK(judged(metadata_of("http://h", keys_url), discovering("http://h")).what == metadata::kind::found);
@@ -324,16 +327,25 @@ TEST_CASE("a refresh reads the metadata again, by their own validators, and foll
   CHECK(eventually([&] { return r.manager.get_key(kid("k2")).has_value(); }));
 }
 
-// Red when begin() does not ask whether the key set was to be had.
+// Red when land() or tick() does not tell discovery how the flight ended.
 TEST_CASE("a jwks_uri that stops working is looked up again at the next try") {
   discovered r;
   r.start(discovering());
   r.settle(1);
-  r.provider.always_at(openid_url, response(503));
-  r.provider.always_at(keys_url, response(404));
-  r.clock.advance(3600s);  // metadata down, key set gone
-  REQUIRE(r.provider.await_requests(4));
-  r.quiet();
+  SUBCASE("because it is gone") {
+    r.provider.always_at(keys_url, response(404));
+    r.clock.advance(3600s);
+    REQUIRE(r.provider.await_requests(4));
+  }
+  SUBCASE("because it hangs") {
+    r.provider.hold(keys_url);
+    r.clock.advance(3600s);
+    REQUIRE(r.provider.await_requests(4));
+    r.settle(1);
+    r.clock.advance(10s);
+    REQUIRE(r.provider.await_ended(4));
+  }
+  REQUIRE(eventually([&] { return r.manager.health().consecutive_failures == 1; }));
   CHECK(r.manager.get_key(kid("k1")).has_value());  // the old document stays
   r.provider.always_at(openid_url, response(200, metadata_of(issuer, moved_url)));
   r.provider.always_at(moved_url, ok({"k2"}));
