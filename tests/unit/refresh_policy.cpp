@@ -1211,7 +1211,7 @@ TEST_CASE("a key that came back and one whose grace is over take no room") {
 }
 
 // Red when replace_keys() has no limit, or drops the youngest.
-TEST_CASE("256 withdrawn keys are kept, and the oldest goes") {
+TEST_CASE("256 withdrawn keys are kept, and the oldest goes" * doctest::test_suite("slow")) {
   rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300000s; });
   for (int i = 0; i <= 258; ++i) {
     w.publish({std::to_string(i)});
@@ -1237,7 +1237,7 @@ TEST_CASE("a 304 and a failure neither withdraw a key nor end a grace") {
 
 // An oracle that knows only who was in which set, and when.
 // Red when replace_keys() forgets to erase, erases too much, or select() mistakes the time.
-TEST_CASE("no random rotation ends a grace too soon or lets it last too long") {
+TEST_CASE("no random rotation ends a grace too soon or lets it last too long" * doctest::test_suite("slow")) {
   for (std::uint64_t seed = 0; seed < 50; ++seed) {
     std::uint64_t state = seed * 0x9e3779b97f4a7c15U + 1;
     const auto below = [&](std::uint64_t most) {

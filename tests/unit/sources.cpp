@@ -376,7 +376,7 @@ TEST_CASE("a validator from an exported cache cannot split a request") {
 }
 
 // Red when import_document() makes entries without asking make_room's count, only_configured_urls or require_https.
-TEST_CASE("an import brings no more than 64 URLs, and none that the configuration refuses") {
+TEST_CASE("an import brings no more than 64 URLs, and none that the configuration refuses" * doctest::test_suite("slow")) {
   std::string text = R"({"axioms_jwks_cache":1,"documents":[)";
   for (int i = 0; i < 100; ++i) {
     const std::string one = saved_cache("https://h" + std::to_string(i) + "/k", today, key_set({"k"}));
