@@ -226,6 +226,17 @@ TEST_CASE("the form of RFC 8414 is tried once where OpenID Connect's is absent, 
   CHECK(g.begin() == step::metadata);
   CHECK(g.policy.metadata_url() == oauth_url);
 
+  guide moved;
+  moved.begin();
+  metadata first = found();
+  first.etag = first.last_modified = "\"m1\"";
+  moved.read(std::move(first));
+  moved.now += 4000s;
+  moved.begin();
+  CHECK(moved.read(of_kind(metadata::kind::absent)) == step::metadata);
+  CHECK(moved.policy.etag().empty());  // they belong to the other URL
+  CHECK(moved.policy.last_modified().empty());
+
   guide none;
   none.begin();
   CHECK(none.read(of_kind(metadata::kind::absent, "first")) == step::metadata);
@@ -451,6 +462,23 @@ TEST_CASE("shutdown between metadata and key set ends the flight") {
   r.manager.shutdown();
   CHECK(waiting.get().error().code == errc::shut_down);
   CHECK(r.provider.requests() == 1);
+}
+
+// Red when go_on() does not ask whether there is still somebody whose flight it is.
+TEST_CASE("metadata that come too late, after shutdown or past the deadline, cause no further request") {
+  manual_clock clock;
+  fake_fetcher provider;
+  provider.always_at(openid_url, response(200, metadata_of(issuer, keys_url)));
+  provider.hold();
+  axioms::basic_async_jwks_manager<fake_fetcher, manual_clock> manager(provider, clock);
+  manager.async_initialize(discovering(), [](auto) {});
+  REQUIRE(provider.requests() == 1);
+  SUBCASE("after shutdown") {
+    manager.async_shutdown([] {});
+  }
+  SUBCASE("past the deadline") { clock.advance(10s); }
+  provider.release_one(0);
+  CHECK(provider.requests() == 1);
 }
 
 // ---- a bad signature -----------------------------------------------------------------------------
