@@ -4,6 +4,7 @@
 // "Red when" names a change to the header that makes the test fail; each has been tried.
 #include "support/rig.hpp"
 
+#include <atomic>
 #include <vector>
 
 using namespace std::chrono_literals;
@@ -399,7 +400,11 @@ TEST_CASE("while the metadata are down the keys are refreshed from where they we
 TEST_CASE("metadata that fail at the first try are a failed fetch, with backoff and Retry-After") {
   discovered r;
   r.provider.always_at(openid_url, response(503, "", {{"Retry-After", "100"}}));
-  r.start(discovering());
+  std::atomic<int> status{0};
+  auto config = discovering();
+  config.on_event = [&](const jwks_event& event) { status = event.status; };
+  r.start(config);
+  CHECK(eventually([&] { return status == 503; }));
   const auto health = r.manager.health();
   REQUIRE(health.last_error.has_value());
   CHECK(health.last_error->code == errc::http_status);
@@ -407,6 +412,7 @@ TEST_CASE("metadata that fail at the first try are a failed fetch, with backoff 
   CHECK(health.next_attempt == r.clock.now() + 100s);
   CHECK(r.asked() == urls{openid_url});
   CHECK(r.manager.get_jwks().error().http_status == 503);
+  r.manager.shutdown();
 }
 
 // Red when metadata of another issuer are used.
