@@ -1416,7 +1416,7 @@ inline constexpr std::size_t max_kid_bytes = 1024;
 inline constexpr std::size_t max_kid_waiters = 16;
 inline constexpr std::size_t max_looked_up_urls = 64;
 inline constexpr std::size_t max_withdrawn_keys = 256;
-inline constexpr std::size_t max_saved_bytes = std::size_t{64} << 20U;
+inline constexpr std::size_t max_saved_bytes = std::size_t{16} << 20U;
 inline constexpr seconds max_wall_clock_step{60};
 
 // t + d without overflow: a deadline beyond the end of time is none.
@@ -1452,7 +1452,7 @@ struct metadata {
   axioms::error why{};   // of absent and failure
   int status = 0;
   std::string etag, last_modified;
-  std::optional<seconds> retry_after;
+  std::optional<seconds> freshness, retry_after;
 };
 
 // Which issuer metadata must name, and where they may be (OpenID Connect Discovery 1.0 section 4, RFC 8414 section 3.1).
@@ -1481,12 +1481,16 @@ class discovery_policy {
   void configure(const jwks_config& config) noexcept {
     reread_after_ = config.refresh_interval * 9 / 10;  // a refresh comes that soon with all its jitter
     usable_for_ = config.cache_ttl + config.outage_window;
+    floor_ = std::min(config.min_refresh_interval, config.refresh_interval);
+    retry_after_max_ = config.retry_after_max;
   }
 
-  // A flight begins. For what, is said by wanted_url().
+  // A flight begins.
   step begin(steady_point now);
   // Its metadata came, or did not.
   step read(steady_point now, metadata&& what);
+  // It was over before they came: the next one must not lose its time in the same way.
+  void overstayed(steady_point now) noexcept { retry_at_ = later(now, floor_); }
   // It ended, with a good answer of the key set or without.
   void ended(bool well) noexcept { suspect_ = !well; }
 
@@ -1495,17 +1499,22 @@ class discovery_policy {
   [[nodiscard]] const std::string& jwks_uri() const noexcept { return jwks_uri_; }
   [[nodiscard]] const std::string& etag() const noexcept { return etag_; }
   [[nodiscard]] const std::string& last_modified() const noexcept { return last_modified_; }
+  [[nodiscard]] bool usable(steady_point now) const noexcept {
+    return !jwks_uri_.empty() && now < later(read_at_, usable_for_);
+  }
   // Of the metadata that were read last, or not.
   [[nodiscard]] const std::optional<metadata>& failure() const noexcept { return failure_; }
 
  private:
   metadata_source source_;
-  seconds reread_after_{}, usable_for_{};
+  seconds reread_after_{}, usable_for_{}, floor_{};
+  milliseconds retry_after_max_{};
   std::size_t form_ = 0;
   bool other_form_tried_ = false;
   bool suspect_ = false;  // the key set was not to be had where the metadata say
   std::string jwks_uri_, etag_, last_modified_;
-  steady_point read_at_{};
+  steady_point read_at_{}, reread_at_{};
+  steady_point retry_at_{};  // the old ones do until then
   std::optional<metadata> failure_;
 };
 
@@ -1537,7 +1546,7 @@ class refresh_policy {
   void configure(const jwks_config& config) noexcept;
   // The first background fetch, if no lookup comes before. Without effect once a flight has begun.
   void plan_first(steady_point when) noexcept {
-    if (newest_ == 0 && !pinned_) next_attempt_ = std::min(next_attempt_, when);
+    if (newest_ == 0 && !pinned_) next_attempt_ = when;
   }
 
   [[nodiscard]] answer ask(steady_point now) const noexcept;
@@ -1557,7 +1566,8 @@ class refresh_policy {
 
   // The document is the application's own: it never ages, is never fetched, and no answer replaces it.
   void pin(steady_point now, const jwk_set& keys, const jwk_set* served = nullptr);
-  // A document that an earlier process fetched at that time. It is refreshed as soon as possible. False: there is one.
+  // A document that an earlier process fetched at that time. It is refreshed as soon as possible. False: there is one that is
+  // served, or younger.
   [[nodiscard]] bool restore(steady_point now, steady_point fetched_at) noexcept;
 
   std::uint64_t begin(steady_point now) noexcept;
@@ -1586,6 +1596,10 @@ class refresh_policy {
     return pinned_ ? steady_point::max() : later(fetched_at_, ttl_);
   }
   [[nodiscard]] bool pinned() const noexcept { return pinned_; }
+  // New content came so lately that callers may still hold keys of the old.
+  [[nodiscard]] bool replaced_lately(steady_point now) const noexcept {
+    return has_document_ && now < later(replaced_at_, negative_kid_ttl);
+  }
   [[nodiscard]] const std::optional<axioms::error>& last_error() const noexcept { return last_error_; }
   [[nodiscard]] int consecutive_failures() const noexcept { return failures_; }
   [[nodiscard]] std::size_t negative_kids() const noexcept { return missing_.size(); }
@@ -1609,7 +1623,7 @@ class refresh_policy {
   // document
   bool has_document_ = false;
   bool pinned_ = false;
-  steady_point fetched_at_{};
+  steady_point fetched_at_{}, replaced_at_{};
   std::vector<std::pair<key_ptr, steady_point>> withdrawn_;  // since when, oldest first
 
   // flights
@@ -1855,8 +1869,8 @@ struct flight {
   std::shared_ptr<const document_content> basis;  // whose validators were sent
   steady_point begun{};
   bool foreground = false;
-  bool reads_metadata = false;  // its next response is metadata, of this source
-  metadata_source source{};
+  bool reads_metadata = false;            // its next response is metadata
+  std::optional<metadata_source> source;  // what discovery it follows
 };
 
 // An event as it is queued; the kids are compared when it is delivered, not under the engine's lock.
@@ -2276,13 +2290,14 @@ class basic_jwks_manager {
   /// Puts a key set of the application's own in place at @p url: @p json is served like a fetched one, never ages and is
   /// never fetched.
   ///
-  /// Called again, it replaces the set. It stays until shutdown(), whatever initialize() and add() say of that URL;
+  /// Called again, it replaces the set. It stays until shutdown(), also when initialize() or add() name that URL (but with
+  /// `require_https` no lookup of an http URL is answered);
   /// refresh() succeeds without a fetch, and an unknown kid is `key_not_found` at once. Not an answer in the air, nor
   /// import_cache(), replaces it. Legal before initialize(), but for secp256k1 keys: the configuration in force must
   /// `allow_es256k`.
   ///
   /// Blocks: never. Errors: invalid_url, unsupported_scheme, shut_down, not_a_key_set, no_usable_key, response_too_large
-  ///         (over 64 MiB); the old set stays.
+  ///         (over 16 MiB); the old set stays.
   result<void> add_static(std::string_view url, std::string_view json) { return engine_.get().add_static(url, json); }
 
   /// The fetched documents as text for import_cache(), so that a restart during an outage still has keys.
@@ -2296,8 +2311,8 @@ class basic_jwks_manager {
   /// Takes the documents of an export_cache() of an earlier process. Legal before initialize(), where it belongs.
   ///
   /// Each keeps its age by the wall clock, is served within `cache_ttl` + `outage_window` like any other, and is refreshed as
-  /// soon as the manager runs. Documents from the future (by more than a minute) or older than 10 years are refused, and
-  /// so is what would not be accepted from a provider. A URL that has a document keeps its own.
+  /// soon as the manager runs (without `prefetch`: one `refresh_interval` later). Documents from the future (by more than a
+  /// minute) or older than 10 years are refused, and so is what is no key set. A URL that has a document to serve keeps it.
   ///
   /// Returns: how many documents were taken.
   /// Blocks:  never.
@@ -2352,7 +2367,7 @@ class basic_jwks_manager {
   /// For a caller whose key of a known @p kid did not verify a signature: a provider may have put new material under an old
   /// kid. Fetches the set again, within the budget for unknown kids, unless that was done less than 30 s ago.
   ///
-  /// Returns: true if that kid has another key now, which may verify the signature.
+  /// Returns: true if that kid has another key now than 30 s ago: look it up and verify again.
   /// Blocks:  as get_key() for an unknown kid. Errors: as get_jwks(), and throttled (the budget is used up).
   [[nodiscard]] result<bool> refresh_after_bad_signature(std::string_view url, std::string_view kid,
                                                          stop_token stop = {}) {
@@ -4167,7 +4182,8 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
 AXIOMS_JWKS_INLINE result<seconds> age_of_saved(std::chrono::system_clock::time_point now, std::int64_t fetched_at) {
   const std::int64_t today = std::chrono::floor<seconds>(now.time_since_epoch()).count();
   if (fetched_at < 0 || fetched_at > today + max_wall_clock_step.count())
-    return make_error(errc::not_a_key_set, "it was fetched in the future (", fetched_at, ", now it is ", today, ")");
+    return make_error(errc::not_a_key_set, "it was fetched before 1970 or in the future (", fetched_at, ", now it is ",
+                      today, ")");
   if (today - fetched_at > max_duration.count())
     return make_error(errc::not_a_key_set, "it was fetched more than 10 years ago (", fetched_at, ")");
   return seconds(std::max<std::int64_t>(today - fetched_at, 0));
@@ -4202,6 +4218,7 @@ AXIOMS_JWKS_INLINE metadata judge_metadata(const fetch_request& request, result<
   };
   if (!response) return failed(std::move(response).error());
   out.status = response->status;
+  out.freshness = freshness_lifetime(*response, now);
   out.retry_after = retry_after(*response, now);
   out.etag = validator(*response, "ETag");
   out.last_modified = validator(*response, "Last-Modified");
@@ -4219,38 +4236,44 @@ AXIOMS_JWKS_INLINE metadata judge_metadata(const fetch_request& request, result<
     return failed(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ",
                              request.max_body_bytes, " bytes"));
   }
-  if (too_deep(response->body)) return no_metadata("the JSON is nested deeper than ", max_json_depth, " levels");
-  const json document = json::parse(response->body, nullptr, false);
-  if (document.is_discarded() || !document.is_object()) return no_metadata("the body is no JSON object");
-  const auto text = [&](const char* name) {
-    const auto found = document.find(name);
-    return found != document.end() ? found->get_ptr<const json::string_t*>() : nullptr;
-  };
-  const std::string* const issuer = text("issuer");
-  if (issuer == nullptr) return no_metadata("it has no string named issuer");
-  if (*issuer != source.issuer && !(source.slash_optional && *issuer == source.issuer + "/"))
-    return no_metadata("its issuer is ", quote(*issuer, 256), ", not ", quote(source.issuer, 256));
-  const std::string* const jwks_uri = text("jwks_uri");
-  if (jwks_uri == nullptr) return no_metadata("it has no string named jwks_uri");
-  const auto url = parse_url(*jwks_uri);
-  if (!url) return failed(make_error(errc::not_a_key_set, "the jwks_uri from ", from, ": ", url.error().description));
-  if (const auto own = parse_url(request.url); own && own->https && !url->https)
-    return no_metadata("its jwks_uri ", quote(*jwks_uri, 256), " is http, the metadata are https");
-  out.what = metadata::kind::found;
-  out.jwks_uri = url->normalized;
-  return out;
+  AXIOMS_JWKS_TRY {
+    if (too_deep(response->body)) return no_metadata("the JSON is nested deeper than ", max_json_depth, " levels");
+    const json document = json::parse(response->body, nullptr, false);
+    if (document.is_discarded() || !document.is_object()) return no_metadata("the body is no JSON object");
+    const auto text = [&](const char* name) {
+      const auto found = document.find(name);
+      return found != document.end() ? found->get_ptr<const json::string_t*>() : nullptr;
+    };
+    const std::string* const issuer = text("issuer");
+    if (issuer == nullptr) return no_metadata("it has no string named issuer");
+    if (*issuer != source.issuer && !(source.slash_optional && *issuer == source.issuer + "/"))
+      return no_metadata("its issuer is ", quote(*issuer, 256), ", not ", quote(source.issuer, 256));
+    const std::string* const jwks_uri = text("jwks_uri");
+    if (jwks_uri == nullptr) return no_metadata("it has no string named jwks_uri");
+    const auto url = parse_url(*jwks_uri);
+    if (!url) return failed(make_error(errc::not_a_key_set, "the jwks_uri from ", from, ": ", url.error().description));
+    if (const auto own = parse_url(request.url); own && own->https && !url->https)
+      return no_metadata("its jwks_uri ", quote(*jwks_uri, 256), " is http, the metadata are https");
+    out.what = metadata::kind::found;
+    out.jwks_uri = url->normalized;
+    return out;
+  }
+  AXIOMS_JWKS_CATCH_ALL { return failed({errc::fetch_failed, "out of memory while the metadata were read", 0}); }
 }
 
 AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::begin(steady_point now) {
   failure_.reset();
   other_form_tried_ = false;
-  const bool due = jwks_uri_.empty() || suspect_ || now >= later(read_at_, reread_after_);
-  return due ? step::metadata : step::keys;
+  if (usable(now) && now < retry_at_) return step::keys;
+  return jwks_uri_.empty() || suspect_ || now >= reread_at_ ? step::metadata : step::keys;
 }
 
 AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::read(steady_point now, metadata&& what) {
   if (what.what == metadata::kind::found || (what.what == metadata::kind::not_modified && !jwks_uri_.empty())) {
     read_at_ = now;
+    reread_at_ =
+        later(now, what.freshness ? std::min(std::max(*what.freshness, floor_), reread_after_) : reread_after_);
+    retry_at_ = steady_point{};
     failure_.reset();
     if (what.what == metadata::kind::found) jwks_uri_ = std::move(what.jwks_uri);
     if (what.what == metadata::kind::found || !what.etag.empty()) etag_ = std::move(what.etag);
@@ -4259,6 +4282,12 @@ AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::read(steady_point no
     return step::keys;
   }
   const bool absent = what.what == metadata::kind::absent;
+  if (what.what == metadata::kind::not_modified)
+    what.why = {errc::http_status, "HTTP status 304 for metadata that were not there", what.status};
+  // With a key set that cannot be had every flight asks again, unless that costs it its time.
+  if (!suspect_ || what.why.code == errc::timed_out) retry_at_ = std::max(retry_at_, later(now, floor_));
+  if (what.retry_after)
+    retry_at_ = std::max(retry_at_, later(now, std::min<milliseconds>(*what.retry_after, retry_after_max_)));
   if (!failure_ || !absent) failure_ = std::move(what);
   if (absent && !other_form_tried_) {
     other_form_tried_ = true;
@@ -4268,7 +4297,7 @@ AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::read(steady_point no
     return step::metadata;
   }
   if (other_form_tried_) form_ = 1 - form_;
-  return !jwks_uri_.empty() && now < later(read_at_, usable_for_) ? step::keys : step::fail;
+  return usable(now) ? step::keys : step::fail;
 }
 
 // Uniform in [0, most).
@@ -4291,9 +4320,7 @@ AXIOMS_JWKS_INLINE void refresh_policy::configure(const jwks_config& config) noe
   kid_burst_ = config.unknown_kid_burst;
   tokens_ = std::min(tokens_, kid_burst_);
   // A document from a lazy life keeps its age; its renewal must not wait for the old, longer interval.
-  if (has_document_ && !pinned_)
-    next_attempt_ =
-        std::min(next_attempt_, std::max(later(fetched_at_, refresh_), std::max(backoff_until_, retry_after_until_)));
+  if (has_document_ && !pinned_ && !last_error_) next_attempt_ = std::min(next_attempt_, later(fetched_at_, refresh_));
 }
 
 // While there is nothing to serve, a lookup may try again after 10 s at most: the provider's return must not be missed
@@ -4339,6 +4366,7 @@ AXIOMS_JWKS_INLINE refresh_policy::landing refresh_policy::land(std::uint64_t fl
     if (current) in_flight_ = false;
     if (what.what == verdict::kind::document) {
       missing_.clear();
+      replaced_at_ = now;
       if (served != nullptr) replace_keys(now, *served, what.content->keys);
     }
     succeed(flight, now, what.freshness, random);
@@ -4462,7 +4490,7 @@ AXIOMS_JWKS_INLINE refresh_policy::selection refresh_policy::select(steady_point
 AXIOMS_JWKS_INLINE void refresh_policy::replace_keys(steady_point now, const jwk_set& served, const jwk_set& keys) {
   const auto published = [&](const key_ptr& key) {
     return std::any_of(keys.begin(), keys.end(), [&](const key_ptr& other) {
-      return other->kid() == key->kid() && other->thumbprint() == key->thumbprint();
+      return other->thumbprint() == key->thumbprint() && other->kid() == key->kid();
     });
   };
   withdrawn_.erase(
@@ -4480,7 +4508,7 @@ AXIOMS_JWKS_INLINE void refresh_policy::replace_keys(steady_point now, const jwk
 AXIOMS_JWKS_INLINE void refresh_policy::pin(steady_point now, const jwk_set& keys, const jwk_set* served) {
   if (served != nullptr) replace_keys(now, *served, keys);
   pinned_ = has_document_ = true;
-  fetched_at_ = now;
+  fetched_at_ = replaced_at_ = now;
   in_flight_ = false;
   answered_ = newest_;  // what is still in the air is overtaken
   next_attempt_ = steady_point::max();
@@ -4490,7 +4518,7 @@ AXIOMS_JWKS_INLINE void refresh_policy::pin(steady_point now, const jwk_set& key
 }
 
 AXIOMS_JWKS_INLINE bool refresh_policy::restore(steady_point now, steady_point fetched_at) noexcept {
-  if (has_document_) return false;
+  if (has_document_ && (servable(now) || fetched_at <= fetched_at_)) return false;
   has_document_ = true;
   fetched_at_ = fetched_at;
   if (!last_error_) next_attempt_ = now;  // else the backoff says when
@@ -4563,11 +4591,13 @@ AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, con
 
 // -- blocking manager: engine --
 
-// Has the kid the same keys in both sets?
-inline bool same_keys(const jwk_set& before, const jwk_set& after, std::string_view kid) {
-  const auto old = before.find(kid), fresh = after.find(kid);
+// Has the kid keys in the new set, and others than it had before?
+inline bool has_other_keys(const jwk_set* before, const jwk_set& after, std::string_view kid) {
+  const auto fresh = after.find(kid);
+  if (fresh.empty()) return false;
+  const auto old = before != nullptr ? before->find(kid) : std::vector<key_ptr>();
   const auto same = [](const key_ptr& a, const key_ptr& b) { return a->thumbprint() == b->thumbprint(); };
-  return std::is_permutation(old.begin(), old.end(), fresh.begin(), fresh.end(), same);
+  return !std::is_permutation(old.begin(), old.end(), fresh.begin(), fresh.end(), same);
 }
 
 // One URL of a manager. Guarded by the engine's mutex.
@@ -4585,6 +4615,7 @@ struct entry {
   bool refused = false;  // from the lazy life; goes when nobody waits for it any more
   bool stale_told = false, throttled_told = false;
   jwks_ptr document;
+  std::shared_ptr<const document_content> previous;  // what the document replaced
   std::string etag, last_modified;
   std::shared_ptr<publication> cell = std::make_shared<publication>();
   std::shared_ptr<flight> current;
@@ -4599,6 +4630,7 @@ struct effects {
   // Kept until the mutex is free: the last reference to a document frees all its keys, and that to a configuration destroys
   // what the user's listener captured, which may call us.
   std::vector<jwks_ptr> replaced;
+  std::vector<std::shared_ptr<const document_content>> contents;
   std::vector<std::shared_ptr<const jwks_config>> configs;
   std::vector<std::shared_ptr<entry>> entries;
   bool rescheduled = false, events = false;
@@ -4712,6 +4744,7 @@ AXIOMS_JWKS_INLINE engine::progress engine::step(const request& asked, entry& on
     return progress::must_wait;
   }
   if (asked.what == verb::refresh) return on.policy.pinned() ? progress::done : progress::must_wait;
+  if (asked.what == verb::bad_signature && who != nullptr && !who->before) who->before = on.document;
   switch (on.policy.ask(now)) {
     case refresh_policy::answer::fresh:
     case refresh_policy::answer::stale: return serve(asked, on, now, out, who, fx);
@@ -4761,11 +4794,14 @@ AXIOMS_JWKS_INLINE engine::progress engine::ask_for_kid(const request& asked, en
   const std::string_view kid = asked.query.kid;
   const bool bad_signature = asked.what == verb::bad_signature;
   const std::size_t others = on.kid_waiters - (who->refetching ? 1U : 0U);
-  if (bad_signature && !who->before) who->before = on.document;
   switch (bad_signature ? on.policy.ask_bad_signature(now, others, who->refetching)
                         : on.policy.ask_unknown_kid(now, kid, others)) {
     case refresh_policy::kid_answer::missing:
-      if (!bad_signature) out.failure = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
+      if (!bad_signature) {
+        out.failure = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
+      } else if (on.previous && on.policy.replaced_lately(now)) {
+        out.changed = has_other_keys(&on.previous->keys, on.document->keys(), kid);  // somebody else was faster
+      }
       return progress::done;
     case refresh_policy::kid_answer::refuse: out.failure = on.policy.last_error(); return progress::done;
     case refresh_policy::kid_answer::throttled: {
@@ -4896,12 +4932,21 @@ AXIOMS_JWKS_INLINE void engine::abandon(const std::shared_ptr<waiter>& who) noex
   who->finished = true;
 }
 
+inline discovery_policy::step first_step(entry& on, steady_point now) {
+  return on.discovery ? on.discovery->begin(now) : discovery_policy::step::keys;
+}
+
+inline std::optional<metadata_source> source_of(const entry& on) {
+  return on.discovery ? std::optional(on.discovery->source()) : std::nullopt;
+}
+
 // The next request of a flight: the metadata of the issuer, or the key set.
 AXIOMS_JWKS_INLINE void engine::aim(flight& what, entry& on, discovery_policy::step next, steady_point now) {
   what.reads_metadata = next == discovery_policy::step::metadata;
+  what.source = source_of(on);
+  what.basis.reset();
   what.request = fetch_request();
   if (what.reads_metadata) {
-    what.source = on.discovery->source();
     what.request.url = on.discovery->metadata_url();
     what.request.etag = on.discovery->etag();
     what.request.last_modified = on.discovery->last_modified();
@@ -4928,7 +4973,7 @@ AXIOMS_JWKS_INLINE void engine::begin_flight(const std::shared_ptr<entry>& on, s
   what->begun = now;
   what->foreground = foreground;
   what->accepts.allow_es256k = on->config->allow_es256k;
-  aim(*what, *on, on->discovery ? on->discovery->begin(now) : discovery_policy::step::keys, now);
+  aim(*what, *on, first_step(*on, now), now);
   on->current = what;
   fx.launches.push_back(std::move(what));
   fx.rescheduled = true;
@@ -4937,6 +4982,9 @@ AXIOMS_JWKS_INLINE void engine::begin_flight(const std::shared_ptr<entry>& on, s
 // A new stamp: what the threads keep is out of date from here on.
 AXIOMS_JWKS_INLINE void engine::publish(entry& on, std::chrono::system_clock::time_point fetched_at_system,
                                         std::shared_ptr<const document_content> content, effects& fx) {
+  if (on.document && on.document->content() != content) {
+    fx.contents.push_back(std::exchange(on.previous, on.document->content()));
+  }
   if (on.document) fx.replaced.push_back(std::move(on.document));
   on.document = std::make_shared<const jwks_document>(std::move(content), on.policy.fetched_at(),
                                                       on.policy.expires_at(), fetched_at_system);
@@ -4948,10 +4996,22 @@ AXIOMS_JWKS_INLINE bool engine::arrive(const std::shared_ptr<flight>& what, resu
   if (forked()) return false;
   steady_point now{};
   std::chrono::system_clock::time_point system_now{};
-  if (!read_clock(now) || !read_clock(system_now)) response = clock_error();
   verdict brought;
+  if (!read_clock(now) || !read_clock(system_now)) {
+    brought.why = clock_error();
+    land(what, std::move(brought));
+    return false;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    entry& on = *what->on;
+    if (!on.gone && on.policy.in_flight(what->number) && what->source != source_of(on)) {
+      aim(*what, on, first_step(on, now), now);  // it was sent by a configuration that is gone
+      return true;
+    }
+  }
   if (what->reads_metadata) {
-    auto said = judge_metadata(what->request, std::move(response), what->source, system_now);
+    auto said = judge_metadata(what->request, std::move(response), *what->source, system_now);
     effects fx;
     bool on_its_way = false;
     {
@@ -4959,7 +5019,7 @@ AXIOMS_JWKS_INLINE bool engine::arrive(const std::shared_ptr<flight>& what, resu
       on_its_way = go_on(*what, now, std::move(said), brought, fx);
     }
     perform(fx);
-    if (on_its_way) return true;
+    if (on_its_way) return !what->stop.stop_requested();  // a listener may have taken its time
   } else {
     brought = judge(what->request, std::move(response), system_now, what->accepts);
   }
@@ -4971,9 +5031,10 @@ AXIOMS_JWKS_INLINE bool engine::arrive(const std::shared_ptr<flight>& what, resu
 AXIOMS_JWKS_INLINE bool engine::go_on(flight& what, steady_point now, metadata&& brought, verdict& failure,
                                       effects& fx) {
   entry& on = *what.on;
-  if (on.gone || !on.discovery || !on.policy.in_flight(what.number)) {
-    failure.why = {errc::timed_out, "the flight was over before the metadata came", 0};
-    return false;  // it lands as one that is dropped
+  if (on.gone || !on.policy.in_flight(what.number)) return false;  // it lands as one that is dropped
+  if (what.source != source_of(on)) {
+    aim(what, on, first_step(on, now), now);
+    return true;
   }
   const auto next = on.discovery->read(now, std::move(brought));
   if (next == discovery_policy::step::fail) {
@@ -5067,13 +5128,15 @@ AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, settling why
   const bool landed_well = why != settling::failed && why != settling::restored;
   const bool flight_over = why != settling::answered_late && why != settling::restored;
   const bool here = why != settling::pinned && why != settling::restored;
+  if (why == settling::restored && !on.policy.servable(now)) return;  // too old to answer anybody
   for (auto next = on.waiters.begin(); next != on.waiters.end();) {
     waiter& who = **next++;
     if (who.what == verb::refresh && !flight_over) continue;  // it waits for the flight that is still in the air
     if ((who.what == verb::key || who.what == verb::bad_signature) && why == settling::restored) continue;
     if (who.what == verb::ready && !on.policy.servable(now)) continue;
     const request asked = who.asked();
-    if (!on.policy.servable(now) || (!landed_well && (who.what == verb::refresh || who.refetching))) {
+    const bool wants_news = who.what == verb::refresh || who.what == verb::bad_signature || who.refetching;
+    if (!on.policy.servable(now) || (why == settling::failed && wants_news)) {
       who.out.failure = on.policy.last_error();
     } else if (who.what == verb::key) {
       auto [key, kid_unknown] = on.policy.select(now, on.document->keys(), asked.query);
@@ -5092,7 +5155,8 @@ AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, settling why
     } else {
       who.out.document = on.document;
       if (who.what == verb::bad_signature) {
-        who.out.changed = !who.before || !same_keys(who.before->keys(), on.document->keys(), asked.query.kid);
+        who.out.changed =
+            has_other_keys(who.before ? &who.before->keys() : nullptr, on.document->keys(), asked.query.kid);
         if (!who.out.changed && landed_well && !on.policy.answered_since(who.newest) &&
             look_once_more(who, on, now, fx)) {
           continue;
@@ -5105,11 +5169,10 @@ AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, settling why
 }
 
 AXIOMS_JWKS_INLINE void engine::wait_over(waiter& who, entry& on, effects& fx) {
-  who.out.failure =
-      who.what == verb::ready
-          ? make_error(errc::timed_out, "there was no document within the limit")
-          : make_error(errc::timed_out, "the refetch for an unknown kid took longer than unknown_kid_wait (",
-                       on.config->unknown_kid_wait.count(), " ms)");
+  who.out.failure = who.what == verb::ready
+                        ? make_error(errc::timed_out, "there was no document within the limit")
+                        : make_error(errc::timed_out, "the refetch for a token took longer than unknown_kid_wait (",
+                                     on.config->unknown_kid_wait.count(), " ms)");
   finish(who, fx, false);
 }
 
@@ -5130,7 +5193,8 @@ AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, eff
       event.kind = jwks_event_kind::failed;
       event.error = on->policy.last_error();
       if (on->current) event.duration = std::chrono::duration_cast<milliseconds>(now - on->current->begun);
-      if (on->discovery && on->current && !on->current->reads_metadata) on->discovery->ended(false);
+      if (on->discovery && on->current)
+        on->current->reads_metadata ? on->discovery->overstayed(now) : on->discovery->ended(false);
       tell(*on, std::move(event), nullptr, nullptr, fx);
       if (on->current) fx.stopped.push_back(std::move(on->current));
       on->current.reset();
@@ -5174,10 +5238,12 @@ AXIOMS_JWKS_INLINE void engine::perform(effects& fx) {
 
 AXIOMS_JWKS_INLINE result<void> engine::ensure_open() {
   if (state_.load(std::memory_order_acquire) != life::idle) return {};
-  const std::lock_guard lock(life_mutex_);
-  if (state_ != life::idle) return {};
-  if (auto opened = open(false); !opened) return opened;
-  state_.store(life::lazy, std::memory_order_release);
+  {
+    const std::lock_guard lock(life_mutex_);
+    if (state_ != life::idle) return {};
+    if (auto opened = open(false); !opened) return opened;
+    state_.store(life::lazy, std::memory_order_release);
+  }
   wake();  // for what was imported before
   return {};
 }
@@ -5244,9 +5310,13 @@ AXIOMS_JWKS_INLINE result<bool> engine::try_start(std::shared_ptr<const jwks_con
         drop(on, fx);
       } else {
         configure(*on, config, fx);
+        if (!config->prefetch) on->policy.plan_first(later(now, config->refresh_interval));
       }
     }
-    configured_ = settle_in(*url, config, later(now, config->refresh_interval), fx);
+    const auto known = entries_.find(url->normalized);
+    const bool restored = known != entries_.end() && known->second->document;  // else the prefetch asks by itself
+    configured_ =
+        settle_in(*url, config, config->prefetch && restored ? now : later(now, config->refresh_interval), fx);
     who.forgiving = true;
     state_.store(life::running, std::memory_order_release);
   }
@@ -5351,10 +5421,14 @@ AXIOMS_JWKS_INLINE std::string engine::export_cache() {
   json out = {{"axioms_jwks_cache", 1}, {"documents", json::array()}};
   if (read_clock(now) && read_clock(system_now)) {
     std::vector<std::tuple<jwks_ptr, std::string, std::string, std::string>> documents;
+    auto room = static_cast<std::ptrdiff_t>(max_saved_bytes);
     {
       const std::lock_guard lock(mutex_);
       for (const auto& [url, on] : entries_) {
-        if (on->document && !on->policy.pinned()) documents.push_back({on->document, url, on->etag, on->last_modified});
+        if (!on->document || on->policy.pinned()) continue;
+        room -= static_cast<std::ptrdiff_t>(2 * on->document->body().size() + 8192);  // escaped
+        if (room < 0) break;  // import_cache() would refuse more
+        documents.push_back({on->document, url, on->etag, on->last_modified});
       }
     }
     for (const auto& [document, url, etag, last_modified] : documents) {
@@ -5433,6 +5507,22 @@ AXIOMS_JWKS_INLINE result<bool> engine::import_document(const saved_document& sa
   if (!read_clock(now) || !read_clock(system_now)) return clock_error();
   const auto age = age_of_saved(system_now, saved.fetched_at);
   if (!age) return age.error();
+  // Asked for before the document is parsed, and again after, when it is put in place.
+  const auto place = [&]() -> result<std::shared_ptr<entry>> {
+    if (state_ == life::down) return shut_down_error();
+    if (const auto found = entries_.find(parsed->normalized); found != entries_.end()) return found->second;
+    if (config_->require_https && !parsed->https) return insecure_url_error(parsed->normalized);
+    if (config_->only_configured_urls || looked_up_urls() >= max_looked_up_urls) return std::shared_ptr<entry>();
+    auto fresh = std::make_shared<entry>(parsed->normalized, parsed->https, config_);
+    fresh->cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+    return fresh;
+  };
+  {
+    const std::lock_guard lock(mutex_);
+    const auto on = place();
+    if (!on) return on.error();
+    if (!*on || (*on)->policy.servable(now)) return false;
+  }
   verdict given = judge_given(
       *parsed, fetch_response{200, saved.body, {{"ETag", saved.etag}, {"Last-Modified", saved.last_modified}}},
       system_now);
@@ -5440,16 +5530,10 @@ AXIOMS_JWKS_INLINE result<bool> engine::import_document(const saved_document& sa
   effects fx;
   {
     const std::lock_guard lock(mutex_);
-    if (state_ == life::down) return shut_down_error();
-    const auto found = entries_.find(parsed->normalized);
-    std::shared_ptr<entry> on = found != entries_.end() ? found->second : nullptr;
-    if (!on) {
-      if (config_->require_https && !parsed->https) return insecure_url_error(parsed->normalized);
-      if (config_->only_configured_urls || looked_up_urls() >= max_looked_up_urls) return false;
-      on = std::make_shared<entry>(parsed->normalized, parsed->https, config_);
-      on->cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
-    }
-    if (!on->policy.restore(now, now - *age)) return false;
+    const auto placed = place();
+    if (!placed) return placed.error();
+    const std::shared_ptr<entry>& on = *placed;
+    if (!on || !on->policy.restore(now, now - *age)) return false;
     entries_.emplace(on->url, on);
     load(*on, std::move(given), system_now - *age, fx);
     settle(*on, now, settling::restored, fx);

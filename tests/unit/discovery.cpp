@@ -5,6 +5,9 @@
 #include "support/rig.hpp"
 
 #include <atomic>
+#include <memory>
+#include <stdexcept>
+#include <thread>
 #include <vector>
 
 using namespace std::chrono_literals;
@@ -487,6 +490,201 @@ TEST_CASE("metadata that come too late, after shutdown or past the deadline, cau
   CHECK(provider.requests() == 1);
 }
 
+namespace {
+// The same provider, for a manager on an event loop.
+struct discovered_loop {
+  manual_clock clock;
+  fake_fetcher provider;
+  axioms::basic_async_jwks_manager<fake_fetcher, manual_clock> manager{provider, clock};
+
+  discovered_loop() {
+    provider.always(response(404));
+    provider.always_at(openid_url, response(200, metadata_of(issuer, keys_url)));
+    provider.always_at(keys_url, ok({"k1"}));
+  }
+  void start(jwks_config config = discovering()) {
+    manager.async_initialize(std::move(config), [](auto) {});
+  }
+  std::size_t asked(const std::string& what) const {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < provider.requests(); ++i) count += provider.request(i).url == what ? 1U : 0U;
+    return count;
+  }
+};
+}  // namespace
+
+// Red when tick() does not tell discovery that a flight was over before its metadata came, or begin() does not heed it.
+TEST_CASE("metadata that hang do not cost the keys that could be fetched") {
+  discovered_loop l;
+  l.start();
+  l.provider.hold(openid_url);
+  for (int i = 0; i < 4 * 360; ++i) l.clock.advance(10s);
+  CHECK(l.manager.health().ready);
+  CHECK_FALSE(l.manager.health().stale);
+  CHECK(l.asked(keys_url) >= 4);
+}
+
+// Red when read() treats a timeout like any other failure while the key set is suspect.
+TEST_CASE("metadata that time out when the time is nearly over do not cost the keys either") {
+  guide g;
+  g.begin();
+  g.read(found());
+  g.policy.ended(true);
+  g.now += 3600s;
+  metadata late = of_kind(metadata::kind::failure);
+  late.why.code = errc::timed_out;
+  CHECK(g.begin() == step::metadata);
+  CHECK(g.read(metadata(late)) == step::keys);
+  g.policy.ended(false);  // there was no time left for them
+  CHECK(g.begin() == step::keys);
+  g.policy.ended(false);
+  g.now += 60s;
+  CHECK(g.begin() == step::metadata);
+  CHECK(g.read(metadata(late)) == step::keys);
+  CHECK(g.begin() == step::keys);
+}
+
+// Red when read() forgets the Retry-After, or its limit.
+TEST_CASE("metadata that ask for silence get it from every flight, while the old ones may be used") {
+  guide g;
+  g.begin();
+  g.read(found());
+  g.now += 3600s;
+  g.begin();
+  metadata busy = of_kind(metadata::kind::failure);
+  busy.retry_after = 100000s;
+  CHECK(g.read(std::move(busy)) == step::keys);
+  g.policy.ended(true);
+  g.now += 3599s;
+  CHECK(g.begin() == step::keys);
+  g.now += 1s;  // retry_after_max
+  CHECK(g.begin() == step::metadata);
+}
+
+// Red when read() asks again with every flight although the key set is there.
+TEST_CASE("metadata that cannot be read are tried once a minute while the key set is there") {
+  guide g;
+  g.begin();
+  g.read(found());
+  g.policy.ended(true);
+  g.now += 3600s;
+  g.begin();
+  g.read(of_kind(metadata::kind::failure));
+  g.policy.ended(true);
+  g.now += 59s;
+  CHECK(g.begin() == step::keys);
+  g.now += 1s;
+  CHECK(g.begin() == step::metadata);
+}
+
+// Red when read() leaves out the freshness, or its limits.
+TEST_CASE("metadata may ask to be read again sooner, down to min_refresh_interval, and not later") {
+  for (const auto& [asked, due] : {std::pair(10s, 60s), std::pair(600s, 600s), std::pair(100000s, 3240s)}) {
+    guide g;
+    g.begin();
+    metadata what = found();
+    what.freshness = asked;
+    g.read(std::move(what));
+    g.now += due - 1s;
+    CHECK(g.begin() == step::keys);
+    g.now += 1s;
+    CHECK(g.begin() == step::metadata);
+  }
+}
+
+// Red when arrive() and go_on() judge what another configuration asked for.
+TEST_CASE("a flight begins anew when the configuration that sent it is replaced") {
+  discovered_loop l;
+  l.provider.hold();
+  std::vector<errc> said;
+  const auto note = [&](auto got) { said.push_back(got ? errc{} : got.error().code); };
+  SUBCASE("metadata for another spelling of the issuer do not pass for those of the strict one") {
+    l.provider.always_at(openid_url, response(200, metadata_of(issuer + "/", keys_url)));
+    REQUIRE(l.manager.add(discovering(issuer + "/")));
+    l.clock.advance(1ms);
+    REQUIRE(l.provider.requests() == 1);
+    REQUIRE(l.manager.add(discovering(issuer)));
+    l.manager.async_get_jwks(openid_url, note);
+    l.provider.release();
+    CHECK(said == std::vector{errc::not_a_key_set});
+    CHECK(l.asked(keys_url) == 0);
+  }
+  SUBCASE("an issuer becomes a plain URL") {
+    REQUIRE(l.manager.add(discovering()));
+    l.clock.advance(1ms);
+    REQUIRE(l.manager.add(support::config_for(openid_url)));
+    l.provider.always_at(openid_url, ok({"k1"}));
+    l.manager.async_get_jwks(openid_url, note);
+    l.provider.release();
+    CHECK(said == std::vector{errc{}});
+  }
+  SUBCASE("a plain lookup becomes an issuer") {
+    l.manager.async_get_jwks(openid_url, note);
+    l.start();
+    l.provider.release();
+    CHECK(said == std::vector{errc{}});
+    CHECK(l.asked(keys_url) == 1);
+  }
+}
+
+// Red when read() leaves the error of a 304 for nothing empty.
+TEST_CASE("a 304 for metadata that are not there is an error with a code") {
+  guide g;
+  g.begin();
+  metadata odd;
+  odd.what = metadata::kind::not_modified;
+  odd.status = 304;
+  CHECK(g.read(std::move(odd)) == step::fail);
+  CHECK(g.policy.failure()->why.code == errc::http_status);
+}
+
+// Red when arrive() says that the flight goes on whatever happened meanwhile.
+TEST_CASE("no request is begun when a listener of failed metadata sees the manager shut down") {
+  discovered_loop l;
+  bool armed = false, down = false;
+  auto config = discovering();
+  config.on_event = [&](const jwks_event& event) {
+    if (!armed || event.kind != jwks_event_kind::failed) return;
+    std::thread([&] { l.manager.async_shutdown([&] { down = true; }); }).join();
+  };
+  l.start(config);
+  armed = true;
+  l.provider.always_at(openid_url, response(503));
+  l.clock.advance(3600s);
+  CHECK(down);
+  CHECK(l.asked(keys_url) == 1);
+}
+
+#if defined(__cpp_exceptions)
+namespace {
+struct moody_clock : manual_clock {
+  std::shared_ptr<std::atomic<bool>> bad = std::make_shared<std::atomic<bool>>(false);
+  time_point now() const {
+    if (*bad) throw std::runtime_error("no time");
+    return manual_clock::now();
+  }
+};
+}  // namespace
+
+// Red when arrive() goes on with a time that it could not read.
+TEST_CASE("a clock that throws between metadata and key set fails the flight") {
+  moody_clock clock;
+  fake_fetcher provider;
+  provider.always_at(openid_url, response(200, metadata_of(issuer, keys_url)));
+  provider.always_at(keys_url, ok({"k1"}));
+  axioms::basic_async_jwks_manager<fake_fetcher, moody_clock> manager(provider, clock);
+  manager.async_initialize(discovering(), [](auto) {});
+  provider.hold(openid_url);
+  clock.advance(3600s);
+  REQUIRE(provider.requests() == 3);
+  *clock.bad = true;
+  provider.release();
+  *clock.bad = false;
+  CHECK(provider.requests() == 3);
+  CHECK(manager.health().consecutive_failures == 1);
+}
+#endif
+
 // ---- a bad signature -----------------------------------------------------------------------------
 
 namespace {
@@ -585,6 +783,61 @@ TEST_CASE("a bad signature while the provider is down is an outage, not a bad to
   REQUIRE_FALSE(said.has_value());
   CHECK(said.error().status_code() == 503);
   CHECK(r.manager.get_key(kid("k1")).has_value());
+}
+
+// Red when the answer is counted from the document that is there, not from what the callers had.
+TEST_CASE("of two callers that had the old key, the second is told of the new one too, for 30 s") {
+  rig r;
+  r.provider.always(response(200, set_of("k", first_x)));
+  r.start();
+  r.provider.always(response(200, set_of("k", second_x)));
+  r.settle(1);
+  r.clock.advance(30s);
+  CHECK(r.manager.refresh_after_bad_signature("k").value());
+  CHECK(r.manager.refresh_after_bad_signature("k").value());
+  CHECK(r.provider.requests() == 2);
+  r.settle(1);
+  r.clock.advance(30s);
+  CHECK_FALSE(r.manager.refresh_after_bad_signature("k").value());
+}
+
+// Red when a kid that the set lacks counts as one with another key.
+TEST_CASE("a kid that is not in the set has no other key") {
+  rig r;
+  auto config = support::config_for(support::url);
+  config.prefetch = false;
+  r.start(config);
+  CHECK_FALSE(r.manager.refresh_after_bad_signature("nobody").value());
+  CHECK(r.manager.refresh_after_bad_signature("k1").value() == false);
+  r.provider.always(ok({"k2"}));
+  r.settle(1);
+  r.clock.advance(30s);
+  CHECK_FALSE(r.manager.refresh_after_bad_signature("k1").value());
+}
+
+// Red when `before` is taken only where the budget is asked, or a failed renewal counts as an answer.
+TEST_CASE("past cache_ttl a bad signature waits for the renewal, and is told what it brought") {
+  for (const bool down : {true, false}) {
+    CAPTURE(down);
+    manual_clock clock;
+    fake_fetcher provider;
+    provider.always(ok({"k1"}, {{"ETag", "\"1\""}}));
+    axioms::basic_async_jwks_manager<fake_fetcher, manual_clock> manager(provider, clock);
+    auto config = support::config_for(support::url);
+    config.max_parallel_fetches = 1;
+    config.fetch_timeout = 3h;
+    manager.async_initialize(config, [](auto) {});
+    provider.hold("https://other.example.com/");
+    manager.async_get_jwks("https://other.example.com/", [](auto) {});  // takes the only slot
+    clock.advance(7201s);
+    provider.always_at(support::url, response(down ? 503 : 304));
+    std::vector<axioms::result<bool>> said;
+    manager.async_refresh_after_bad_signature("k1", [&](auto changed) { said.push_back(std::move(changed)); });
+    REQUIRE(said.size() == 1);
+    CHECK(said[0].has_value() == !down);
+    CHECK_FALSE(said[0].value_or(false));
+    provider.release();
+  }
 }
 
 // Red when the async verb is not wired to the same request.

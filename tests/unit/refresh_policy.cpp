@@ -1586,8 +1586,9 @@ class schedule {
       return nullptr;
     }
     const seconds age(roll_.below(200));
+    const bool better = !policy_.servable(now_) && (!fetched_ || now_ - age > *fetched_);
     const bool taken = policy_.restore(now_, now_ - age);
-    if (taken != (!fetched_ && !pinned_)) return "a saved document replaced another, or was not taken";
+    if (taken != better) return "a saved document replaced a better one, or was not taken";
     if (taken) fetched_ = now_ - age;
     return nullptr;
   }

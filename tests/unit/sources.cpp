@@ -290,6 +290,49 @@ TEST_CASE("who waits for a first document gets the one that is imported meanwhil
   CHECK(r.manager.stats().failed == 0);  // and not because the fetch ended
 }
 
+// Red when settle() answers with a document that may not be served.
+TEST_CASE("who waits for a first document does not get one that is too old, but the answer of the fetch") {
+  manual_clock clock;
+  fake_fetcher provider;
+  axioms::basic_async_jwks_manager<fake_fetcher, manual_clock> manager(provider, clock);
+  provider.hold();
+  std::vector<axioms::jwks_ptr> got;
+  manager.async_get_jwks(url, [&](auto document) { got.push_back(document.value_or(nullptr)); });
+  CHECK(manager.import_cache(saved_cache(url, today - 14400, key_set({"old"}))).value() == 1);
+  CHECK(got.empty());
+  provider.release();
+  REQUIRE(got.size() == 1);
+  REQUIRE(got[0]);
+  CHECK(got[0]->body() == key_set({"k1"}));
+}
+
+// Red when restore() counts a document that may not be served, or lets an older one replace a younger.
+TEST_CASE("of two saved documents that are too old the younger stays, and a good one replaces it") {
+  rig r;
+  CHECK(r.manager.import_cache(saved_cache(url, today - 20000, key_set({"b"}))).value() == 1);
+  CHECK(r.manager.import_cache(saved_cache(url, today - 30000, key_set({"a"}))).value() == 0);
+  CHECK_FALSE(r.manager.peek(url).has_value());
+  CHECK(r.manager.import_cache(saved_cache(url, today - 60, key_set({"c"}))).value() == 1);
+  CHECK(r.manager.import_cache(saved_cache(url, today - 30, key_set({"d"}))).value() == 0);
+  CHECK((*r.manager.peek(url))->body() == key_set({"c"}));
+}
+
+// Red when initialize() without prefetch leaves what was imported due at once.
+TEST_CASE("without prefetch nothing that was imported is fetched before one refresh_interval") {
+  manual_clock clock;
+  fake_fetcher provider;
+  axioms::basic_async_jwks_manager<fake_fetcher, manual_clock> manager(provider, clock);
+  REQUIRE(manager.import_cache(saved_cache(url, today - 60, key_set({"old"}))).has_value());
+  REQUIRE(manager.import_cache(saved_cache(other, today - 60, key_set({"old"}))).has_value());
+  auto config = config_for(url);
+  config.prefetch = false;
+  manager.async_initialize(config, [](auto) {});
+  clock.advance(3600s - 1ns);
+  CHECK(provider.requests() == 0);
+  clock.advance(1ns);
+  CHECK(provider.requests() == 2);
+}
+
 // Red when load() does not wake the scheduler.
 TEST_CASE("what is imported while the manager runs is refreshed at once") {
   manual_clock clock;
@@ -376,7 +419,8 @@ TEST_CASE("a validator from an exported cache cannot split a request") {
 }
 
 // Red when import_document() makes entries without asking make_room's count, only_configured_urls or require_https.
-TEST_CASE("an import brings no more than 64 URLs, and none that the configuration refuses" * doctest::test_suite("slow")) {
+TEST_CASE("an import brings no more than 64 URLs, and none that the configuration refuses" *
+          doctest::test_suite("slow")) {
   std::string text = R"({"axioms_jwks_cache":1,"documents":[)";
   for (int i = 0; i < 100; ++i) {
     const std::string one = saved_cache("https://h" + std::to_string(i) + "/k", today, key_set({"k"}));
