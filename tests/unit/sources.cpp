@@ -565,6 +565,11 @@ TEST_CASE("a lookup of what is imported begins its background refresh, without i
   clock.advance(1ms);
   CHECK(provider.requests() == 1);
   manager.async_get_key(url, kid("k1"), [&](auto key) { CHECK(key.has_value()); });
+
+  rig r;
+  REQUIRE(r.manager.import_cache(saved_cache(url, today - 10, key_set({"old"}))).has_value());
+  CHECK(r.manager.get_key(url, kid("old")).has_value());
+  CHECK(r.provider.await_requests(1));
 }
 
 // Red when the async manager does not hand these on to its engine.
