@@ -45,6 +45,7 @@ struct figures {
   std::uint64_t lookups = 0, hits = 0, stale = 0, waited = 0;
   std::array<std::uint64_t, reasons> failed{};
   std::uint64_t failed_after_comeback = 0;  // of kid_unreachable: the provider was well again, the core held back
+  instant refused_after_comeback{0};        // the longest after an outage or a bad publish that this happened
   std::uint64_t first_fetch_failed = 0;     // of nothing_cached: the core had never had a document
   std::uint64_t attacks = 0;
   std::array<std::uint64_t, reasons> attacks_refused{};
@@ -64,7 +65,8 @@ struct lookup {
   std::uint64_t kid = 0;  // number of a key; of an attack's: made up
   instant asked{}, deadline = never;
   bool attack = false, prefetch = false;
-  bool refetching = false, joined = false;
+  bool refetching = false;
+  std::uint64_t newest = 0;  // the newest flight when it began to wait
 };
 
 /// From one refresh to the next, at most: the provider may ask for sooner.
@@ -193,12 +195,27 @@ class fleet {
 
   // ---- bounds that the rules give ------------------------------------------------------------------
 
-  /// How long after a trouble's end a core may still be held back: its last failure came fetch_timeout later at most
-  /// (it hung), then it waits for its backoff or as long as it was told to, then for one fetch.
+  /// How long after a trouble's end a core's background may still be held back: its last failure came fetch_timeout
+  /// later at most (it hung), then it waits for its backoff, or as long as it was told to and up to backoff_max more,
+  /// then for one fetch. (A date in Retry-After names the end, to the second.)
   [[nodiscard]] milliseconds recovery(const trouble& ill) const {
     milliseconds wait = config_.backoff_max;
-    if (ill.what == ailment::too_many) wait = std::max<milliseconds>(wait, asked_retry_after);
+    if (ill.what == ailment::too_many) wait += asked_retry_after;
     return config_.fetch_timeout + wait + latency_most;
+  }
+  /// How long after it a lookup of an unknown kid may still be refused: from the last failure on for
+  /// unknown_kid_interval, or as long as the provider asked for.
+  [[nodiscard]] milliseconds kid_recovery(const trouble& ill) const {
+    milliseconds wait = config_.unknown_kid_interval;
+    if (ill.what == ailment::too_many) wait = std::max<milliseconds>(wait, asked_retry_after);
+    return config_.fetch_timeout + wait;
+  }
+  /// When a core has a key again that it asked for in vain since then. Its next lookup after kid_recovery() brings it,
+  /// if all tokens are of that key by then; else the background does.
+  [[nodiscard]] instant known_by(const trouble& ill, instant since) const {
+    instant limit = ill.end + recovery(ill);
+    if (since + token_life <= ill.end) limit = std::min(limit, ill.end + kid_recovery(ill) + play_.lookup_most);
+    return std::max(since, limit);
   }
   /// Something was wrong in [since, until], or cores still suffered from it.
   [[nodiscard]] const trouble* troubled(instant since, instant until) const {
@@ -406,21 +423,33 @@ class fleet {
       case refresh_policy::answer::fresh:
       case refresh_policy::answer::stale:
         if (who.prefetch) return;
-        if (knows(on, who)) return finish(on, now, who, false);
+        if (!kid_unknown(on, now, who)) return finish(on, now, who, false);
         if (ask_for_kid(on, now, who) == step_end::refused) return;
         why = cause::kid;
         break;
       case refresh_policy::answer::refuse: return fail(on, now, who, reason::nothing_cached);
       default: break;
     }
-    who.joined = on.policy.in_flight();
+    const bool joins = on.policy.in_flight();
+    who.newest = on.policy.newest_flight();
     on.waiters.push_back(who);
     if (who.refetching) ++on.kid_waiters;
-    if (!who.joined) begin_flight(on, now, why);
+    if (!joins) begin_flight(on, now, why);
   }
 
-  [[nodiscard]] bool knows(const core& on, const lookup& who) const {
-    return !who.attack && idp_.lists(static_cast<std::size_t>(on.document), who.kid);
+  [[nodiscard]] const axioms::jwk_set* served_set(const core& on) const {
+    return on.document < 0 ? nullptr : &idp_.set_of(static_cast<std::size_t>(on.document));
+  }
+
+  // Either the set has the key, or its kid is unknown: there are no others here.
+  [[nodiscard]] bool kid_unknown(const core& on, instant now, const lookup& who) {
+    kid_text text;
+    const auto got = on.policy.select(at(now), *served_set(on), {.kid = kid_of(who, text), .alg = {}});
+    const bool listed = !who.attack && idp_.lists(static_cast<std::size_t>(on.document), who.kid);
+    // Red when: select() calls no kid unknown.
+    broken_.expect(got.key.has_value() == listed && got.kid_unknown == !listed,
+                   "a lookup got another key than the one that its document lists", now);
+    return !listed;
   }
 
   using kid_text = std::array<char, 24>;
@@ -474,7 +503,7 @@ class fleet {
     flush(on, now);  // they got the document that may be replaced now
     const verdict& brought = *what.brought;
     const bool confirms = on.document >= 0 && what.basis == on.document;
-    const auto landing = on.policy.land(what.flight, at(now), brought, confirms, on.random());
+    const auto landing = on.policy.land(what.flight, at(now), brought, confirms, on.random(), served_set(on));
     if (landing == refresh_policy::landing::dropped) {
       ++figures_.dropped;
       return;
@@ -515,9 +544,9 @@ class fleet {
         why = reason::nothing_cached;
       } else if (!landed_well && who.refetching) {
         why = reason::kid_unreachable;
-      } else if (!knows(on, who)) {
-        if (landed_well && who.joined) {
-          who.joined = false;
+      } else if (kid_unknown(on, now, who)) {
+        const bool proven = on.policy.answered_since(who.newest);
+        if (landed_well && !proven) {  // look_once_more
           const bool counted = who.refetching;
           if (ask_for_kid(on, now, who) == step_end::wait) {
             if (!counted) ++on.kid_waiters;
@@ -603,16 +632,26 @@ class fleet {
         break;
       }
       case reason::kid_unreachable:
-        // Red when: backoff_max is 16 times as long.
-        broken_.expect(ill != nullptr, "an unknown kid was refused although the provider was well", now);
-        if (idp_.ails(who.asked) == nullptr) ++figures_.failed_after_comeback;
+        // Red when: ask_for_refetch() waits for the whole backoff.
+        broken_.expect(ill != nullptr && who.asked <= ill->end + kid_recovery(*ill),
+                       "an unknown kid was refused although the provider was well", now);
+        if (idp_.ails(who.asked) != nullptr) break;
+        ++figures_.failed_after_comeback;
+        if (ill != nullptr && (ill->what == ailment::outage || ill->what == ailment::bad_publish))
+          figures_.refused_after_comeback = std::max(figures_.refused_after_comeback, who.asked - ill->end);
         break;
       case reason::kid_timed_out:
-        broken_.expect(ill != nullptr, "an unknown kid waited too long although the provider was well", now);
+        // It joined a flight that began before the end. Red when: begin() allows a flight 20 s more.
+        broken_.expect(ill != nullptr && who.asked <= ill->end + config_.fetch_timeout,
+                       "an unknown kid waited too long although the provider was well", now);
         break;
       case reason::kid_throttled:
+        // Only an attacker asks oftener than the budget allows, or a busy core while the provider cannot be asked. From
+        // then on there is a token an interval later at the latest, and whoever takes it gets the key for all.
         // Red when: take_token() begins with an empty bucket.
-        broken_.expect(on.attacked, "a core that nobody attacks refused a key for want of budget", now);
+        broken_.expect(on.attacked || (ill != nullptr && play_.lookup_least < config_.unknown_kid_interval &&
+                                       who.asked <= ill->end + config_.unknown_kid_interval),
+                       "a core that nobody attacks refused a key for want of budget", now);
         break;
       case reason::kid_not_found:
         // Red when: ask_unknown_kid() says missing when the budget is used up.
@@ -646,9 +685,9 @@ class fleet {
       const milliseconds took = now - since;
       if (const trouble* ill = troubled(since, now)) {
         figures_.unknown_troubled = std::max(figures_.unknown_troubled, took);
-        broken_.expect(
-            now <= std::max(since, ill->end + recovery(*ill)) + (on.attacked ? attacked_unknown() : fair_unknown()),
-            "a new key was unknown too long after the provider came back", now);
+        // Red when: ask_for_refetch() waits for the whole backoff.
+        broken_.expect(now <= known_by(*ill, since) + (on.attacked ? attacked_unknown() : fair_unknown()),
+                       "a new key was unknown too long after the provider came back", now);
       } else if (on.attacked) {
         // Red when: the bucket earns a token per two intervals.
         figures_.unknown_attacked = std::max(figures_.unknown_attacked, took);

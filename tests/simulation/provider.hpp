@@ -132,6 +132,10 @@ class provider {
     return (documents_[document].keys >> key & 1U) != 0;
   }
   [[nodiscard]] std::uint64_t keys_of(std::size_t document) const { return documents_[document].keys; }
+  /// As it was parsed: what a manager serves.
+  [[nodiscard]] const axioms::jwk_set& set_of(std::size_t document) const {
+    return documents_[document].full.content->keys;
+  }
   /// The document that an answer brought.
   [[nodiscard]] int document_of(const verdict& what) const {
     for (std::size_t i = 0; i < documents_.size(); ++i) {
