@@ -54,9 +54,10 @@ struct figures {
   instant longest_wait{0}, oldest_served{0};
   instant withdrawn_fair{0}, withdrawn_troubled{0};  // how long after its withdrawal a key was still served
   instant unknown_fair{0}, unknown_attacked{0}, unknown_troubled{0};  // from the first lookup in vain to its arrival
-  std::uint64_t unknown = 0;                                          // how often a core asked for a new key in vain
-  std::uint64_t told_to_wait = 0;                                     // by a date in Retry-After
-  std::uint64_t attacked_requests_most = 0;                           // of one attacked core
+  instant unknown_after_comeback{0};         // of the last, from the trouble's end on, in a core that nobody attacks
+  std::uint64_t unknown = 0;                 // how often a core asked for a new key in vain
+  std::uint64_t told_to_wait = 0;            // by a date in Retry-After
+  std::uint64_t attacked_requests_most = 0;  // of one attacked core
 };
 
 // ---- cores ----------------------------------------------------------------------------------------
@@ -646,12 +647,10 @@ class fleet {
                        "an unknown kid waited too long although the provider was well", now);
         break;
       case reason::kid_throttled:
-        // Only an attacker asks oftener than the budget allows, or a busy core while the provider cannot be asked. From
-        // then on there is a token an interval later at the latest, and whoever takes it gets the key for all.
-        // Red when: take_token() begins with an empty bucket.
-        broken_.expect(on.attacked || (ill != nullptr && play_.lookup_least < config_.unknown_kid_interval &&
-                                       who.asked <= ill->end + config_.unknown_kid_interval),
-                       "a core that nobody attacks refused a key for want of budget", now);
+        // However busy the core is and however long the outage: while it fails, the background tries as soon as the
+        // backoff is over, so an unknown kid begins a flight an interval after the last failure, when there is a token.
+        // Red when: take_token() begins with an empty bucket; ask_for_refetch() looks at no backoff.
+        broken_.expect(on.attacked, "a core that nobody attacks refused a key for want of budget", now);
         break;
       case reason::kid_not_found:
         // Red when: ask_unknown_kid() says missing when the budget is used up.
@@ -685,6 +684,10 @@ class fleet {
       const milliseconds took = now - since;
       if (const trouble* ill = troubled(since, now)) {
         figures_.unknown_troubled = std::max(figures_.unknown_troubled, took);
+        if (!on.attacked) {
+          figures_.unknown_after_comeback =
+              std::max(figures_.unknown_after_comeback, std::min(took, now - std::min(now, ill->end)));
+        }
         // Red when: ask_for_refetch() waits for the whole backoff.
         broken_.expect(now <= known_by(*ill, since) + (on.attacked ? attacked_unknown() : fair_unknown()),
                        "a new key was unknown too long after the provider came back", now);
