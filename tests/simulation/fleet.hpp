@@ -412,6 +412,7 @@ class fleet {
       if (withdrawn >= now) continue;
       instant& longest = fair_[key] ? figures_.withdrawn_fair : figures_.withdrawn_troubled;
       longest = std::max(longest, now - withdrawn);
+      // Red when: succeed() plans the next refresh at twice the interval; backoff_max is 16 times as long.
       broken_.expect(now <= gone_by_[key], "a withdrawn key was served too long", now);
     }
   }

@@ -1,6 +1,6 @@
 // 10,000 policy cores and one provider on a virtual clock, for 7 days: what the provider sees and what callers see,
-// with a rotation a day, outages of 30 minutes and of 6 hours, 429s, bad publishes and an hour of slow answers. Then days
-// on which all is well, and busy fleets, one of which has an outage in the moment of a rotation.
+// with a rotation a day, outages of 30 minutes and of 6 hours, 429s, bad publishes and 20 minutes of slow answers. Then
+// days on which all is well, and busy fleets, one of which has an outage in the moment of a rotation.
 //
 //   simulation [--cores N] [--days D] [--seed S]
 //
@@ -35,7 +35,8 @@ scenario rough_week(int days) {
   out.name = "a rough week: new keys sign the moment they are published, no Cache-Control";
   out.length = day * days;
   for (int i = 0; i < days; ++i) out.rotations.push_back(day * i + 12h);
-  out.withdrawals = {day * 1 + 6h, day * 4 + 8h + 30min - 10s};  // a quiet moment; just before the long outage
+  // A quiet moment; just before the long outage; amid the bad publishes, after which only the background looks again.
+  out.withdrawals = {day * 1 + 6h, day * 4 + 8h + 30min - 10s, day * 5 + 18h + 30min};
   // At 18:30 or so most of the fleet is due, for it was brought into step at noon.
   out.troubles = {
       {ailment::too_many, day * 1 + 18h + 25min, day * 1 + 18h + 45min, "429, 600 s"},
@@ -187,9 +188,9 @@ class judgement {
   [[nodiscard]] double together() const { return std::min(500.0, n_ / 20); }
   // Attacked cores, all together.
   [[nodiscard]] double attack_rate() const { return play_.attacks ? 10 * per(config_.unknown_kid_interval) : 0; }
-  // Flights that lookups begin, whatever the background waits for, in a trouble that has lasted: none while their key is
-  // there; of those whose key signed first in it or just before, one per lookup, an unknown_kid_interval after the last
-  // at the soonest; past the hard limit one per lookup, 10 s after the last failure at the soonest.
+  // Flights that lookups begin, whatever the background waits for, in a trouble that has lasted: none while their key
+  // is there; of those whose key signed first in it or just before, one per lookup, an unknown_kid_interval after the
+  // last at the soonest; past the hard limit one per lookup, 10 s after the last failure at the soonest.
   [[nodiscard]] double asking_rate(const trouble& ill) const {
     if (ill.what != ailment::outage && ill.what != ailment::bad_publish) return 0;
     double out = 0;
@@ -280,7 +281,8 @@ class judgement {
         break;
       }
       case ailment::too_many:
-        // Who was told to come again in 10 minutes does so within backoff_max after them, beside those who are due by then.
+        // Who was told to come again in 10 minutes does so within backoff_max after them, beside those who are due by
+        // then.
         during = back = later = 2 * due;
         break;
       case ailment::too_many_by_date:
@@ -303,10 +305,11 @@ class judgement {
     bounded((name + ": until all have recovered").c_str(), peak(ill.end + 10s, ill.end + after), with_noise(later));
     mark(ill.begin, ill.end + after);
     if (ill.what != ailment::outage || !busy()) return;
-    // The crowd that a rotation made looks for its key in step, every unknown_kid_interval. Each failure of the background,
-    // at the full jitter of its backoff, takes a core out of the step, one in ten per interval: 1 - e^-6 of them in 30
-    // minutes. So all of the last backoff_max sees the same rate, within a half for what is left of the waves.
-    // Red when: fail() drops the jitter (at full scale).
+    // The crowd that a rotation made looks for its key in step, every unknown_kid_interval. It must dissolve: the
+    // background's failures, at the full jitter of its backoff, take a core out of the step, one in ten per interval,
+    // so 1 - e^-6 of them in 30 minutes, and what a lap takes beyond the interval differs from core to core. So all of
+    // the last backoff_max sees the same rate, within a half for what is left of the waves.
+    // Red when: ask_for_refetch() looks at no backoff, for then all come when the budget earns a token.
     std::uint64_t busiest = 0;
     const instant last = ill.end - config_.backoff_max;
     for (instant t = last; t < ill.end; t += 10s) busiest = std::max(busiest, sum(t, t + 9s));
@@ -348,7 +351,7 @@ class judgement {
         // the background did, which tries twice per backoff_max.
         const milliseconds held = config_.unknown_kid_interval + config_.fetch_timeout;
         const double chance = (play_.lookup_least < held ? 0.5 : 0) + 2 * per(config_.backoff_max) / per(held);
-        if (until == ill.end) after += share * in(held)*std::min(1.0, chance);
+        if (until == ill.end) after += share * in(held) * std::min(1.0, chance);
       }
     }
     const auto most = [](double value) { return static_cast<std::uint64_t>(std::ceil(value)); };
