@@ -643,7 +643,7 @@ class fleet {
           figures_.refused_after_comeback = std::max(figures_.refused_after_comeback, who.asked - ill->end);
         break;
       case reason::kid_timed_out:
-        // It joined a flight that began before the end. Red when: begin() allows a flight 20 s more.
+        // It joined a flight that began before the end.
         broken_.expect(ill != nullptr && who.asked <= ill->end + config_.fetch_timeout,
                        "an unknown kid waited too long although the provider was well", now);
         break;
