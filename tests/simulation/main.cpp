@@ -351,7 +351,7 @@ class judgement {
         // the background did, which tries twice per backoff_max.
         const milliseconds held = config_.unknown_kid_interval + config_.fetch_timeout;
         const double chance = (play_.lookup_least < held ? 0.5 : 0) + 2 * per(config_.backoff_max) / per(held);
-        if (until == ill.end) after += share * in(held) * std::min(1.0, chance);
+        if (until == ill.end) after += share * in(held)*std::min(1.0, chance);
       }
     }
     const auto most = [](double value) { return static_cast<std::uint64_t>(std::ceil(value)); };
@@ -478,7 +478,9 @@ int run(int argc, char** argv) {
   pass = play(fair_day("a fair day: new keys are published 70 minutes ahead", 70min, std::nullopt), wanted) && pass;
   pass = play(fair_day("a fair day: 10 minutes ahead, with max-age=300", 10min, 300s), wanted) && pass;
   pass = play(busy_fleet(), wanted) && pass;
-  pass = play(busy_outage(), wanted) && pass;
+  options fifth = wanted;  // of the fleet: it asks 18 million times in vain
+  fifth.cores = std::max<std::size_t>(wanted.cores / 5, 200);
+  pass = play(busy_outage(), fifth) && pass;
   std::printf("\n%s\n", pass ? "all bounds hold" : "BROKEN: a bound does not hold, see above");
   std::printf("real time: %.1f s\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
   return pass ? 0 : 1;
