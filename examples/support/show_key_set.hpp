@@ -19,6 +19,26 @@ inline std::string plain(std::string_view text) {
   return text.size() > 64 ? out + "..." : out;
 }
 
+/// The usable keys, and the others with the reason why they are not.
+inline void print_table(const axioms::jwk_set& keys) {
+  const auto line = [](const std::string& kid, std::string_view kty, const std::string& size, std::string_view alg,
+                       std::string_view use, const std::string& last) {
+    std::printf("%-40s  %-4s  %-14s  %-6s  %-4s  %s\n", kid.c_str(), plain(kty).c_str(), size.c_str(),
+                plain(alg).c_str(), plain(use).c_str(), last.c_str());
+  };
+  line("kid", "kty", "curve or bits", "alg", "use", "thumbprint (RFC 7638)");
+  for (const auto& key : keys) {
+    const std::string size = key->curve().empty() ? std::to_string(key->bits()) + " bits" : std::string(key->curve());
+    line(plain(key->kid()), key->kty(), size, key->alg(), key->use(), key->thumbprint());
+  }
+  for (const auto& left_out : keys.skipped()) {
+    std::printf("skipped: member %zu, kid %s: %s\n", left_out.index, plain(left_out.kid).c_str(),
+                left_out.reason.c_str());
+  }
+  if (keys.held_secrets()) std::printf("the set publishes secrets: whoever published it must replace those keys\n");
+  std::printf("%zu usable, %zu skipped\n", keys.size(), keys.skipped().size());
+}
+
 /// Returns what main() is to return.
 inline int show_key_set(const char* url) {
   axioms::jwks_manager manager;
@@ -31,21 +51,9 @@ inline int show_key_set(const char* url) {
     std::fprintf(stderr, "%s: %s\n", std::string(axioms::to_string(why.code)).c_str(), why.description.c_str());
     return 1;
   }
-  const axioms::jwk_set& keys = (*set)->keys();
-  std::printf("%-40s  %-4s  %-14s  %-6s  %-4s  %s\n", "kid", "kty", "curve or bits", "alg", "use",
-              "thumbprint (RFC 7638)");
-  for (const auto& key : keys) {
-    const std::string size = key->curve().empty() ? std::to_string(key->bits()) + " bits" : std::string(key->curve());
-    std::printf("%-40s  %-4s  %-14s  %-6s  %-4s  %s\n", plain(key->kid()).c_str(), plain(key->kty()).c_str(),
-                size.c_str(), plain(key->alg()).c_str(), plain(key->use()).c_str(), key->thumbprint().c_str());
-  }
-  for (const auto& left_out : keys.skipped()) {
-    std::printf("skipped: member %zu, kid %s: %s\n", left_out.index, plain(left_out.kid).c_str(),
-                left_out.reason.c_str());
-  }
+  print_table((*set)->keys());
   const auto health = manager.health();
-  std::printf("%zu usable, %zu skipped, %zu bytes, %lld ms old%s\n", keys.size(), keys.skipped().size(),
-              (*set)->body().size(), static_cast<long long>(health.age.count()),
+  std::printf("%zu bytes, %lld ms old%s\n", (*set)->body().size(), static_cast<long long>(health.age.count()),
               health.insecure_transport ? ", over http: anybody on the path can change them" : "");
   return 0;
 }

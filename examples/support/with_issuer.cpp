@@ -1,6 +1,12 @@
 // Runs a program with an issuer beside it: with_issuer PROGRAM [ARGUMENT...] starts the demo issuer on loopback (http),
-// runs PROGRAM with the issuer's URL as its last argument, and returns its exit code.
+// runs PROGRAM with the issuer's URL as its last argument, and returns its exit code. With --rotate before PROGRAM the issuer
+// exchanges a key as soon as somebody has fetched its set.
 #include "issuer.hpp"
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
 
 #include <spawn.h>
 #include <sys/wait.h>
@@ -8,11 +14,14 @@
 extern char** environ;
 
 int main(int argc, char** argv) {
+  const bool rotate = argc > 1 && std::string_view(argv[1]) == "--rotate";
+  if (rotate) ++argv, --argc;
   if (argc < 2) {
-    std::fprintf(stderr, "usage: with_issuer PROGRAM [ARGUMENT...]\n");
+    std::fprintf(stderr, "usage: with_issuer [--rotate] PROGRAM [ARGUMENT...]\n");
     return 2;
   }
-  const demo::issuer issuer(demo::issuer::transport::http);
+  std::signal(SIGINT, [](int) {});  // which is meant for the program
+  demo::issuer issuer(demo::issuer::transport::http);
   ::setenv("no_proxy", "127.0.0.1", 1);  // the issuer is on this machine
   std::string url = issuer.url();
   std::vector<char*> arguments(argv + 1, argv + argc);
@@ -23,7 +32,14 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "with_issuer: cannot run %s\n", argv[1]);
     return 2;
   }
+  std::atomic<bool> over{false};
+  std::thread rotation([&] {
+    while (rotate && !over && issuer.asked().all() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    if (rotate) issuer.rotate("2026-03");
+  });
   int status = 0;
-  ::waitpid(child, &status, 0);
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+  over = true;
+  rotation.join();
   return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
