@@ -36,8 +36,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       fuzz::check(axioms::detail::is_header_safe(document.at(name).get_ref<const std::string&>()),
                   "a validator can be sent back in a request");
     if (const auto served = manager.peek(url)) {
-      fuzz::check((*served)->keys().size() == keys->size() && (*served)->body() == document.at("body").get<std::string>(),
-                  "what is served is what is exported");
+      fuzz::check(
+          (*served)->keys().size() == keys->size() && (*served)->body() == document.at("body").get<std::string>(),
+          "what is served is what is exported");
       fuzz::check((*served)->fetched_at() <= clock.now(), "no document is from the future");
     }
   }

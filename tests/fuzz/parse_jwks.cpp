@@ -83,9 +83,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const axioms::jwk_options options{.allow_es256k = es256k};
     const auto set = axioms::jwk_set::parse(input, options);
     if (!set) {
-      fuzz::check(
-          set.error().code == axioms::errc::not_a_key_set || set.error().code == axioms::errc::no_usable_key,
-          "what is refused is no key set, or has no key");
+      fuzz::check(set.error().code == axioms::errc::not_a_key_set || set.error().code == axioms::errc::no_usable_key,
+                  "what is refused is no key set, or has no key");
       fuzz::check_shown(set.error());
       continue;
     }
