@@ -254,6 +254,8 @@ class schedule {
 
 }  // namespace
 
+// Red when servable() lets a document live 5 s longer, take_token() never says no, ask() does not heed the backoff, due() does
+// not ask for a flight in the air, or fail() drops the document.
 TEST_CASE("no random schedule through a manager breaks a rule of serving, of flights or of budgets") {
   std::uint64_t sequences = 2000;
   if (const char* asked = ::getenv("AXIOMS_JWKS_TEST_SEQUENCES")) sequences = std::strtoull(asked, nullptr, 10);
