@@ -38,6 +38,7 @@ struct dice {
 // Requests that wait for their answer. It looks on while they are made.
 struct provider {
   struct request {
+    std::uint64_t number = 0;
     axioms::fetch_request asked;
     axioms::stop_token stop;
     std::function<void(support::reply)> answer;
@@ -45,6 +46,7 @@ struct provider {
   struct state {
     std::vector<request> waiting;
     std::vector<std::string> begun;
+    std::uint64_t count = 0;
     const char* broken = nullptr;
   };
   std::shared_ptr<state> at = std::make_shared<state>();
@@ -57,7 +59,7 @@ struct provider {
     at->begun.push_back(asked.url);
     const auto kept = std::make_shared<Callback>(std::move(callback));
     at->waiting.push_back(
-        {std::move(asked), std::move(stop), [kept](support::reply said) { (*kept)(std::move(said)); }});
+        {++at->count, std::move(asked), std::move(stop), [kept](support::reply said) { (*kept)(std::move(said)); }});
   }
 };
 
@@ -79,8 +81,9 @@ class schedule {
  private:
   struct known {
     std::map<time_point, std::set<std::string>> good;  // what good answers came, and when
-    std::uint64_t generation = 0;
-    time_point no_sooner{};  // a failure's backoff
+    std::uint64_t generation = 0,
+                  newest = 0;  // newest: the request whose good answer came, of those that were made last
+    time_point no_sooner{};    // a failure's backoff
     std::vector<time_point> kid_requests;
   };
 
@@ -190,6 +193,12 @@ class schedule {
     }
     if (!running_) return provider_.at->begun.clear();
     if (good) of.no_sooner = time_point{};  // if it was taken
+    if (kind < 3 && which.number < of.newest) {
+      const auto after = manager_.peek(which.asked.url);
+      if (before && (!after || (*before)->generation() != (*after)->generation()))
+        broken_ = "an answer replaced that to a younger request";
+    }
+    if (kind < 3) of.newest = std::max(of.newest, which.number);
     if (!good) {
       const auto after = manager_.peek(which.asked.url);
       if (before.has_value() != after.has_value() || (before && (*before)->body() != (*after)->body()))
@@ -255,7 +264,7 @@ class schedule {
 }  // namespace
 
 // Red when servable() lets a document live 5 s longer, take_token() never says no, ask() does not heed the backoff, due() does
-// not ask for a flight in the air, or fail() drops the document.
+// not ask for a flight in the air, fail() drops the document, or land() takes an answer that a younger one has overtaken.
 TEST_CASE("no random schedule through a manager breaks a rule of serving, of flights or of budgets") {
   std::uint64_t sequences = 2000;
   if (const char* asked = ::getenv("AXIOMS_JWKS_TEST_SEQUENCES")) sequences = std::strtoull(asked, nullptr, 10);
