@@ -11,7 +11,6 @@
 
 constexpr std::string_view url = "https://idp.example.com/.well-known/jwks.json";
 
-// [readme]
 /// True if the token was signed by a key of that set, and its issuer and times are right.
 bool accepts(const axioms::jwks_manager& manager, const std::string& token) {
   try {
@@ -32,7 +31,6 @@ bool accepts(const axioms::jwks_manager& manager, const std::string& token) {
     return std::cerr << error.what() << '\n', false;
   }
 }
-// [/readme]
 
 struct signer {
   std::unique_ptr<EVP_PKEY, void (*)(EVP_PKEY*)> key{EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256"), EVP_PKEY_free};
