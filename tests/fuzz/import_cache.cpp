@@ -20,12 +20,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto taken = manager.import_cache(text);
   if (!taken) fuzz::check_shown(taken.error());
   const std::size_t count = taken.value_or(0);
-  fuzz::check(count <= 64, "no more URLs than looked-up ones");
 
   const std::string out = manager.export_cache();
   const auto written = nlohmann::json::parse(out, nullptr, false);
-  fuzz::check(written.is_object() && written["documents"].is_array() && written["documents"].size() == count,
-              "what was taken is exported");
+  fuzz::check(written.is_object() && written["documents"].is_array(), "an export is one, also of nothing");
+  // A younger one may take the place of one that is too old to be served: both were taken.
+  const std::size_t kept = written["documents"].size();
+  fuzz::check(kept <= count && (kept > 0) == (count > 0), "what was taken is exported");
+  fuzz::check(kept <= 64, "no more URLs than looked-up ones");
   for (const auto& document : written["documents"]) {
     const auto url = document.at("url").get<std::string>();
     const auto parsed = axioms::detail::parse_url(url);
@@ -46,7 +48,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   fuzz::check(again.value_or(0) == 0 && manager.export_cache() == out, "a second import changes nothing");
 
   manager_type other(provider, clock);
-  fuzz::check(other.import_cache(out).value_or(std::size_t{0} - 1) == count && other.export_cache() == out,
+  fuzz::check(other.import_cache(out).value_or(kept + 1) == kept && other.export_cache() == out,
               "what is exported can be imported, and is the same then");
   fuzz::check(provider.requests() == 0, "nothing is fetched");
   return 0;
