@@ -204,7 +204,7 @@ TEST_CASE("every key type is read with the members that node and openssl give it
   }
 }
 
-TEST_CASE("to_pem writes what the openssl command writes") {
+TEST_CASE("to_pem writes what the openssl command writes" * doctest::test_suite("slow")) {
   const error_queue_is_empty afterwards;
   for (const vector& at : vectors_of_all_types()) {
     CAPTURE(at.name);
@@ -337,7 +337,8 @@ TEST_CASE("a secp256k1 key is skipped unless it is asked for, and the reason nam
 }
 
 // Red when the set forgets the option (select() then refuses ES256K), or when the curve's row says another alg.
-TEST_CASE("a secp256k1 key that is asked for verifies what openssl and node signed, by ES256K alone") {
+TEST_CASE("a secp256k1 key that is asked for verifies what openssl and node signed, by ES256K alone" *
+          doctest::test_suite("slow")) {
   const error_queue_is_empty afterwards;
   const std::string member = with(vectors::secp256k1_jwk, R"("kid":"k1","alg":"ES256K")");
   const auto set = jwk_set::parse(set_of({member, with(vectors::p256_jwk, R"("kid":"k1")")}), with_es256k);
@@ -438,7 +439,7 @@ TEST_CASE("base64url may be padded") {
   CHECK(rsa->thumbprint() == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
 }
 
-TEST_CASE("coordinates may lack their leading zeros") {
+TEST_CASE("coordinates may lack their leading zeros" * doctest::test_suite("slow")) {
   struct row {
     std::string_view whole, dropped, pem, thumbprint;
   };

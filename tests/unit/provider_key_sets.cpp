@@ -15,6 +15,9 @@
 using axioms::errc;
 using namespace support;  // NOLINT(google-build-using-namespace): how the texts of key sets are made
 
+// Each takes the better part of a millisecond: too long to be repeated 1,000 times with the others.
+TEST_SUITE_BEGIN("slow");
+
 namespace {
 
 // A manager that has fetched that body.
@@ -153,3 +156,5 @@ TEST_CASE("a private key in the set is in no document") {
   }
   CHECK(idp.document->body() == set_of({(*idp.keys().begin())->to_json()}));
 }
+
+TEST_SUITE_END();

@@ -15,6 +15,9 @@ using axioms::errc, axioms::jwks_config, axioms::jwks_event, axioms::jwks_event_
 using support::config_for, support::eventually, support::fake_fetcher, support::key_set, support::manual_clock,
     support::ok, support::response, support::url;
 
+// Each takes the better part of a millisecond: too long to be repeated 1,000 times with the others.
+TEST_SUITE_BEGIN("slow");
+
 namespace {
 
 using nanoseconds = std::chrono::nanoseconds;
@@ -678,3 +681,5 @@ TEST_CASE("in a forked child the manager of an event loop is down too, and initi
   CHECK(ready(hanging));
 }
 #endif
+
+TEST_SUITE_END();

@@ -13,6 +13,9 @@ using axioms::errc, axioms::jwks_config, axioms::jwks_event, axioms::jwks_event_
 using support::config_for, support::eventually, support::fake_fetcher, support::key_set, support::manager_type,
     support::manual_clock, support::ok, support::response, support::rig, support::url;
 
+// Each takes the better part of a millisecond: too long to be repeated 1,000 times with the others.
+TEST_SUITE_BEGIN("slow");
+
 namespace {
 
 const std::string other = "https://other.example.com/keys";
@@ -610,3 +613,5 @@ TEST_CASE("a continuation without executor does not run in the thread that calls
   REQUIRE(eventually([&] { return called == 1; }));
   CHECK(ran != std::this_thread::get_id());
 }
+
+TEST_SUITE_END();
