@@ -188,7 +188,8 @@ TEST_CASE("a document that has reached cache_ttl is fetched again") {
   CHECK(kids_of(*r.manager.get_jwks(url)) == "k1 ");  // the last instant of the TTL
 }
 
-TEST_CASE("expired: the caller that comes at cache_ttl waits for the renewal and gets the new set") {
+TEST_CASE("expired: the caller that comes at cache_ttl waits for the renewal and gets the new set" *
+          doctest::test_suite("slow")) {
   rig r;
   auto config = config_for(url);
   config.refresh_interval = 60s;
@@ -267,7 +268,7 @@ TEST_CASE("initialize works again after shutdown, and the documents of the life 
   CHECK(r.provider.await_requests(3));
 }
 
-TEST_CASE("ten threads that look up at once all get the document") {
+TEST_CASE("ten threads that look up at once all get the document" * doctest::test_suite("slow")) {
   rig r;
   std::vector<std::future<axioms::result<axioms::jwks_ptr>>> calls;
   for (int i = 0; i < 10; ++i) calls.push_back(r.get());
@@ -386,7 +387,8 @@ TEST_CASE("shutdown acts on a lazy manager too") {
   CHECK(r.clock.waiting() == 0);
 }
 
-TEST_CASE("shutdown ends waiting callers with shut_down, stops the fetch in flight, and takes less than 100 ms") {
+TEST_CASE("shutdown ends waiting callers with shut_down, stops the fetch in flight, and takes less than 100 ms" *
+          doctest::test_suite("slow")) {
   auto fastest = std::chrono::steady_clock::duration::max();  // of three: the machine may be busy with something else
   for (int i = 0; i < 3; ++i) {
     rig r;
@@ -573,7 +575,8 @@ TEST_CASE("the manager enforces fetch_timeout by its own clock: waiters get time
   CHECK(r.manager.stats().failed == 1);
 }
 
-TEST_CASE("a good answer that comes after the deadline is published, unless a newer one has overtaken it") {
+TEST_CASE("a good answer that comes after the deadline is published, unless a newer one has overtaken it" *
+          doctest::test_suite("slow")) {
   rig r;
   r.provider.hold();
   r.provider.deaf(true);
@@ -647,7 +650,8 @@ TEST_CASE("a random source that throws is replaced, not passed on") {
 #endif
 }
 
-TEST_CASE("at most max_parallel_fetches run at once, and a caller's fetch goes before background ones") {
+TEST_CASE("at most max_parallel_fetches run at once, and a caller's fetch goes before background ones" *
+          doctest::test_suite("slow")) {
   rig r;
   auto config = config_for(url);
   config.max_parallel_fetches = 2;
@@ -816,7 +820,8 @@ TEST_CASE("past cache_ttl: a renewal that fails gives the caller who waited the 
   CHECK(r.manager.stats().stale_served == 2);
 }
 
-TEST_CASE("past cache_ttl and outage_window a lookup is an error; outage_window = 0 fails closed at the TTL") {
+TEST_CASE("past cache_ttl and outage_window a lookup is an error; outage_window = 0 fails closed at the TTL" *
+          doctest::test_suite("slow")) {
   for (const auto window : {7200s, 0s}) {
     rig r;
     auto config = config_for(url);
@@ -857,7 +862,7 @@ TEST_CASE("a 304 renews the stamp: same body, keys and generation, and the valid
   CHECK(after->expires_at() == before->expires_at() + 3600s);
 }
 
-TEST_CASE("several URLs: each has its own document, and one that hangs delays no other") {
+TEST_CASE("several URLs: each has its own document, and one that hangs delays no other" * doctest::test_suite("slow")) {
   rig r;
   const std::string slow = "https://slow.example.com/jwks";
   r.provider.hold(slow);
@@ -948,7 +953,8 @@ TEST_CASE("add with prefetch of a URL that was configured without starts its fir
   CHECK(r.manager.wait_ready(1h));
 }
 
-TEST_CASE("refresh fetches now, whatever the age and the backoff, and joins a fetch in progress") {
+TEST_CASE("refresh fetches now, whatever the age and the backoff, and joins a fetch in progress" *
+          doctest::test_suite("slow")) {
   rig r;
   r.start();
   CHECK(r.manager.refresh().has_value());
@@ -1119,7 +1125,8 @@ TEST_CASE("a caller waits for an unknown kid at most unknown_kid_wait, and at mo
   r.provider.release();
 }
 
-TEST_CASE("a kid that a fetch already in the air lacked is looked for once more, and is not remembered as missing") {
+TEST_CASE("a kid that a fetch already in the air lacked is looked for once more, and is not remembered as missing" *
+          doctest::test_suite("slow")) {
   rig r;
   r.start();
   r.provider.hold();
@@ -1148,7 +1155,8 @@ TEST_CASE("a kid that a fetch already in the air lacked is looked for once more,
 }
 
 // Red when settle() remembers a kid that no fetch has proven to be missing.
-TEST_CASE("a kid that the budget did not allow to look for once more is not remembered as missing") {
+TEST_CASE("a kid that the budget did not allow to look for once more is not remembered as missing" *
+          doctest::test_suite("slow")) {
   rig r;
   auto config = config_for(url);
   config.unknown_kid_burst = 1;
@@ -1176,7 +1184,7 @@ TEST_CASE("a kid is missing without a second fetch when the set was fetched for 
 
 // -- what it tells --
 
-TEST_CASE("events tell which kids were added, removed and changed, in order") {
+TEST_CASE("events tell which kids were added, removed and changed, in order" * doctest::test_suite("slow")) {
   rig r;
   listener heard;
   auto config = config_for(url);
@@ -1226,7 +1234,7 @@ TEST_CASE("a listener may throw, and may call the members that do not wait") {
   CHECK(eventually([&] { return calls == 2; }));
 }
 
-TEST_CASE("events that wait at shutdown are still delivered") {
+TEST_CASE("events that wait at shutdown are still delivered" * doctest::test_suite("slow")) {
   listener heard;
   {
     rig r;

@@ -109,7 +109,7 @@ TEST_CASE("a wait for a deadline that has passed returns false at once") {
   CHECK(real::now() - begun < soon);
 }
 
-TEST_CASE("a wait ends at its deadline, and not before") {
+TEST_CASE("a wait ends at its deadline, and not before" * doctest::test_suite("slow")) {
   const axioms::steady_clock clock;
   room here;
   std::unique_lock lock(here.mutex);
@@ -166,7 +166,7 @@ TEST_CASE("a stop and a notification wake a thread that waits") {
 // ---- forks ---------------------------------------------------------------------------------------
 
 #if defined(__unix__) || defined(__APPLE__)
-TEST_CASE("a forked child sees another epoch, and its parent does not") {
+TEST_CASE("a forked child sees another epoch, and its parent does not" * doctest::test_suite("slow")) {
   axioms::detail::watch_forks();
   axioms::detail::watch_forks();  // twice is as once
   const std::uint64_t before = axioms::detail::fork_epoch();

@@ -315,7 +315,8 @@ TEST_CASE("one fetch_timeout covers metadata and key set together") {
 }
 
 // Red when any of the two steps is left out of the refresh.
-TEST_CASE("a refresh reads the metadata again, by their own validators, and follows a jwks_uri that moved") {
+TEST_CASE("a refresh reads the metadata again, by their own validators, and follows a jwks_uri that moved" *
+          doctest::test_suite("slow")) {
   discovered r;
   r.provider.always_at(openid_url, response(200, metadata_of(issuer, keys_url), {{"ETag", "\"m\""}}));
   r.provider.always_at(keys_url, ok({"k1"}, {{"ETag", "\"k\""}}));
@@ -343,7 +344,7 @@ TEST_CASE("a refresh reads the metadata again, by their own validators, and foll
 }
 
 // Red when land() or tick() does not tell discovery how the flight ended.
-TEST_CASE("a jwks_uri that stops working is looked up again at the next try") {
+TEST_CASE("a jwks_uri that stops working is looked up again at the next try" * doctest::test_suite("slow")) {
   discovered r;
   r.start(discovering());
   r.settle(1);
@@ -400,7 +401,8 @@ TEST_CASE("while the metadata are down the keys are refreshed from where they we
 }
 
 // Red when the error of the metadata is lost, or their Retry-After.
-TEST_CASE("metadata that fail at the first try are a failed fetch, with backoff and Retry-After") {
+TEST_CASE("metadata that fail at the first try are a failed fetch, with backoff and Retry-After" *
+          doctest::test_suite("slow")) {
   discovered r;
   r.provider.always_at(openid_url, response(503, "", {{"Retry-After", "100"}}));
   std::atomic<int> status{0};
@@ -436,7 +438,8 @@ TEST_CASE("an unknown kid costs one request, not two, while the metadata are fre
 }
 
 // Red when entries that are looked up take the discovery of initialize().
-TEST_CASE("discovery is for the URL it was configured for, not for what is looked up beside it") {
+TEST_CASE("discovery is for the URL it was configured for, not for what is looked up beside it" *
+          doctest::test_suite("slow")) {
   discovered r;
   r.provider.always_at("https://other.example.com/keys", ok({"o"}));
   r.start(discovering());
@@ -751,7 +754,8 @@ TEST_CASE("bad signatures and unknown kids share one budget") {
 }
 
 // Red when the answer of a flight that was in the air before is taken for an answer.
-TEST_CASE("a bad signature that joins a fetch in the air looks once more when that brings nothing new") {
+TEST_CASE("a bad signature that joins a fetch in the air looks once more when that brings nothing new" *
+          doctest::test_suite("slow")) {
   rig r;
   r.provider.always(response(200, set_of("k", first_x)));
   r.start();

@@ -43,7 +43,8 @@ verdict judged(std::string body) {
 }  // namespace
 
 // Red when judge() hands the body on although the set held secrets.
-TEST_CASE("the document of a set that held secrets is written anew from its usable keys") {
+TEST_CASE("the document of a set that held secrets is written anew from its usable keys" *
+          doctest::test_suite("slow")) {
   const std::string good =
       with(rfc8037,
            R"("kid":"a\"b","use":"sig","x5t":"abc","key_ops":["verify"],"x5c":["MIIC"],"issuer":"https://x.example")");

@@ -838,7 +838,7 @@ TEST_CASE("members of every wrong type are skipped, none by chance used" * docte
   }
 }
 
-TEST_CASE("key_ops has at most 32 entries of 1024 bytes") {
+TEST_CASE("key_ops has at most 32 entries of 1024 bytes" * doctest::test_suite("slow")) {
   const auto operations = [](std::size_t count, std::size_t bytes) {
     std::string out = R"("key_ops":["verify")";
     for (std::size_t i = 1; i < count; ++i) out += ",\"" + std::string(bytes, 'o') + "\"";

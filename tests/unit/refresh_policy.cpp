@@ -992,7 +992,7 @@ TEST_CASE("a 200 that is no key set is a failure with the parser's code and the 
 }
 
 // Red when the limit is compared with >=, or not at all.
-TEST_CASE("a body over the limit is too large, one of exactly the limit is not") {
+TEST_CASE("a body over the limit is too large, one of exactly the limit is not" * doctest::test_suite("slow")) {
   fetch_request request = plain();
   const std::string body = support::key_set({"a"});
   request.max_body_bytes = body.size();
