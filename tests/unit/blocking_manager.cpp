@@ -151,7 +151,7 @@ TEST_CASE("URLs that are no URLs are refused before any I/O") {
   CHECK(r.provider.requests() == 0);
 }
 
-TEST_CASE("a status other than 200 is an error with that status") {
+TEST_CASE("a status other than 200 is an error with that status" * doctest::test_suite("slow")) {
   for (const int status : {204, 304, 503}) {
     CAPTURE(status);
     rig r;
@@ -175,7 +175,7 @@ TEST_CASE("a hit makes no request") {
   CHECK(r.manager.stats().hits == 102);
 }
 
-TEST_CASE("a document that has reached cache_ttl is fetched again") {
+TEST_CASE("a document that has reached cache_ttl is fetched again" * doctest::test_suite("slow")) {
   rig r;
   REQUIRE(r.manager.get_jwks(url).has_value());
   r.provider.always(ok({"k2"}));
@@ -209,7 +209,8 @@ TEST_CASE("expired: the caller that comes at cache_ttl waits for the renewal and
   CHECK(kids_of(*document) == "new ");
 }
 
-TEST_CASE("the background refresh happens again and again, each refresh_interval after the last success") {
+TEST_CASE("the background refresh happens again and again, each refresh_interval after the last success" *
+          doctest::test_suite("slow")) {
   rig r;
   r.start();
   for (std::size_t round = 1; round <= 3; ++round) {
@@ -255,7 +256,8 @@ TEST_CASE("initialize while running succeeds and changes nothing") {
   CHECK_FALSE(r.manager.health("https://other.example.com/jwks").ready);
 }
 
-TEST_CASE("initialize works again after shutdown, and the documents of the life before are gone") {
+TEST_CASE("initialize works again after shutdown, and the documents of the life before are gone" *
+          doctest::test_suite("slow")) {
   rig r;
   r.start();
   r.manager.shutdown();
@@ -325,7 +327,8 @@ TEST_CASE("initialize refuses a configuration that breaks a rule and starts noth
 
 // -- life --
 
-TEST_CASE("a lookup without initialize fetches on demand and is refreshed in the background from then on") {
+TEST_CASE("a lookup without initialize fetches on demand and is refreshed in the background from then on" *
+          doctest::test_suite("slow")) {
   rig r;
   CHECK(r.manager.get_jwks(url).has_value());
   CHECK_FALSE(r.manager.running());
@@ -416,7 +419,8 @@ TEST_CASE("shutdown ends an initialize that waits for its prefetch") {
   CHECK_FALSE(r.manager.running());
 }
 
-TEST_CASE("shutdown from several threads at once returns from all of them when all has ended") {
+TEST_CASE("shutdown from several threads at once returns from all of them when all has ended" *
+          doctest::test_suite("slow")) {
   rig r;
   r.start();
   std::vector<std::future<bool>> calls;
@@ -429,7 +433,8 @@ TEST_CASE("shutdown from several threads at once returns from all of them when a
   for (auto& call : calls) CHECK(call.get());
 }
 
-TEST_CASE("the answer of a fetch that shutdown stopped is dropped, also after initialize") {
+TEST_CASE("the answer of a fetch that shutdown stopped is dropped, also after initialize" *
+          doctest::test_suite("slow")) {
   rig r;
   r.provider.hold();
   r.provider.deaf(true);
@@ -459,7 +464,7 @@ TEST_CASE("documents and keys outlive their manager") {
   CHECK(key->thumbprint().size() == 43);
 }
 
-TEST_CASE("a manager at the address of an old one has none of its documents") {
+TEST_CASE("a manager at the address of an old one has none of its documents" * doctest::test_suite("slow")) {
   manual_clock clock;
   fake_fetcher provider;
   std::optional<manager_type> manager;
@@ -488,7 +493,7 @@ TEST_CASE("a thread keeps at most eight documents alive" * doctest::test_suite("
   CHECK(alive <= 8);
 }
 
-TEST_CASE("a thread's documents of one manager are no hits of another") {
+TEST_CASE("a thread's documents of one manager are no hits of another" * doctest::test_suite("slow")) {
   rig a, b;
   a.provider.always(ok({"of-a"}));
   b.provider.always(ok({"of-b"}));
@@ -507,7 +512,7 @@ TEST_CASE("a fetch runs on a thread of the manager's, never on the caller's") {
   CHECK(r.provider.threads()[0] != std::this_thread::get_id());
 }
 
-TEST_CASE("a caller's stop token ends its own wait alone") {
+TEST_CASE("a caller's stop token ends its own wait alone" * doctest::test_suite("slow")) {
   rig r;
   r.provider.hold();
   axioms::stop_source stop;
@@ -544,7 +549,8 @@ TEST_CASE("a stop that was asked before the call starts nothing, but a hit is st
   CHECK(r.manager.get_jwks(url, stop.get_token()).has_value());
 }
 
-TEST_CASE("a stop during initialize ends the wait for the prefetch; the manager runs on") {
+TEST_CASE("a stop during initialize ends the wait for the prefetch; the manager runs on" *
+          doctest::test_suite("slow")) {
   rig r;
   r.provider.hold();
   axioms::stop_source stop;
@@ -675,7 +681,7 @@ TEST_CASE("at most max_parallel_fetches run at once, and a caller's fetch goes b
   CHECK(eventually([&] { return r.provider.requests() == 6; }));
 }
 
-TEST_CASE("a refresh that waits for a free thread does not use up its timeout") {
+TEST_CASE("a refresh that waits for a free thread does not use up its timeout" * doctest::test_suite("slow")) {
   rig r;
   auto config = config_for(url);
   config.max_parallel_fetches = 1;
@@ -712,7 +718,8 @@ TEST_CASE("a miss: callers wait for one fetch and share it; the next lookup is a
   CHECK(r.manager.stats().hits == 1);
 }
 
-TEST_CASE("nothing cached and the last fetch failed: the same error at once, without I/O, until the backoff is over") {
+TEST_CASE("nothing cached and the last fetch failed: the same error at once, without I/O, until the backoff is over" *
+          doctest::test_suite("slow")) {
   rig r;
   r.provider.hold();  // keeps the background retry from answering
   r.provider.push(response(500));
@@ -797,7 +804,8 @@ TEST_CASE(
   CHECK(kinds == "fetched failed stale fetched ");  // stale is told once
 }
 
-TEST_CASE("past cache_ttl: a renewal that fails gives the caller who waited the stale document") {
+TEST_CASE("past cache_ttl: a renewal that fails gives the caller who waited the stale document" *
+          doctest::test_suite("slow")) {
   rig r;
   auto config = config_for(url);
   config.max_parallel_fetches = 1;
@@ -899,7 +907,8 @@ TEST_CASE("only_configured_urls refuses every other URL") {
   CHECK(r.manager.get_jwks("https://other.example.com/jwks").has_value());
 }
 
-TEST_CASE("require_https refuses http lookups too; without it health says that the transport is insecure") {
+TEST_CASE("require_https refuses http lookups too; without it health says that the transport is insecure" *
+          doctest::test_suite("slow")) {
   rig r;
   auto config = config_for(url);
   config.require_https = true;
@@ -911,7 +920,8 @@ TEST_CASE("require_https refuses http lookups too; without it health says that t
   CHECK(r.manager.health().insecure_transport);
 }
 
-TEST_CASE("a looked-up URL that nobody asks for any more is dropped instead of refreshed for ever") {
+TEST_CASE("a looked-up URL that nobody asks for any more is dropped instead of refreshed for ever" *
+          doctest::test_suite("slow")) {
   rig r;
   REQUIRE(r.manager.get_jwks(url).has_value());
   for (int hour = 0; hour < 3; ++hour) {
@@ -973,7 +983,8 @@ TEST_CASE("refresh fetches now, whatever the age and the backoff, and joins a fe
   CHECK(r.provider.requests() == 5);
 }
 
-TEST_CASE("what a listener captured may call the manager when it is destroyed, and goes with its life") {
+TEST_CASE("what a listener captured may call the manager when it is destroyed, and goes with its life" *
+          doctest::test_suite("slow")) {
   struct last_words {
     last_words(manager_type* whose, std::atomic<int>* count) : manager(whose), said(count) {}
     last_words(const last_words&) = delete;
@@ -1001,7 +1012,8 @@ TEST_CASE("what a listener captured may call the manager when it is destroyed, a
   CHECK(r.manager.get_jwks().has_value());
 }
 
-TEST_CASE("what initialize would refuse to look up is no longer refreshed in the background either") {
+TEST_CASE("what initialize would refuse to look up is no longer refreshed in the background either" *
+          doctest::test_suite("slow")) {
   rig r;
   REQUIRE(r.manager.get_jwks("http://plain.example.com/jwks").has_value());
   REQUIRE(r.manager.get_jwks("https://other.example.com/jwks").has_value());
@@ -1246,7 +1258,7 @@ TEST_CASE("events that wait at shutdown are still delivered" * doctest::test_sui
   CHECK(heard.all().size() == 5);
 }
 
-TEST_CASE("wait_ready waits for the first document, by the manager's clock") {
+TEST_CASE("wait_ready waits for the first document, by the manager's clock" * doctest::test_suite("slow")) {
   rig r;
   auto config = config_for(url);
   config.prefetch = false;

@@ -468,7 +468,8 @@ TEST_CASE("coordinates may have extra leading zeros, too") {
   CHECK(only(replaced(vectors::p256_jwk, x, longer))->thumbprint() == vectors::p256_thumbprint);
 }
 
-TEST_CASE("a modulus and an exponent may have extra leading zeros, and the thumbprint does not see them") {
+TEST_CASE("a modulus and an exponent may have extra leading zeros, and the thumbprint does not see them" *
+          doctest::test_suite("slow")) {
   const std::string n = encoded(std::string(1, '\0') + decoded(rfc7517_n));
   const key_ptr key = only(replaced(replaced(rfc7517_rsa(), rfc7517_n, n), "AQAB", "AAEAAQ"));
   CHECK(key->bits() == 2048);
@@ -673,7 +674,7 @@ TEST_CASE("the error queue of OpenSSL is left as it was found, even by more bad 
   CHECK(ERR_peek_error() == 0);
 }
 
-TEST_CASE("no byte of a private member appears in a reason or in an error") {
+TEST_CASE("no byte of a private member appears in a reason or in an error" * doctest::test_suite("slow")) {
   const std::string_view secrets[] = {"d", "p", "q", "dp", "dq", "qi"};
   const std::string rsa(vectors::rsa_private_jwk);
   const auto check = [&](const std::string& body, std::string_view secret) {
