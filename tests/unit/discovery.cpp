@@ -1,7 +1,7 @@
 // Discovery: from an issuer to its key set, by OpenID Connect Discovery 1.0 section 4 and RFC 8414; and the refetch after a
 // bad signature.
 //
-// "Red when" names a change to the header that makes the test fail; each has been tried.
+// "Red when" names a change to the header that makes the test fail.
 #include "support/rig.hpp"
 
 #include <atomic>
@@ -578,6 +578,20 @@ TEST_CASE("metadata that cannot be read are tried once a minute while the key se
   CHECK(g.begin() == step::keys);
   g.now += 1s;
   CHECK(g.begin() == step::metadata);
+}
+
+// Red when read() waits a minute whatever became of the key set.
+TEST_CASE("metadata that cannot be read are tried by every flight while the key set cannot be had") {
+  guide g;
+  g.begin();
+  g.read(found());
+  g.policy.ended(false);
+  for (int i = 0; i < 3; ++i) {
+    g.now += 1s;
+    CHECK(g.begin() == step::metadata);
+    CHECK(g.read(of_kind(metadata::kind::failure)) == step::keys);
+    g.policy.ended(false);
+  }
 }
 
 // Red when read() leaves out the freshness, or its limits.
