@@ -1238,6 +1238,7 @@ struct pkey_free {
   void operator()(EVP_PKEY* key) const noexcept;
 };
 struct jwk_builder;
+using key_kinds = std::uint16_t;  // a bit each
 
 }  // namespace detail
 
@@ -1276,11 +1277,13 @@ class jwk {
 
  private:
   friend struct detail::jwk_builder;
+  friend class jwk_set;
   jwk() = default;
 
   std::string kid_, kty_, alg_, use_, curve_, x5t_, x5t_s256_, thumbprint_, json_;
   std::vector<std::string> key_ops_;
   int bits_ = 0;
+  detail::key_kinds kind_ = 0;
   std::unique_ptr<EVP_PKEY, detail::pkey_free> key_;
 };
 
@@ -3499,8 +3502,8 @@ inline constexpr std::array<std::string_view, 6> rsa_algs{"RS256", "RS384", "RS5
 
 // FIPS 204 table 2. The name is the JOSE alg (RFC 9964) and OpenSSL's as well.
 struct ml_dsa_info {
-  const char* alg;
-  std::size_t bytes;  // of the public key
+  std::string_view alg;  // of a literal: ends with a zero byte
+  std::size_t bytes;     // of the public key
 };
 inline constexpr std::array ml_dsa_algs{ml_dsa_info{"ML-DSA-44", 1312}, ml_dsa_info{"ML-DSA-65", 1952},
                                         ml_dsa_info{"ML-DSA-87", 2592}};
@@ -3520,29 +3523,32 @@ AXIOMS_JWKS_INLINE bool openssl_knows(const char* type) noexcept {
   return found != nullptr;
 }
 
-// RFC 7518 section 3.1: does this algorithm go with that key type and curve? No unknown algorithm goes with any.
-constexpr bool alg_fits(std::string_view alg, std::string_view kty, std::string_view crv) noexcept {
-  if (kty == "RSA") {
-    for (const auto known : rsa_algs) {
-      if (alg == known) return true;
-    }
-    return false;
-  }
-  if (kty == "AKP") return ml_dsa_of(alg) != nullptr;
-  for (const auto& curve : curves) {
-    if (curve.kty == kty && curve.crv == crv) return alg == curve.alg || (kty == "OKP" && alg == crv);
-  }
-  return false;
+// Names that differ mostly do so in length, first or last byte; a call of memcmp for each would be most of what a hit costs.
+constexpr bool same_name(std::string_view a, std::string_view b) noexcept {
+  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && a.back() == b.back() && a == b));
 }
 
-constexpr bool alg_supported(std::string_view alg, bool allow_es256k) noexcept {
-  if (alg_fits(alg, "RSA", {}) || alg_fits(alg, "AKP", {})) return true;
-  for (const auto& curve : curves) {
-    if (curve.crv == opt_in_curve && !allow_es256k) continue;
-    if (alg_fits(alg, curve.kty, curve.crv)) return true;
+// A bit for each kind of key: what select() compares, for every key, in place of names.
+inline constexpr key_kinds rsa_kind = 1;
+constexpr key_kinds curve_kind(std::size_t index) noexcept { return static_cast<key_kinds>(2U << index); }
+constexpr key_kinds ml_dsa_kind(std::size_t index) noexcept { return curve_kind(curves.size() + index); }
+
+// Which kinds an algorithm goes with (RFC 7518 section 3.1). No unknown algorithm goes with any.
+constexpr key_kinds kinds_of_alg(std::string_view alg) noexcept {
+  for (const auto known : rsa_algs) {
+    if (same_name(alg, known)) return rsa_kind;
   }
-  return false;
+  unsigned kinds = 0;
+  for (std::size_t i = 0; i < curves.size(); ++i) {
+    if (same_name(alg, curves[i].alg) || (curves[i].kty == "OKP" && same_name(alg, curves[i].crv)))
+      kinds |= curve_kind(i);
+  }
+  for (std::size_t i = 0; i < ml_dsa_algs.size(); ++i) {
+    if (same_name(alg, ml_dsa_algs[i].alg)) kinds |= ml_dsa_kind(i);
+  }
+  return static_cast<key_kinds>(kinds);
 }
+inline constexpr key_kinds opt_in_kind = kinds_of_alg("ES256K");  // needs jwk_options::allow_es256k
 
 // RFC 4648 section 5. Padding is dropped: some providers send it.
 AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view text) {
@@ -3909,10 +3915,11 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ml_dsa(const json& mem
   std::string pub;
   if (auto why = read_number(member, "pub", pub)) return why;
   if (pub.size() != info->bytes) return concat("pub has ", pub.size(), " bytes, not ", info->bytes);
+  out.kind_ = kinds_of_alg(out.alg_);
   published.add("alg", json_string(out.alg_));
   published.add("pub", concat('"', base64url_encode(pub), '"'));
-  if (!openssl_knows(info->alg)) return concat("this OpenSSL has no ", info->alg, "; 3.5 and later have");
-  out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, info->alg, nullptr,
+  if (!openssl_knows(info->alg.data())) return concat("this OpenSSL has no ", info->alg, "; 3.5 and later have");
+  out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, info->alg.data(), nullptr,
                                                 reinterpret_cast<const unsigned char*>(pub.data()), pub.size()));
   if (!out.key_) return "OpenSSL refuses the key";
   out.bits_ = EVP_PKEY_get_bits(out.key_.get());
@@ -3931,6 +3938,7 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, st
   reason why;
   if (out.kty_ == "RSA") {
     out.curve_.clear();
+    out.kind_ = rsa_kind;
     why = build_rsa(member, out, published);
   } else if (out.kty_ == "AKP") {
     out.curve_.clear();
@@ -3942,11 +3950,12 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, st
     if (curve->crv == opt_in_curve && !options.allow_es256k)
       return concat("crv ", quote(out.curve_), " is used with the option allow_es256k only");
     out.bits_ = curve->bits;
+    out.kind_ = curve_kind(static_cast<std::size_t>(curve - curves.begin()));
     published.add("crv", json_string(out.curve_));
     why = out.kty_ == "EC" ? build_ec(member, *curve, out, published) : build_okp(member, *curve, out, published);
   }
   if (why) return why;
-  if (!out.alg_.empty() && !alg_fits(out.alg_, out.kty_, out.curve_))
+  if (!out.alg_.empty() && (kinds_of_alg(out.alg_) & out.kind_) == 0)
     return concat("alg ", quote(out.alg_), " does not go with the key");
   return publish(out, published);
 }
@@ -4043,21 +4052,28 @@ class wiped_string {
   std::string& text_;
 };
 
-// Which keys an identifier from a token means. ADFS names its keys by x5t alone, so what is no kid of the set may be the
-// thumbprint of a certificate.
-class identified_by {
- public:
-  identified_by(const jwk_set& set, std::string_view id) noexcept
-      : id_(id),
-        by_kid_(id.empty() ||
-                std::any_of(set.begin(), set.end(), [&](const key_ptr& key) { return key->kid() == id; })) {}
-  bool operator()(const key_ptr& key) const noexcept {
-    return by_kid_ ? key->kid() == id_ : key->x5t() == id_ || key->x5t_s256() == id_;
-  }
+// ADFS names its keys by x5t alone, so what is no kid of the set may be the thumbprint of a certificate.
+inline bool has_x5t(const jwk& key, std::string_view id) noexcept { return key.x5t() == id || key.x5t_s256() == id; }
 
- private:
-  std::string_view id_;
-  bool by_kid_;
+// The keys that fit a query, of which its caller wants one.
+struct key_choice {
+  const key_ptr* first = nullptr;
+  std::string rivals;  // thumbprints, if there is more than one key
+  std::size_t more = 0;
+
+  void add(const key_ptr& key) {
+    if (first == nullptr) {
+      first = &key;
+      return;
+    }
+    if ((*first)->thumbprint() == key->thumbprint()) return;  // listed twice, or once per alg: the same key
+    if (rivals.empty()) rivals = (*first)->thumbprint();
+    if (rivals.size() > 400) {
+      ++more;
+    } else {
+      rivals += concat(", ", key->thumbprint());
+    }
+  }
 };
 
 }  // namespace detail
@@ -4077,57 +4093,56 @@ AXIOMS_JWKS_INLINE result<jwk_set> jwk_set::parse(std::string_view json, const j
 
 AXIOMS_JWKS_INLINE std::vector<key_ptr> jwk_set::find(std::string_view kid) const {
   std::vector<key_ptr> found;
-  std::copy_if(keys_.begin(), keys_.end(), std::back_inserter(found), detail::identified_by(*this, kid));
+  const auto keep = [&](auto meant) { std::copy_if(keys_.begin(), keys_.end(), std::back_inserter(found), meant); };
+  keep([&](const key_ptr& key) { return key->kid() == kid; });
+  if (found.empty() && !kid.empty()) keep([&](const key_ptr& key) { return detail::has_x5t(*key, kid); });
   return found;
 }
 
 AXIOMS_JWKS_INLINE bool jwk_set::contains(std::string_view kid) const noexcept {
-  return std::any_of(keys_.begin(), keys_.end(), detail::identified_by(*this, kid));
+  return std::any_of(keys_.begin(), keys_.end(), [&](const key_ptr& key) {
+    return key->kid() == kid || (!kid.empty() && detail::has_x5t(*key, kid));
+  });
 }
 
 AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const {
   using detail::concat, detail::make_error, detail::quote;
-  if (!query.alg.empty() && !detail::alg_supported(query.alg, allow_es256k_)) {
+  const detail::key_kinds kinds = detail::kinds_of_alg(query.alg);
+  const bool opt_in = kinds == detail::opt_in_kind && !allow_es256k_;
+  if (!query.alg.empty() && (kinds == 0 || opt_in)) {
     return make_error(errc::unsupported_algorithm, "alg ", quote(query.alg), " is not accepted");
   }
-  const detail::identified_by meant(*this, query.kid);
-  const auto fits = [&](const key_ptr& key) {
-    if (!query.kid.empty() && !meant(key)) return false;
+  const auto fits = [&](const jwk& key) {
     if (query.alg.empty()) return true;
-    if (!detail::alg_fits(query.alg, key->kty(), key->curve())) return false;
-    return key->alg().empty() || key->alg() == query.alg ||
-           key->kty() == "OKP";  // EdDSA and Ed25519 name the same (RFC 9864)
+    if ((key.kind_ & kinds) == 0) return false;
+    return key.alg().empty() || detail::same_name(key.alg(), query.alg) ||
+           key.kty() == "OKP";  // EdDSA and Ed25519 name the same (RFC 9864)
   };
-  const key_ptr* found = nullptr;
-  std::string candidates;
-  std::size_t more = 0;
+  detail::key_choice chosen;
+  bool kid_known = query.kid.empty();
   for (const auto& key : keys_) {
-    if (!fits(key)) continue;
-    if (found == nullptr) {
-      found = &key;
-      continue;
-    }
-    if ((*found)->thumbprint() == key->thumbprint()) continue;  // listed twice, or once per alg: the same key
-    if (candidates.empty()) candidates = (*found)->thumbprint();
-    if (candidates.size() > 400) {
-      ++more;
-    } else {
-      candidates += concat(", ", key->thumbprint());
+    if (!query.kid.empty() && !detail::same_name(key->kid(), query.kid)) continue;
+    kid_known = true;
+    if (fits(*key)) chosen.add(key);
+  }
+  if (!kid_known) {
+    for (const auto& key : keys_) {
+      if (detail::has_x5t(*key, query.kid) && fits(*key)) chosen.add(key);
     }
   }
   const auto asked = [&] { return concat("kid ", quote(query.kid), " and alg ", quote(query.alg)); };
-  if (found == nullptr) {
+  if (chosen.first == nullptr) {
     // Not that the key is unknown: no fetch can help.
-    if (const auto* info = detail::ml_dsa_of(query.alg); info != nullptr && !detail::openssl_knows(info->alg))
+    if (const auto* info = detail::ml_dsa_of(query.alg); info != nullptr && !detail::openssl_knows(info->alg.data()))
       return make_error(errc::unsupported_algorithm, "alg ", quote(query.alg),
                         " is not accepted: this OpenSSL lacks it");
     return make_error(errc::key_not_found, "no key of the set fits ", asked());
   }
-  if (!candidates.empty()) {
-    return make_error(errc::key_ambiguous, "several keys fit ", asked(), ", thumbprints: ", candidates,
-                      more > 0 ? concat(" and ", more, " more") : std::string());
+  if (!chosen.rivals.empty()) {
+    return make_error(errc::key_ambiguous, "several keys fit ", asked(), ", thumbprints: ", chosen.rivals,
+                      chosen.more > 0 ? concat(" and ", chosen.more, " more") : std::string());
   }
-  return *found;
+  return *chosen.first;
 }
 
 namespace detail {
