@@ -97,7 +97,7 @@ class signing_key {
 
 /// Publishes its key set at url(), with an ETag, until it is stopped; start() brings it back on the same port.
 ///
-/// Threads: url(), ca_pem() and the counts from any; the rest from one.
+/// Threads: name(), url(), ca_pem() and the counts from any; the rest from one.
 class issuer {
  public:
   enum class transport { http, https };
@@ -116,9 +116,9 @@ class issuer {
   issuer(const issuer&) = delete;
   issuer& operator=(const issuer&) = delete;
 
-  std::string url() const {
-    return (tls_ ? "https://127.0.0.1:" : "http://127.0.0.1:") + std::to_string(port_) + "/.well-known/jwks.json";
-  }
+  /// Its name, under which its metadata are to be found (OpenID Connect Discovery).
+  std::string name() const { return (tls_ ? "https://127.0.0.1:" : "http://127.0.0.1:") + std::to_string(port_); }
+  std::string url() const { return name() + "/.well-known/jwks.json"; }
   /// What a client has to trust: a certificate of this run, which is its own authority.
   const std::string& ca_pem() const { return certificate_; }
   counts asked() const {
@@ -132,6 +132,9 @@ class issuer {
     server_->set_keep_alive_max_count(1);  // or stop() would wait for idle connections
     server_->Get("/.well-known/jwks.json",
                  [this](const httplib::Request& request, httplib::Response& response) { answer(request, response); });
+    server_->Get("/.well-known/openid-configuration", [this](const httplib::Request&, httplib::Response& response) {
+      response.set_content(R"({"issuer":")" + name() + R"(","jwks_uri":")" + url() + "\"}", "application/json");
+    });
     if (port_ == 0) {
       port_ = server_->bind_to_any_port("127.0.0.1");
       require(port_ > 0, "find a free port");

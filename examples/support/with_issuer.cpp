@@ -1,6 +1,7 @@
 // Runs a program with an issuer beside it: with_issuer PROGRAM [ARGUMENT...] starts the demo issuer on loopback (http),
-// runs PROGRAM with the issuer's URL as its last argument, and returns its exit code. With --rotate before PROGRAM the issuer
-// exchanges a key as soon as somebody has fetched its set.
+// runs PROGRAM with the URL of its key set as last argument, and returns its exit code. Before PROGRAM may stand:
+//   --rotate   the issuer exchanges a key as soon as somebody has fetched its set
+//   --name     the last argument is the issuer's name, for programs that find the key set by themselves
 #include "issuer.hpp"
 
 #include <atomic>
@@ -14,16 +15,21 @@
 extern char** environ;
 
 int main(int argc, char** argv) {
-  const bool rotate = argc > 1 && std::string_view(argv[1]) == "--rotate";
-  if (rotate) ++argv, --argc;
+  const auto option = [&](std::string_view name) {
+    const bool given = argc > 1 && argv[1] == name;
+    if (given) ++argv, --argc;
+    return given;
+  };
+  const bool rotate = option("--rotate");
+  const bool by_name = option("--name");
   if (argc < 2) {
-    std::fprintf(stderr, "usage: with_issuer [--rotate] PROGRAM [ARGUMENT...]\n");
+    std::fprintf(stderr, "usage: with_issuer [--rotate] [--name] PROGRAM [ARGUMENT...]\n");
     return 2;
   }
   std::signal(SIGINT, [](int) {});  // which is meant for the program
   demo::issuer issuer(demo::issuer::transport::http);
   ::setenv("no_proxy", "127.0.0.1", 1);  // the issuer is on this machine
-  std::string url = issuer.url();
+  std::string url = by_name ? issuer.name() : issuer.url();
   std::vector<char*> arguments(argv + 1, argv + argc);
   arguments.push_back(url.data());
   arguments.push_back(nullptr);
