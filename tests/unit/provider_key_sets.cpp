@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include <cstddef>
+#include <future>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -37,6 +38,22 @@ struct fetched : rig {
     return document->keys();
   }
   axioms::jwks_ptr document;
+};
+
+// Two faces of one provider: for a manager on threads, and for one on a loop.
+struct blocking_only {
+  fake_fetcher provider;
+  axioms::result<axioms::fetch_response> operator()(const axioms::fetch_request& request,
+                                                    const axioms::stop_token& stop) {
+    return provider(request, stop);
+  }
+};
+struct callback_only {
+  fake_fetcher provider;
+  template <class Callback>
+  void async_fetch(axioms::fetch_request request, axioms::stop_token stop, Callback callback) {
+    provider.async_fetch(std::move(request), std::move(stop), std::move(callback));
+  }
 };
 
 std::string plain_rsa() { return replaced(rfc7517_rsa(), R"(,"alg":"RS256","kid":"2011-04-29")", ""); }
@@ -144,6 +161,30 @@ TEST_CASE("allow_es256k is an option of each URL") {
   const auto key = idp.manager.get_key(other, {.kid = "k", .alg = "ES256K"});
   REQUIRE(key);
   CHECK((*key)->thumbprint() == vectors::secp256k1_thumbprint);
+}
+
+// Red when the flight does not carry the option to judge(), or an answer that is called back is judged without it.
+TEST_CASE("an async manager obeys allow_es256k, on threads and on a loop") {
+  const auto thumbprint_by = [](auto fetch, bool allowed) {
+    fake_fetcher& provider = fetch.provider;
+    provider.always(
+        response(200, set_of({with(vectors::secp256k1_jwk, R"("kid":"k","alg":"ES256K")"), std::string(rfc8037)})));
+    axioms::basic_async_jwks_manager<decltype(fetch), manual_clock> manager{fetch, manual_clock()};
+    auto config = config_for(url);
+    config.allow_es256k = allowed;
+    std::promise<std::string> found;
+    manager.async_initialize(config, [&](const axioms::result<void>& started) {
+      CHECK(started.has_value());
+      manager.async_get_key({.kid = "k", .alg = "ES256K"}, [&](const axioms::result<axioms::key_ptr>& key) {
+        found.set_value(key ? (*key)->thumbprint() : std::string(to_string(key.error().code)));
+      });
+    });
+    return found.get_future().get();
+  };
+  CHECK(thumbprint_by(blocking_only{}, true) == vectors::secp256k1_thumbprint);
+  CHECK(thumbprint_by(blocking_only{}, false) == "unsupported_algorithm");
+  CHECK(thumbprint_by(callback_only{}, true) == vectors::secp256k1_thumbprint);
+  CHECK(thumbprint_by(callback_only{}, false) == "unsupported_algorithm");
 }
 
 TEST_CASE("a private key in the set is in no document") {
