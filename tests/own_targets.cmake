@@ -47,6 +47,14 @@ target_compile_definitions(axioms_jwks_bodies PRIVATE AXIOMS_JWKS_SPLIT)
 target_compile_options(axioms_jwks_bodies PRIVATE ${axioms_jwks_strict_flags})
 set_target_properties(axioms_jwks_bodies PROPERTIES CXX_EXTENSIONS OFF)
 
+# For what is compiled often and need not be fast: most of a suite's compile time is the optimizer's. The header's bodies, which
+# stand elsewhere in split mode, keep the build type's level, and so do benchmarks, examples and what tests the header's warnings.
+function(axioms_jwks_own_level name level)
+  if(NOT MSVC AND NOT CMAKE_CXX_FLAGS MATCHES "-fsanitize")
+    target_compile_options(${name} PRIVATE ${level})
+  endif()
+endfunction()
+
 function(axioms_jwks_own_split name)
   target_sources(${name} PRIVATE $<TARGET_OBJECTS:axioms_jwks_bodies>)
   target_compile_definitions(${name} PRIVATE AXIOMS_JWKS_SPLIT)
