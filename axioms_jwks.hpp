@@ -1738,7 +1738,8 @@ struct httplib_options {
   /// fetch. HTTP_PROXY is not believed in a CGI process (REQUEST_METHOD set): there a client can set it.
   bool proxy_from_environment = true;
   /// Further request headers, asked for once per fetch, from the fetching thread, so that a token can be renewed;
-  /// default: none. They are not sent to another origin that a redirect names. What it throws becomes `fetch_failed`.
+  /// default: none. At most 64 KiB together; not sent to another origin that a redirect names. What it throws becomes
+  /// `fetch_failed`.
   std::function<std::vector<std::pair<std::string, std::string>>()> headers{};
 };
 
@@ -7364,7 +7365,12 @@ AXIOMS_JWKS_INLINE result<header_list> application_headers(const fetch_context& 
   header_list out;
   AXIOMS_JWKS_TRY { out = options.headers(); }
   AXIOMS_JWKS_CATCH_ALL { return context.fail(errc::fetch_failed, "httplib_options::headers threw an exception"); }
+  std::size_t bytes = 0;
   for (const auto& [name, value] : out) {
+    bytes += name.size() + value.size();
+    if (bytes > max_head_bytes) {  // no server takes them, and httplib needs long to write megabytes: nothing can stop it
+      return context.fail(errc::fetch_failed, "httplib_options::headers gave more than ", max_head_bytes, " bytes");
+    }
     // Never the value in the text: it is likely a token.
     if (!is_token(name)) {
       return context.fail(errc::fetch_failed, "httplib_options::headers gave the illegal name ", quote(name, 48));

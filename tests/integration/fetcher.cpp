@@ -3,10 +3,8 @@
 
 #include <doctest/doctest.h>
 
-#include <dirent.h>
 #include <dlfcn.h>
 #include <netdb.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "../support/fetching.hpp"
 #include "../support/loopback_server.hpp"
 #include "../support/raw_server.hpp"
 #include "../support/throwaway_ca.hpp"
@@ -31,28 +30,25 @@ using axioms::fetch_request;
 using axioms::fetch_response;
 using axioms::httplib_fetcher;
 using axioms::httplib_options;
-using test_support::certificate_options;
+using test_support::direct;
 using test_support::loopback_server;
+using test_support::open_descriptors;
+using test_support::outcome;
 using test_support::raw_connection;
 using test_support::raw_server;
+using test_support::reply;
+using test_support::request_for;
 using test_support::server_identity;
+using test_support::settles_at;
+using test_support::slow;
 using test_support::temp_file;
 using test_support::throwaway_ca;
+using test_support::timed_fetch;
+using test_support::trusting;
+using test_support::with_length;
 using namespace std::chrono_literals;
 
 namespace {
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int slow = 10;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr int slow = 10;
-#else
-constexpr int slow = 1;
-#endif
-#else
-constexpr int slow = 1;
-#endif
 
 // Text that a server's thread leaves for the test.
 class noted {
@@ -73,86 +69,39 @@ class noted {
 
 std::string first_line(const noted& message) { return message.text().substr(0, message.text().find("\r\n")); }
 
-struct outcome {
-  axioms::result<fetch_response> answer;
-  std::chrono::milliseconds took;
-
-  errc code() const { return answer ? errc{} : answer.error().code; }
-  int status() const { return answer ? answer->status : 0; }
-  std::string text() const { return answer ? std::string() : answer.error().description; }
-};
-
-httplib_options direct() {
-  httplib_options out;
-  out.proxy_from_environment = false;  // what the machine that runs the tests has set is not their business
-  return out;
-}
-
-httplib_options trusting(const throwaway_ca& ca) {
-  httplib_options out = direct();
-  out.ca_pem = ca.pem();
-  return out;
-}
-
-fetch_request request_for(std::string url, std::chrono::milliseconds timeout = 10s) {
-  fetch_request out;
-  out.url = std::move(url);
-  out.timeout = timeout;
-  return out;
-}
-
 outcome fetch(const fetch_request& request, const httplib_options& options = direct(), axioms::stop_token stop = {}) {
-  const httplib_fetcher fetcher(options);
-  const auto start = std::chrono::steady_clock::now();
-  auto answer = fetcher(request, std::move(stop));
-  const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start);
-  CHECK_MESSAGE(ERR_peek_error() == 0, "OpenSSL's error queue must be left empty");
-  return {std::move(answer), took};
+  outcome out = timed_fetch(httplib_fetcher(options), request, std::move(stop));
+  CHECK_FALSE(out.left_openssl_errors);
+  return out;
 }
 
 outcome fetch(const std::string& url, const httplib_options& options = direct()) {
   return fetch(request_for(url), options);
 }
 
-// The outcome with a stop asked for after a while; `took` counts from the request to stop.
-outcome fetch_and_stop(const std::string& url, const httplib_options& options = direct(),
-                       std::chrono::milliseconds after = 100ms) {
+// The outcome with a stop asked for once `reached` has returned; `took` counts from the request to stop.
+outcome fetch_and_stop(const std::string& url, const httplib_options& options, const std::function<void()>& reached) {
   axioms::stop_source source;
   std::chrono::steady_clock::time_point asked;
   std::thread stopper([&] {
-    std::this_thread::sleep_for(after);
+    reached();
     asked = std::chrono::steady_clock::now();
     source.request_stop();
   });
-  outcome out = fetch(request_for(url), options, source.get_token());
+  outcome out = timed_fetch(httplib_fetcher(options), request_for(url), source.get_token());
   const auto back = std::chrono::steady_clock::now();
   stopper.join();
   out.took = std::chrono::duration_cast<std::chrono::milliseconds>(back - asked);
   return out;
 }
 
-raw_server::script reply(std::string text) {
-  return [text = std::move(text)](raw_connection& connection) {
-    if (connection.read_request()) connection.send(text);
-  };
+std::function<void()> after(std::chrono::milliseconds time) {
+  return [time] { std::this_thread::sleep_for(time); };
 }
 
 outcome fetch_reply(std::string text) {
   const raw_server server(reply(std::move(text)));
   return fetch(server.url());
-}
-
-std::string with_length(const std::string& body, const std::string& headers = {}) {
-  return "HTTP/1.1 200 OK\r\n" + headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
-}
-
-int open_descriptors() {
-  int count = 0;
-  DIR* directory = ::opendir("/proc/self/fd");
-  if (directory == nullptr) return -1;
-  while (::readdir(directory) != nullptr) ++count;
-  ::closedir(directory);
-  return count;
 }
 
 struct set_environment {
@@ -241,8 +190,8 @@ TEST_CASE("a real server of cpp-httplib is read over http and https") {
   const throwaway_ca ca;
   const loopback_server plain(answer_key_set);
   const loopback_server secure(ca.issue(), answer_key_set);
-  CHECK(fetch(plain.url()).answer.value_or(fetch_response()).body == key_set);
-  CHECK(fetch(secure.url(), trusting(ca)).answer.value_or(fetch_response()).body == key_set);
+  CHECK(fetch(plain.url()).body() == key_set);
+  CHECK(fetch(secure.url(), trusting(ca)).body() == key_set);
   CHECK(plain.requests() == 1);
   CHECK(secure.requests() == 1);
 }
@@ -316,9 +265,12 @@ TEST_CASE("extra headers are asked for at every fetch and may not break the mess
   REQUIRE(fetcher(request, {}));
   CHECK(seen.text().find("\r\nAuthorization: Bearer 2\r\n") != std::string::npos);
   CHECK(calls == 2);
+  next = {{"X-A", std::string(40'000, 'x')}};
+  CHECK(fetcher(request, {}));
   for (const auto& bad : std::vector<std::pair<std::string, std::string>>{{"X-A", "secret\r\nX-B: 1"},
                                                                           {"X A", "secret"},
                                                                           {"", "secret"},
+                                                                          {"X-A", "secret" + std::string(70'000, 'x')},
                                                                           {"Content-Length", "3"},
                                                                           {"host", "secret"}}) {
     next = {bad};
@@ -361,8 +313,9 @@ TEST_CASE("a resolver that does not answer holds neither deadline nor stop, and 
   CHECK(late.took < 300ms * slow);
   for (const char* name :
        {"http://b.stuck/", "http://c.stuck/", "http://d.stuck/", "http://e.stuck/", "http://f.stuck/"}) {
-    const outcome stopped = fetch_and_stop(name);
+    const outcome stopped = fetch_and_stop(name, direct(), after(20ms));
     CHECK_MESSAGE(stopped.code() == errc::cancelled, stopped.text());
+    CHECK_MESSAGE(stopped.text().find("resolving") != std::string::npos, stopped.text());
     CHECK(stopped.took < 50ms * slow);
   }
   CHECK(fetch(request_for("http://localhost/", 50ms)).code() == errc::timed_out);  // waits for its turn
@@ -373,62 +326,10 @@ TEST_CASE("a resolver that does not answer holds neither deadline nor stop, and 
   CHECK(fetch(server.url("/", "localhost")).status() == 200);
 }
 
-TEST_CASE("the deadline holds in every phase") {
-  const throwaway_ca ca;
-  const server_identity identity = ca.issue();
-  const std::string drip = with_length(std::string(1000, ' '));
-  struct phase {
-    const char* name;
-    bool tls, handshake;
-    raw_server::script run;
-  };
-  const std::vector<phase> phases{
-      {"silent after the request", false, true, [](raw_connection& c) { c.wait_for_close(); }},
-      {"head byte by byte", false, true, [&](raw_connection& c) { c.drip(drip, 20ms); }},
-      {"body byte by byte", false, true,
-       [&](raw_connection& c) { c.send(drip.substr(0, 60)), c.drip(drip.substr(60), 20ms); }},
-      {"chunks byte by byte", false, true,
-       [](raw_connection& c) {
-         c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-         while (c.drip("1\r\n \r\n", 5ms)) {}
-       }},
-      {"TLS, silent in the handshake", true, false, [](raw_connection& c) { c.wait_for_close(); }},
-      {"TLS, handshake byte by byte", true, false,
-       [](raw_connection& c) { c.drip("\x16\x03\x03\x40" + std::string(9999, '\0'), 20ms); }},
-      {"TLS, body byte by byte", true, true,
-       [&](raw_connection& c) { c.send(drip.substr(0, 60)), c.drip(drip.substr(60), 20ms); }},
-  };
-  for (const phase& each : phases) {
-    CAPTURE(each.name);
-    raw_server::options how;
-    how.tls_first = each.handshake;
-    const auto server =
-        each.tls ? std::make_unique<raw_server>(identity, each.run, how) : std::make_unique<raw_server>(each.run);
-    const outcome got = fetch(request_for(server->url(), 300ms), trusting(ca));
-    CHECK_MESSAGE(got.code() == errc::timed_out, got.text());
-    CHECK(got.took >= 300ms);
-    CHECK(got.took < 400ms * slow);
-    const outcome stopped = fetch_and_stop(server->url(), trusting(ca));
-    CHECK_MESSAGE(stopped.code() == errc::cancelled, stopped.text());
-    CHECK(stopped.took < 50ms * slow);
-  }
-}
-
-TEST_CASE("one address has connect_timeout, and a stop ends a connect that gets no answer") {
-  raw_server::options how;
-  how.accepting = false;
-  const raw_server server([](raw_connection&) {}, how);
-  // Fills the backlog, so that Linux drops what comes next.
-  std::vector<int> full;
-  for (int i = 0; i < 4; ++i) {
-    const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(static_cast<std::uint16_t>(server.port()));
-    [[maybe_unused]] const int pending = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-    full.push_back(fd);
-  }
+TEST_CASE("one address has connect_timeout") {
+  raw_server::options full;
+  full.accepting = false;
+  const raw_server server([](raw_connection&) {}, full);
   fetch_request request = request_for(server.url());
   request.connect_timeout = 200ms;
   const outcome one = fetch(request);
@@ -437,10 +338,90 @@ TEST_CASE("one address has connect_timeout, and a stop ends a connect that gets 
   CHECK(one.took < 300ms * slow);
   request.timeout = 100ms;
   CHECK(fetch(request).code() == errc::timed_out);
-  const outcome stopped = fetch_and_stop(server.url());
-  CHECK_MESSAGE(stopped.code() == errc::cancelled, stopped.text());
-  CHECK(stopped.took < 50ms * slow);
-  for (const int fd : full) ::close(fd);
+}
+
+TEST_CASE("a stop ends every phase within 50 ms, and the deadline ends it as well") {
+  struct phase {
+    std::string name;
+    std::string words;  // by which the error tells the phase
+    bool tls = false;
+    raw_server::script run{};  // returns when the phase has been reached; then the server is silent
+    raw_server::options how{};
+    bool proxy = false;
+    std::size_t header_bytes = 1;
+    outcome stopped{{axioms::error{errc::fetch_failed, "not tried"}}};
+    outcome late{{axioms::error{errc::fetch_failed, "not tried"}}};
+  };
+  const std::string part = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc";
+  raw_server::options full, raw, narrow;
+  full.accepting = false;
+  narrow.narrow = true;
+  raw.tls_first = false;
+  const auto ask = [](raw_connection& c) { c.read_request(); };
+  std::vector<phase> phases{
+      {"connect", "connecting to", false, {}, full},
+      {"handshake, silent", "shaking hands", true, [](raw_connection&) {}, raw},
+      {"handshake, half", "shaking hands", true, [](raw_connection& c) { c.send(c.hello_answer().substr(0, 200)); },
+       raw},
+      {"CONNECT, silent", "asking the proxy", true, ask, raw, true},
+      {"CONNECT, half", "asking the proxy", true, [&](raw_connection& c) { ask(c), c.send("HTTP/1.1 200 OK\r\nA: "); },
+       raw, true},
+      {"handshake in the tunnel", "shaking hands", true,
+       [&](raw_connection& c) { ask(c), c.send("HTTP/1.1 200 OK\r\n\r\n"), c.hello_answer(); }, raw, true},
+      {"request", "sending the request", false, [](raw_connection&) {}, narrow, false, 60'000},
+      {"request, TLS", "sending the request", true, [](raw_connection&) {}, narrow, false, 60'000},
+      {"headers", "waiting for the response", false, ask},
+      {"headers, TLS", "waiting for the response", true, ask},
+      {"body", "reading the body", false, [&](raw_connection& c) { ask(c), c.send(part); }},
+      {"body, TLS", "reading the body", true, [&](raw_connection& c) { ask(c), c.send(part); }},
+  };
+  const throwaway_ca ca;
+  const server_identity identity = ca.issue({.names = "DNS:idp.test,IP:127.0.0.1"});
+  std::vector<std::thread> threads;
+  for (phase& each : phases) {
+    threads.emplace_back([&] {
+      std::mutex mutex;
+      std::condition_variable changed;
+      int reached = 0;
+      const auto script = [&](raw_connection& connection) {
+        each.run(connection);
+        {
+          const std::lock_guard lock(mutex);
+          ++reached;
+        }
+        changed.notify_all();
+        connection.pause(1min);
+      };
+      const auto server = each.tls ? std::make_unique<raw_server>(identity, script, each.how)
+                                   : std::make_unique<raw_server>(script, each.how);
+      httplib_options options = trusting(ca);
+      if (each.proxy) options.proxy = "127.0.0.1:" + std::to_string(server->port());
+      options.headers = [&] {
+        return std::vector<std::pair<std::string, std::string>>{{"X-Padding", std::string(each.header_bytes, 'x')}};
+      };
+      const std::string url = each.proxy ? std::string("https://idp.test/") : server->url();
+      each.stopped = fetch_and_stop(url, options, [&] {
+        std::unique_lock lock(mutex);
+        if (each.how.accepting) changed.wait(lock, [&] { return reached > 0; });
+        lock.unlock();
+        std::this_thread::sleep_for(100ms);  // for the client to get as far, and wait
+      });
+      each.late = timed_fetch(httplib_fetcher(options), request_for(url, 300ms * slow));
+    });
+  }
+  for (std::thread& each : threads) each.join();
+  for (const phase& each : phases) {
+    CAPTURE(each.name);
+    CHECK_MESSAGE(each.stopped.code() == errc::cancelled, each.stopped.text());
+    CHECK_MESSAGE(each.stopped.text().find(each.words) != std::string::npos, each.stopped.text());
+    CHECK(each.stopped.took < 50ms * slow);
+    CHECK_MESSAGE(each.late.code() == errc::timed_out, each.late.text());
+    CHECK_MESSAGE(each.late.text().find(each.words) != std::string::npos, each.late.text());
+    CHECK(each.late.took >= 300ms * slow);
+    CHECK(each.late.took < 400ms * slow);
+    CHECK_FALSE(each.stopped.left_openssl_errors);
+    CHECK_FALSE(each.late.left_openssl_errors);
+  }
 }
 
 TEST_CASE("a stop that was asked for before ends the fetch without I/O") {
@@ -470,38 +451,15 @@ TEST_CASE("a stop ends a fetch whose server floods it") {
   stopper.join();
 }
 
-TEST_CASE("a body over the limit is cut off while it comes") {
-  const std::string piece(1 << 14, 'x');
+TEST_CASE("a body of exactly the limit is read") {
   fetch_request request;
-  request.max_body_bytes = 100'000;
-  const std::vector<raw_server::script> scripts{
-      [](raw_connection& c) { c.send("HTTP/1.1 200 OK\r\nContent-Length: 100001\r\n\r\n"), c.wait_for_close(); },
-      [](raw_connection& c) {
-        c.send("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n"), c.wait_for_close();
-      },
-      [&](raw_connection& c) {
-        c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), c.flood("4000\r\n" + piece + "\r\n");
-      },
-      [](raw_connection& c) {
-        c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n"), c.wait_for_close();
-      },
-      [&](raw_connection& c) { c.send("HTTP/1.1 200 OK\r\n\r\n"), c.flood(piece); }};
-  for (const auto& script : scripts) {
-    const raw_server server([&](raw_connection& connection) {
-      if (connection.read_request()) script(connection);
-    });
-    request.url = server.url();
-    const outcome got = fetch(request);
-    CHECK_MESSAGE(got.code() == errc::response_too_large, got.text());
-    CHECK(got.took < 1s * slow);
-  }
   request.max_body_bytes = 5;
   for (const std::string text :
        {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345", "HTTP/1.0 200 OK\r\n\r\n12345",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n12\r\n3\r\n345\r\n0\r\n\r\n"}) {
     const raw_server server(reply(text));
     request.url = server.url();
-    CHECK_MESSAGE(fetch(request).answer.value_or(fetch_response()).body == "12345", text);
+    CHECK_MESSAGE(fetch(request).body() == "12345", text);
   }
 }
 
@@ -513,161 +471,34 @@ TEST_CASE("bodies end by length, by chunks with extensions and trailers, or with
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
         "HTTP/1.1 200 OK\nContent-Length: 3\n\nabc", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef",
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\nHTTP/1.1 200 OK\r\n\r\nabc"}) {
-    CHECK_MESSAGE(fetch_reply(text).answer.value_or(fetch_response()).body == "abc", text);
+    CHECK_MESSAGE(fetch_reply(text).body() == "abc", text);
   }
   for (const std::string text : {"3\r\nabc\r\n0\r\n\r\n", "0003\r\nabc\r\n0\r\n\r\n",
                                  "1;a=b\r\na\r\n2 ; c\r\nbc\r\n0;x\r\nX-Trailer: 1\r\nB: 2\r\n\r\n"}) {
-    CHECK_MESSAGE(fetch_reply(chunked + text).answer.value_or(fetch_response()).body == "abc", text);
-  }
-  for (const std::string text : {"zz\r\nabc\r\n0\r\n\r\n", "-1\r\nabc\r\n0\r\n\r\n", "0x3\r\nabc\r\n0\r\n\r\n",
-                                 "3zz\r\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n", "3\r\nab", "3\r\nabc\r\n",
-                                 "3\r\nabc\r\n0\r\n", "\r\nabc", "11111111111111111\r\nabc"}) {
-    const outcome got = fetch_reply(chunked + text);
-    CHECK_MESSAGE(got.code() == errc::fetch_failed, text);
+    CHECK_MESSAGE(fetch_reply(chunked + text).body() == "abc", text);
   }
 }
 
-TEST_CASE("a head that two readers could understand differently is refused") {
-  for (const std::string head :
-       {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-        "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabc",
-        "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\nabc",
-        "HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\nabc",
-        "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\nabc",
-        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
-        "HTTP/1.1 200 OK\r\nA: 1\r\n  folded\r\n\r\nabc",
-        "HTTP/1.1 200 OK\r\nName : 1\r\n\r\nabc",
-        "HTTP/1.1 200 OK\r\nno colon\r\n\r\nabc",
-        "HTTP/1.1 200 OK\r\n: 1\r\n\r\nabc",
-        "HTTP/1.1 200 OK\r\nA: 1\r2\r\n\r\nabc",
-        "HTTP/2 200\r\n\r\nabc",
-        "HTTP/1.1 099 No\r\n\r\n",
-        "HTTP/1.1 999 No\r\n\r\n",
-        "HTTP/1.1 20 OK\r\n\r\n",
-        "HTTP/1.1 2000 OK\r\n\r\n",
-        "HTTP/1.1 101 Switching\r\n\r\n",
-        "<html>",
-        "",
-        "HTTP/1.1 200 OK\r\nA: 1\r\n"}) {
-    const outcome got = fetch_reply(head);
-    CHECK_MESSAGE(got.code() == errc::fetch_failed, head << " gave " << got.status());
-  }
-  using namespace std::string_literals;
-  CHECK(fetch_reply("HTTP/1.1 200 OK\r\nETag: \"a\0b\"\r\n\r\nabc"s).code() == errc::fetch_failed);
-  CHECK(fetch_reply("HTTP/1.1 200 \0\r\n\r\nabc"s).code() == errc::fetch_failed);
-}
-
-TEST_CASE("heads without end are cut off") {
-  const std::vector<raw_server::script> scripts{
-      [](raw_connection& c) { c.send("HTTP/1.1 200 " + std::string(1 << 16, 'x') + "\r\n\r\n"); },
-      [](raw_connection& c) { c.send("HTTP/1.1 200 "), c.flood(std::string(1 << 12, 'x')); },
-      [](raw_connection& c) { c.send("HTTP/1.1 200 OK\r\n"), c.flood("X-Header: 1\r\n"); },
-      [](raw_connection& c) { c.send("HTTP/1.1 200 OK\r\nA: "), c.flood(std::string(1 << 12, 'x')); },
-      [](raw_connection& c) { c.send("HTTP/1.1 200 OK\r\n"), c.flood("A: " + std::string(4000, 'x') + "\r\n"); },
-      [](raw_connection& c) {
-        c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"), c.flood("A: 1\r\n");
-      }};
-  for (const auto& script : scripts) {
-    const raw_server server([&](raw_connection& connection) {
-      if (connection.read_request()) script(connection);
-    });
-    const outcome got = fetch(server.url());
-    CHECK_MESSAGE(got.code() == errc::response_too_large, got.text());
-    CHECK(got.took < 1s * slow);
-  }
-  const raw_server interim([](raw_connection& connection) {
-    if (connection.read_request()) connection.flood("HTTP/1.1 100 Continue\r\n\r\n");
-  });
-  CHECK(fetch(interim.url()).code() == errc::fetch_failed);
-}
-
-TEST_CASE("a response that breaks off is an error and no signal") {
-  static std::atomic<int> signals{0};
-  struct sigaction count {
-  }, before{};
-  count.sa_handler = [](int) { ++signals; };
-  ::sigaction(SIGPIPE, &count, &before);
+TEST_CASE("over TLS a close_notify ends a body without length") {
   const throwaway_ca ca;
-  const server_identity identity = ca.issue();
-  for (const bool tls : {false, true}) {
-    for (const int at : {0, 1, 2, 3}) {
-      CAPTURE(tls);
-      CAPTURE(at);
-      const auto script = [at](raw_connection& connection) {
-        if (at > 0 && !connection.read_request()) return;
-        if (at > 1) connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123");
-        if (at > 2) connection.pause(20ms);
-        if (at != 3) connection.reset();
-      };
-      const auto server = tls ? std::make_unique<raw_server>(identity, script) : std::make_unique<raw_server>(script);
-      const outcome got = fetch(server->url(), trusting(ca));
-      // A reset right after accept() may still come while the client connects.
-      CHECK_MESSAGE((got.code() == errc::fetch_failed || (at == 0 && got.code() == errc::connect_failed)), got.text());
-    }
-  }
-  const raw_server in_handshake(identity, [](raw_connection& c) { c.read_byte(), c.reset(); }, {.tls_first = false});
-  CHECK(fetch(in_handshake.url(), trusting(ca)).code() == errc::tls_failed);
-  ::sigaction(SIGPIPE, &before, nullptr);
-  CHECK(signals == 0);
-}
-
-TEST_CASE("over TLS only a close_notify ends a body without length") {
-  const throwaway_ca ca;
-  const server_identity identity = ca.issue();
-  const raw_server polite(identity, [](raw_connection& c) {
+  const raw_server polite(ca.issue(), [](raw_connection& c) {
     if (c.read_request()) c.send("HTTP/1.1 200 OK\r\n\r\nabc"), c.close_notify();
   });
-  CHECK(fetch(polite.url(), trusting(ca)).answer.value_or(fetch_response()).body == "abc");
-  const raw_server cut(identity, reply("HTTP/1.1 200 OK\r\n\r\nabc"));
-  CHECK(fetch(cut.url(), trusting(ca)).code() == errc::fetch_failed);
+  CHECK(fetch(polite.url(), trusting(ca)).body() == "abc");
 }
 
-TEST_CASE("certificates are checked: issuer, dates, names") {
-  const throwaway_ca ca, other;
-  struct attempt {
-    const char* name;
-    server_identity identity;
-    const char* host;
-    bool good;
-  };
+TEST_CASE("a good certificate is accepted by address, by name in any case, and below a constraint that permits it") {
+  const throwaway_ca ca;
   const throwaway_ca constrained =
-      ca.intermediate({.common_name = "constrained", .names = "", .name_constraints = "permitted;DNS:good.test"});
-  const std::vector<attempt> attempts{
-      {"right address", ca.issue(), "127.0.0.1", true},
-      {"right name", ca.issue(), "localhost", true},
-      {"name in other case", ca.issue({.names = "DNS:LOCALHOST"}), "LocalHost", true},
-      {"another CA", other.issue(), "localhost", false},
-      {"self-signed", ca.issue({.self_signed = true}), "localhost", false},
-      {"expired", ca.issue({.expired = true}), "localhost", false},
-      {"another name", ca.issue({.names = "DNS:other.test"}), "localhost", false},
-      {"another address", ca.issue({.names = "IP:127.0.0.2"}), "127.0.0.1", false},
-      {"address as a name", ca.issue({.names = "DNS:127.0.0.1"}), "127.0.0.1", false},
-      {"name in the CN only", ca.issue({.common_name = "localhost", .names = ""}), "localhost", false},
-      {"name in the CN, another in the SAN", ca.issue({.common_name = "localhost", .names = "DNS:other.test"}),
-       "localhost", false},
-      {"address in the CN only", ca.issue({.common_name = "127.0.0.1", .names = ""}), "127.0.0.1", false},
-      {"bare wildcard", ca.issue({.names = "DNS:*"}), "localhost", false},
-      {"partial wildcard", ca.issue({.names = "DNS:local*"}), "localhost", false},
-      {"outside the name constraint", constrained.issue(), "localhost", false},
-      {"name in the CN, past a name constraint",
-       constrained.issue({.common_name = "localhost", .names = "DNS:good.test"}), "localhost", false},
-  };
-  for (const attempt& each : attempts) {
-    CAPTURE(each.name);
-    std::atomic<int> requests{0};
-    const raw_server server(each.identity, [&](raw_connection& connection) {
-      if (connection.read_request()) ++requests, connection.send(with_length("{}"));
-    });
-    const outcome got = fetch(server.url("/", each.host), trusting(ca));
-    CHECK_MESSAGE(got.status() == (each.good ? 200 : 0), got.text());
-    if (!each.good) {
-      CHECK(got.code() == errc::tls_failed);
-      CHECK_MESSAGE(got.text().find("certificate not accepted") != std::string::npos, got.text());
-      CHECK(requests == 0);
-    }
+      ca.intermediate({.common_name = "constrained", .names = "", .name_constraints = "permitted;DNS:localhost"});
+  for (const auto& [identity, host] : std::vector<std::pair<server_identity, const char*>>{
+           {ca.issue(), "127.0.0.1"},
+           {ca.issue(), "localhost"},
+           {ca.issue({.names = "DNS:LOCALHOST"}), "LocalHost"},
+           {constrained.issue({.names = "DNS:localhost"}), "localhost"}}) {
+    const raw_server server(identity, reply(with_length("{}")));
+    const outcome got = fetch(server.url("/", host), trusting(ca));
+    CHECK_MESSAGE(got.status() == 200, host, ": ", got.text());
   }
 }
 
@@ -683,14 +514,6 @@ TEST_CASE("the names of addresses are not sent as SNI, those of hosts are") {
   CHECK(sni.text() == "localhost");
   CHECK(fetch(server.url("/", "127.0.0.1"), trusting(ca)).status() == 200);
   CHECK(sni.text().empty());
-}
-
-TEST_CASE("TLS 1.1 is refused") {
-  const throwaway_ca ca;
-  raw_server::options how;
-  how.max_version = TLS1_1_VERSION;
-  const raw_server server(ca.issue(), reply(with_length("{}")), how);
-  CHECK(fetch(server.url(), trusting(ca)).code() == errc::tls_failed);
 }
 
 TEST_CASE("trusted certificates come from a file or a text, and a bad one is the fetch's error") {
@@ -750,10 +573,9 @@ TEST_CASE("a client certificate is shown to a server that asks, and a bad one is
   CHECK(fetch(server.url(), options).code() == errc::tls_failed);
 }
 
-TEST_CASE("redirects are followed five times, never to a worse place") {
+TEST_CASE("redirects are followed five times") {
   const throwaway_ca ca;
   loopback_server server(ca.issue(), answer_key_set);
-  const loopback_server plain(answer_key_set);
   const auto redirect = [&](const std::string& location, int status = 302) {
     server.set_handler([=](const httplib::Request& request, httplib::Response& response) {
       if (request.path != "/a/b") return response.set_content(request.path, "text/plain");
@@ -762,9 +584,7 @@ TEST_CASE("redirects are followed five times, never to a worse place") {
     });
     return fetch(server.url("/a/b?q=1"), trusting(ca));
   };
-  for (const int status : {301, 302, 303, 307, 308}) {
-    CHECK(redirect("/c", status).answer.value_or(fetch_response()).body == "/c");
-  }
+  for (const int status : {301, 302, 303, 307, 308}) { CHECK(redirect("/c", status).body() == "/c"); }
   for (const auto& target : std::vector<std::pair<std::string, std::string>>{
            {"c", "/a/c"},
            {"../c", "/c"},
@@ -774,24 +594,15 @@ TEST_CASE("redirects are followed five times, never to a worse place") {
            {"c?d=../e#f", "/a/c"},
            {server.url("/abs"), "/abs"},
            {"//127.0.0.1:" + std::to_string(server.port()) + "/net", "/net"}}) {
-    CHECK_MESSAGE(redirect(target.first).answer.value_or(fetch_response()).body == target.second, target.first);
+    CHECK_MESSAGE(redirect(target.first).body() == target.second, target.first);
   }
-  for (const std::string& location :
-       {plain.url(), std::string("file:///etc/passwd"), std::string("https://user:secret@127.0.0.1/"),
-        std::string("//u:secret@h/"), std::string("ftp://user:secret@127.0.0.1/"), std::string("https://"),
-        std::string("?same"), std::string("/a/b")}) {
-    const outcome got = redirect(location);
-    CHECK_MESSAGE(got.code() == errc::fetch_failed, location);
-    CHECK_MESSAGE(got.text().find("secret") == std::string::npos, got.text());
-  }
-  CHECK(plain.requests() == 0);
   const int before = server.requests();
   CHECK(redirect("/a/b").text().find("more than 5 redirects") != std::string::npos);
   CHECK(server.requests() == before + 6);
   const raw_server nowhere(reply("HTTP/1.1 302 Found\r\n\r\n"));
   CHECK(fetch(nowhere.url()).status() == 302);
   const raw_server up(reply("HTTP/1.1 302 Found\r\nLocation: " + server.url("/up") + "\r\n\r\n"));
-  CHECK(fetch(up.url(), trusting(ca)).answer.value_or(fetch_response()).body == "/up");
+  CHECK(fetch(up.url(), trusting(ca)).body() == "/up");
 }
 
 TEST_CASE("tokens and validators stay with the origin they are meant for") {
@@ -817,17 +628,6 @@ TEST_CASE("tokens and validators stay with the origin they are meant for") {
   CHECK(second_seen.text().find("If-None-Match") == std::string::npos);
 }
 
-TEST_CASE("the deadline covers all redirects together") {
-  const raw_server server([](raw_connection& connection) {
-    if (connection.read_request() && connection.pause(150ms)) {
-      connection.send("HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n");
-    }
-  });
-  const outcome got = fetch(request_for(server.url(), 400ms));
-  CHECK(got.code() == errc::timed_out);
-  CHECK(got.took < 500ms * slow);
-}
-
 TEST_CASE("a proxy is asked in absolute form for http, and for a tunnel for https") {
   const throwaway_ca ca;
   noted asked, inside;
@@ -848,12 +648,12 @@ TEST_CASE("a proxy is asked in absolute form for http, and for a tunnel for http
       {.tls_first = false});
   httplib_options options = trusting(ca);
   options.proxy = "http://me:s%20cret@127.0.0.1:" + std::to_string(proxy.port());
-  CHECK(fetch("http://idp.test:81/keys?a=b", options).answer.value_or(fetch_response()).body == "plain");
+  CHECK(fetch("http://idp.test:81/keys?a=b", options).body() == "plain");
   CHECK(first_line(asked) == "GET http://idp.test:81/keys?a=b HTTP/1.1");
   CHECK(asked.text().find("\r\nHost: idp.test:81\r\n") != std::string::npos);
   CHECK(asked.text().find("\r\nProxy-Authorization: Basic bWU6cyBjcmV0\r\n") != std::string::npos);
   const outcome tunnelled = fetch("https://idp.test/keys", options);
-  CHECK_MESSAGE(tunnelled.answer.value_or(fetch_response()).body == "tunnelled", tunnelled.text());
+  CHECK_MESSAGE(tunnelled.body() == "tunnelled", tunnelled.text());
   CHECK(first_line(asked) == "CONNECT idp.test:443 HTTP/1.1");
   CHECK(asked.text().find("\r\nProxy-Authorization: Basic bWU6cyBjcmV0\r\n") != std::string::npos);
   CHECK(first_line(inside) == "GET /keys HTTP/1.1");
@@ -879,9 +679,7 @@ TEST_CASE("a proxy that refuses, is missing or badly written is a connect_failed
 TEST_CASE("the environment names the proxy, and what goes past it") {
   const raw_server proxy(reply(with_length("by proxy")));
   const loopback_server server(answer_key_set);
-  const auto body = [](const std::string& url) {
-    return fetch(url, httplib_options()).answer.value_or(fetch_response()).body;
-  };
+  const auto body = [](const std::string& url) { return fetch(url, httplib_options()).body(); };
   for (const char* name :
        {"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "REQUEST_METHOD"})
     ::unsetenv(name);
@@ -890,7 +688,7 @@ TEST_CASE("the environment names the proxy, and what goes past it") {
     const set_environment upper("HTTP_PROXY", "http://" + address);
     CHECK(body("http://idp.test/") == "by proxy");
     CHECK(body(server.url()) == "by proxy");  // loopback is no exception
-    CHECK(fetch(server.url()).answer.value_or(fetch_response()).body == key_set);
+    CHECK(fetch(server.url()).body() == key_set);
     const set_environment cgi("REQUEST_METHOD", "GET");
     CHECK(body(server.url()) == key_set);
   }
@@ -931,16 +729,11 @@ TEST_CASE("failing fetches leak no descriptor") {
     CHECK_FALSE(fetch(request_for(silent.url(), 5ms)).answer);
     CHECK_FALSE(fetch(untrusted.url(), trusting(ca)).answer);
     CHECK_FALSE(fetch("http://127.0.0.1:1/").answer);
-    CHECK_FALSE(fetch_and_stop(silent.url(), direct(), 2ms).answer);
-  };
-  // Our own servers close a little later, so the count is awaited.
-  const auto settles_at = [](int wanted) {
-    for (int i = 0; i < 500 && open_descriptors() > wanted; ++i) std::this_thread::sleep_for(10ms);
-    return open_descriptors();
+    CHECK_FALSE(fetch_and_stop(silent.url(), direct(), after(2ms)).answer);
   };
   const int before = open_descriptors();
   for (int i = 0; i < 50; ++i) round();
-  CHECK(settles_at(before) <= before);
+  CHECK(settles_at(open_descriptors, before) <= before);
 }
 
 TEST_CASE("many threads fetch at once through one fetcher") {

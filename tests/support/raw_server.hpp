@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -25,6 +26,7 @@
 #include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "throwaway_ca.hpp"
 
@@ -59,11 +61,15 @@ class raw_connection {
   }
   /// TLS, from here on. Plain servers may call it later, as a proxy does with a tunnel.
   bool start_tls();
+  /// Reads a ClientHello and gives the bytes that a good server would answer it with; empty if it was none.
+  std::string hello_answer();
   bool close_notify() { return ssl_ && SSL_shutdown(ssl_.get()) >= 0; }
   /// What the client sent as SNI, and the subject of its certificate; empty without.
   std::string server_name() const;
   std::string client_name() const;
   int fd() const { return fd_; }
+  /// The server's, for a redirect to itself.
+  int port() const;
 
  private:
   friend class raw_server;
@@ -83,8 +89,9 @@ class raw_server {
   struct options {
     bool tls_first = true;    ///< with an identity: shake hands before the script runs
     int max_version = 0;      ///< TLS1_1_VERSION and so on; 0: the library's newest
-    bool accepting = true;    ///< false: connections stay in the backlog
+    bool accepting = true;    ///< false: the backlog is full, so that Linux leaves a connect() without an answer
     bool ask_client = false;  ///< for a certificate, and take any
+    bool narrow = false;      ///< takes a few KiB that nobody reads, where the kernel would take megabytes
   };
 
   explicit raw_server(script run) : raw_server(std::move(run), nullptr, {}) {}
@@ -106,6 +113,7 @@ class raw_server {
     acceptor_.join();
     for (worker& each : workers_) each.thread.join();
     for (const int fd : {wake_[0], wake_[1], listener_}) ::close(fd);
+    for (const int fd : backlog_) ::close(fd);
   }
   raw_server(const raw_server&) = delete;
   raw_server& operator=(const raw_server&) = delete;
@@ -126,6 +134,11 @@ class raw_server {
   raw_server(script run, const server_identity* identity, options how) : script_(std::move(run)), how_(how) {
     if (identity != nullptr) set_up_tls(*identity);
     listener_ = ::socket(AF_INET, SOCK_STREAM, 0);
+    if (how.narrow) {
+      const int window = 1, segment = 536;
+      ::setsockopt(listener_, SOL_SOCKET, SO_RCVBUF, &window, sizeof window);
+      ::setsockopt(listener_, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
+    }
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -137,6 +150,11 @@ class raw_server {
     }
     for (const int fd : {listener_, wake_[0], wake_[1]}) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
     port_ = ntohs(address.sin_port);
+    for (int i = 0; i < 4 && !how.accepting; ++i) {
+      backlog_.push_back(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+      [[maybe_unused]] const int pending =
+          ::connect(backlog_.back(), reinterpret_cast<const sockaddr*>(&address), size);
+    }
     acceptor_ = std::thread([this] { accept_all(); });
   }
 
@@ -165,6 +183,8 @@ class raw_server {
       ::fcntl(fd, F_SETFD, FD_CLOEXEC);
       ++connections_;
       const std::lock_guard lock(mutex_);
+      // Thousands of connections must not keep the stacks of thousands of threads.
+      workers_.remove_if([](worker& each) { return each.fd < 0 && (each.thread.join(), true); });
       workers_.push_back({fd});
       worker& added = workers_.back();
       if (stopping_) ::shutdown(fd, SHUT_RDWR);
@@ -184,8 +204,8 @@ class raw_server {
     }
     ERR_clear_error();
     const std::lock_guard lock(mutex_);
-    me.fd = -1;
     ::close(fd);
+    me.fd = -1;  // from now on it may be joined, with the lock held: the last thing that is done under it
   }
 
   script script_;
@@ -193,6 +213,7 @@ class raw_server {
   std::unique_ptr<SSL_CTX, void (*)(SSL_CTX*)> tls_{nullptr, SSL_CTX_free};
   int listener_ = -1;
   int wake_[2] = {-1, -1};
+  std::vector<int> backlog_;  // connections that are never accepted
   int port_ = 0;
   std::atomic<int> connections_{0};
   std::mutex mutex_;  // guards workers_ and stopping_
@@ -206,6 +227,27 @@ inline bool raw_connection::start_tls() {
   ssl_.reset(SSL_new(server_.tls_.get()));
   SSL_set_fd(ssl_.get(), fd_);
   return SSL_accept(ssl_.get()) == 1;
+}
+
+inline int raw_connection::port() const { return server_.port(); }
+
+inline std::string raw_connection::hello_answer() {
+  const std::unique_ptr<SSL, void (*)(SSL*)> ssl(SSL_new(server_.tls_.get()), SSL_free);
+  BIO* in = BIO_new(BIO_s_mem());
+  BIO* out = BIO_new(BIO_s_mem());
+  SSL_set_bio(ssl.get(), in, out);
+  std::string answer;
+  char piece[4096];
+  while (answer.empty()) {
+    const auto got = ::recv(fd_, piece, sizeof piece, 0);
+    if (got <= 0) break;
+    BIO_write(in, piece, static_cast<int>(got));
+    SSL_accept(ssl.get());
+    for (int size = 0; (size = BIO_read(out, piece, sizeof piece)) > 0;) {
+      answer.append(piece, static_cast<std::size_t>(size));
+    }
+  }
+  return answer;
 }
 
 inline std::string raw_connection::server_name() const {
