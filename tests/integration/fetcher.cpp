@@ -491,14 +491,14 @@ TEST_CASE("a good certificate is accepted by address, by name in any case, and b
   const throwaway_ca ca;
   const throwaway_ca constrained =
       ca.intermediate({.common_name = "constrained", .names = "", .name_constraints = "permitted;DNS:localhost"});
-  for (const auto& [identity, host] : std::vector<std::pair<server_identity, const char*>>{
+  for (const auto& each : std::vector<std::pair<server_identity, std::string>>{
            {ca.issue(), "127.0.0.1"},
            {ca.issue(), "localhost"},
            {ca.issue({.names = "DNS:LOCALHOST"}), "LocalHost"},
            {constrained.issue({.names = "DNS:localhost"}), "localhost"}}) {
-    const raw_server server(identity, reply(with_length("{}")));
-    const outcome got = fetch(server.url("/", host), trusting(ca));
-    CHECK_MESSAGE(got.status() == 200, host, ": ", got.text());
+    const raw_server server(each.first, reply(with_length("{}")));
+    const outcome got = fetch(server.url("/", each.second), trusting(ca));
+    CHECK_MESSAGE(got.status() == 200, got.text());
   }
 }
 
