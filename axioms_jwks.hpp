@@ -642,6 +642,7 @@ struct fetch_response {
   int status = 0;
   std::string body{};
   std::vector<std::pair<std::string, std::string>> headers{};
+  std::string url{};  ///< what answered, at the end of all redirects; empty from a fetcher that does not tell
 
   /// The first header of that name, whatever the case of its letters (RFC 9110 section 5.1); empty if there is none.
   [[nodiscard]] std::string_view header(std::string_view name) const noexcept;
@@ -1746,8 +1747,8 @@ struct httplib_options {
 /// The fetcher over cpp-httplib and OpenSSL that the managers use by default.
 ///
 /// One deadline covers the whole exchange with all its redirects (at most 5, never from https to http, never with
-/// user-info). TLS is 1.2 or later with peer and host verified. Bodies come with 2xx only, unencoded, within
-/// `max_body_bytes`; header names and values come as they were received. Copies share one state.
+/// user-info; the response tells the last URL). TLS is 1.2 or later with peer and host verified. Bodies come with 2xx
+/// only, unencoded, within `max_body_bytes`; header names and values come as they were received. Copies share one state.
 ///
 /// Threads: callable from any number at once.
 /// Blocks:  at most `timeout`; a stop ends it within 50 ms in every phase, name resolution too.
@@ -7368,7 +7369,8 @@ AXIOMS_JWKS_INLINE result<header_list> application_headers(const fetch_context& 
   std::size_t bytes = 0;
   for (const auto& [name, value] : out) {
     bytes += name.size() + value.size();
-    if (bytes > max_head_bytes) {  // no server takes them, and httplib needs long to write megabytes: nothing can stop it
+    // No server takes them, and httplib needs long to write megabytes: nothing could stop it.
+    if (bytes > max_head_bytes) {
       return context.fail(errc::fetch_failed, "httplib_options::headers gave more than ", max_head_bytes, " bytes");
     }
     // Never the value in the text: it is likely a token.
@@ -7460,6 +7462,7 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_setup& setup, cons
     const int status = answer->status;
     const std::string_view location = answer->header("Location");
     if ((status != 301 && status != 302 && status != 303 && status != 307 && status != 308) || location.empty()) {
+      answer->url = std::move(url->normalized);
       return answer;
     }
     if (redirects == 5) return context.fail(errc::fetch_failed, "more than 5 redirects");

@@ -136,6 +136,20 @@ struct stuck_resolver {
 };
 stuck_resolver resolver;
 
+// What names that end in ".addresses" stand for; set while no fetch is on its way.
+std::vector<std::string> addresses;
+
+std::string encrypted_key() {
+  const std::unique_ptr<EVP_PKEY, void (*)(EVP_PKEY*)> key(EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256"),
+                                                           EVP_PKEY_free);
+  const std::unique_ptr<BIO, void (*)(BIO*)> out(BIO_new(BIO_s_mem()), BIO_free_all);
+  char phrase[] = "passphrase";
+  PEM_write_bio_PrivateKey(out.get(), key.get(), EVP_aes_128_cbc(), nullptr, 0, nullptr, phrase);
+  std::string text(4096, '\0');
+  text.resize(static_cast<std::size_t>(std::max(BIO_read(out.get(), text.data(), 4096), 0)));
+  return text;
+}
+
 constexpr const char* key_set = R"({"keys":[]})";
 
 void answer_key_set(const httplib::Request&, httplib::Response& response) {
@@ -153,6 +167,15 @@ extern "C" int getaddrinfo(const char* node, const char* service, const addrinfo
   }
   using function = int (*)(const char*, const char*, const addrinfo*, addrinfo**);
   static const auto next = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "getaddrinfo"));
+  if (name.size() > 10 && name.substr(name.size() - 10) == ".addresses") {
+    addrinfo numeric = *hints;
+    numeric.ai_flags |= AI_NUMERICHOST;
+    for (const std::string& each : addresses) {
+      if (const int failed = next(each.c_str(), service, &numeric, out); failed != 0) return failed;
+      while (*out != nullptr) out = &(*out)->ai_next;
+    }
+    return 0;
+  }
   return next(node, service, hints, out);
 }
 
@@ -165,6 +188,7 @@ TEST_CASE("a 200 gives status, body and headers as received") {
   CHECK(got.answer->status == 200);
   CHECK(got.answer->body == key_set);
   CHECK(got.answer->header("etag") == "\"a%20b\"");
+  CHECK(got.answer->url == server.url());
   REQUIRE(got.answer->headers.size() == 4);
   CHECK(got.answer->headers[1] == std::pair<std::string, std::string>("X-Two", "1"));
   CHECK(got.answer->headers[2] == std::pair<std::string, std::string>("x-two", "2"));
@@ -338,6 +362,57 @@ TEST_CASE("one address has connect_timeout") {
   CHECK(one.took < 300ms * slow);
   request.timeout = 100ms;
   CHECK(fetch(request).code() == errc::timed_out);
+}
+
+TEST_CASE("the addresses of a name are tried in turn, first one of each family") {
+  addresses = {"127.0.0.2", "127.0.0.3", "::1"};
+  const std::string text = fetch("http://three.addresses:1/").text();
+  const auto first = text.find("127.0.0.2:1: "), second = text.find("[::1]:1: "), third = text.find("127.0.0.3:1: ");
+  CHECK_MESSAGE((first < second && second < third && third != std::string::npos), text);
+
+  addresses.clear();
+  for (int i = 2; i < 22; ++i) addresses.push_back("127.0.0." + std::to_string(i));
+  const std::string many = fetch("http://twenty.addresses:1/").text();
+  CHECK_MESSAGE((many.find("127.0.0.17:1") != std::string::npos && many.find("127.0.0.18:1") == std::string::npos),
+                many);
+  addresses.clear();
+  CHECK(fetch("http://no.addresses/").code() == errc::resolve_failed);
+
+  const raw_server good(reply(with_length("{}")));
+  addresses = {"127.0.0.2", "127.0.0.1"};
+  CHECK(fetch(good.url("/", "two.addresses")).status() == 200);  // nobody listens at the first
+  raw_server::options full;
+  full.accepting = false;
+  full.address = "127.0.0.2";
+  full.port = good.port();
+  const raw_server silent([](raw_connection&) {}, full);
+  fetch_request request = request_for(good.url("/", "two.addresses"));
+  request.connect_timeout = 100ms;
+  const outcome got = fetch(request);  // nobody answers at the first
+  CHECK_MESSAGE(got.status() == 200, got.text());
+  CHECK(got.took >= 100ms);
+}
+
+TEST_CASE("IPv6 literals are connected to, verified and named in brackets") {
+  if (!raw_server::can_listen("::1")) return;
+  const throwaway_ca ca;
+  noted seen, sni;
+  const auto script = [&](raw_connection& connection) {
+    if (!connection.read_request()) return;
+    seen = connection.request();
+    sni = connection.server_name();
+    connection.send(with_length("{}"));
+  };
+  raw_server::options how;
+  how.address = "::1";
+  const raw_server plain(script, how), secure(ca.issue(), script, how),
+      other(ca.issue({.names = "IP:::2"}), script, how);
+  CHECK(fetch(plain.url("/", "[::1]")).status() == 200);
+  CHECK(seen.text().find("\r\nHost: [::1]:" + std::to_string(plain.port()) + "\r\n") != std::string::npos);
+  CHECK(fetch(secure.url("/", "[0:0::1]"), trusting(ca)).status() == 200);
+  CHECK(sni.text().empty());
+  CHECK(fetch(other.url("/", "[::1]"), trusting(ca)).code() == errc::tls_failed);
+  CHECK(fetch("http://[fe80::1%25lo]/").code() == errc::invalid_url);  // zones are not for URLs that services share
 }
 
 TEST_CASE("a stop ends every phase within 50 ms, and the deadline ends it as well") {
@@ -565,6 +640,9 @@ TEST_CASE("a client certificate is shown to a server that asks, and a bad one is
   options.client_cert_file = chain.path();
   options.client_key_file = chain.path();
   CHECK(fetch(server.url(), options).code() == errc::tls_failed);
+  const temp_file encrypted(encrypted_key());
+  options.client_key_file = encrypted.path();
+  CHECK(fetch(server.url(), options).code() == errc::tls_failed);  // and asks nobody for the passphrase
   options.client_key_file = "/no/such/key.pem";
   CHECK(fetch(server.url(), options).code() == errc::tls_failed);
   const server_identity stranger = ca.issue();
@@ -599,10 +677,17 @@ TEST_CASE("redirects are followed five times") {
   const int before = server.requests();
   CHECK(redirect("/a/b").text().find("more than 5 redirects") != std::string::npos);
   CHECK(server.requests() == before + 6);
+  const raw_server down(reply("HTTP/1.1 302 Found\r\nLocation: " + server.url("/a/b") + "\r\n\r\n"));
+  CHECK(redirect(down.url()).code() == errc::fetch_failed);  // https to http
+  const outcome forth_and_back = fetch(down.url(), trusting(ca));
+  CHECK_MESSAGE(forth_and_back.text().find("leads from https to") != std::string::npos, forth_and_back.text());
   const raw_server nowhere(reply("HTTP/1.1 302 Found\r\n\r\n"));
   CHECK(fetch(nowhere.url()).status() == 302);
   const raw_server up(reply("HTTP/1.1 302 Found\r\nLocation: " + server.url("/up") + "\r\n\r\n"));
-  CHECK(fetch(up.url(), trusting(ca)).body() == "/up");
+  const outcome gone_up = fetch(up.url(), trusting(ca));
+  CHECK(gone_up.body() == "/up");
+  REQUIRE(gone_up.answer);
+  CHECK(gone_up.answer->url == server.url("/up"));
 }
 
 TEST_CASE("tokens and validators stay with the origin they are meant for") {
@@ -655,9 +740,14 @@ TEST_CASE("a proxy is asked in absolute form for http, and for a tunnel for http
   const outcome tunnelled = fetch("https://idp.test/keys", options);
   CHECK_MESSAGE(tunnelled.body() == "tunnelled", tunnelled.text());
   CHECK(first_line(asked) == "CONNECT idp.test:443 HTTP/1.1");
+  CHECK(inside.text().find("\r\nHost: idp.test\r\n") != std::string::npos);  // without the default port
   CHECK(asked.text().find("\r\nProxy-Authorization: Basic bWU6cyBjcmV0\r\n") != std::string::npos);
   CHECK(first_line(inside) == "GET /keys HTTP/1.1");
   CHECK(inside.text().find("Proxy-Authorization") == std::string::npos);
+  CHECK(fetch("https://IDP.test.:8443/", options).status() == 200);  // the root's dot is not in a certificate
+  CHECK(first_line(asked) == "CONNECT idp.test.:8443 HTTP/1.1");
+  CHECK(fetch("https://[::1]/", options).code() == errc::tls_failed);
+  CHECK(first_line(asked) == "CONNECT [::1]:443 HTTP/1.1");
   CHECK(fetch("https://other.test/keys", options).code() ==
         errc::tls_failed);  // the certificate is checked in the tunnel too
 }
@@ -691,6 +781,13 @@ TEST_CASE("the environment names the proxy, and what goes past it") {
     CHECK(fetch(server.url()).body() == key_set);
     const set_environment cgi("REQUEST_METHOD", "GET");
     CHECK(body(server.url()) == key_set);
+  }
+  for (const char* name : {"HTTPS_PROXY", "https_proxy"}) {
+    const set_environment wrong("http_proxy", "127.0.0.1:1");
+    const set_environment tunnel(name, address);
+    const int before = proxy.connections();
+    CHECK(fetch("https://idp.test/", httplib_options()).code() == errc::fetch_failed);  // it says more than its answer
+    CHECK(proxy.connections() == before + 1);
   }
   const set_environment lower("http_proxy", address);
   const std::string port = std::to_string(server.port());

@@ -7,12 +7,15 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstring>
@@ -44,6 +47,7 @@ using test_support::running_threads;
 using test_support::server_identity;
 using test_support::settles_at;
 using test_support::slow;
+using test_support::temp_file;
 using test_support::throwaway_ca;
 using test_support::timed_fetch;
 using test_support::trusting;
@@ -219,7 +223,9 @@ void too_much(std::vector<row>& table) {
       [](raw_connection& c) { c.send(ok + "Content-Length: 18446744073709551615\r\n\r\n"), c.wait_for_close(); });
   add("endless body", body, flood(ok + "\r\n", piece));
   add("endless chunked body", body, flood(chunked, "4000\r\n" + piece + "\r\n"));
-  add("endless chunks of one byte", body, flood(chunked, "1\r\nx\r\n"));
+  std::string crumbs;
+  for (int i = 0; i < 1000; ++i) crumbs += "1\r\nx\r\n";
+  add("endless chunks of one byte", body, flood(chunked, crumbs));
   add("a chunk of 2^64-1", body, [](raw_connection& c) { c.send(chunked + "ffffffffffffffff\r\n"), c.flood("x"); });
   add("a chunk of 2^63", body, [](raw_connection& c) { c.send(chunked + "8000000000000000\r\n"), c.flood("x"); });
   add("a chunk of 2^63 after another", body,
@@ -589,6 +595,56 @@ TEST_CASE("no server can hang, crash or fool a fetch: the table") {
   CHECK(settles_at(open_descriptors, descriptors) <= descriptors);
   CHECK(settles_at(running_threads, threads) <= threads);
   if (!sanitized) CHECK_MESSAGE(kib < 16 * 1024, "KiB: ", kib);
+}
+
+// Run by the next one, in a process whose system settings allow everything.
+TEST_CASE("TLS 1.1 is refused though the system allows it" * doctest::skip()) {
+  const throwaway_ca ca;
+  raw_server::options old;
+  old.max_version = TLS1_1_VERSION;
+  const raw_server server(ca.issue(), say(with_length("{}")), old);
+  CHECK(timed_fetch(axioms::httplib_fetcher(trusting(ca)), request_for(server.url())).code() == errc::tls_failed);
+  // The control: a client that sets nothing gets through.
+  const std::unique_ptr<SSL_CTX, void (*)(SSL_CTX*)> lax(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
+  const std::unique_ptr<BIO, void (*)(BIO*)> link(BIO_new_ssl_connect(lax.get()), BIO_free_all);
+  BIO_set_conn_hostname(link.get(), ("127.0.0.1:" + std::to_string(server.port())).c_str());
+  CHECK(BIO_do_handshake(link.get()) == 1);
+}
+
+TEST_CASE("TLS 1.1 is refused whatever the system allows") {
+  const temp_file permissive(
+      "openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\nMinProtocol = TLSv1\n"
+      "CipherString = DEFAULT:@SECLEVEL=0\n");
+  ::setenv("OPENSSL_CONF", permissive.path().c_str(), 1);
+  const char* arguments[] = {"integration", "--no-skip", "--test-case=TLS 1.1 is refused though*", nullptr};
+  pid_t child = 0;
+  const int started =
+      ::posix_spawn(&child, "/proc/self/exe", nullptr, nullptr, const_cast<char* const*>(arguments), environ);
+  ::unsetenv("OPENSSL_CONF");
+  REQUIRE(started == 0);
+  int status = -1;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+  CHECK(status == 0);
+}
+
+TEST_CASE("the system's trusted certificates are read once, for all fetchers") {
+  const throwaway_ca ca;
+  const raw_server server(ca.issue(), say(with_length("{}")));
+  const temp_file trusted(ca.pem());
+  const std::string url = server.url();  // an address: the child must start no thread
+  // Another test may have loaded them in this process; a child loads its own.
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::setenv("SSL_CERT_FILE", trusted.path().c_str(), 1);
+    const int first = timed_fetch(axioms::httplib_fetcher(direct()), request_for(url)).status();
+    ::unlink(trusted.path().c_str());
+    const int second = timed_fetch(axioms::httplib_fetcher(direct()), request_for(url)).status();
+    ::_exit(first == 200 && second == 200 ? 0 : 1);
+  }
+  int status = -1;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+  CHECK(status == 0);
 }
 
 TEST_CASE("24 threads with random deadlines and stops: every fetch ends in time and nothing is left behind") {

@@ -17,6 +17,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <cstdlib>
 #include <functional>
 #include <list>
@@ -82,7 +83,7 @@ class raw_connection {
   std::unique_ptr<SSL, void (*)(SSL*)> ssl_{nullptr, SSL_free};
 };
 
-/// Accepts on 127.0.0.1 and runs the script for each connection in a thread of its own. The destructor ends all scripts.
+/// Accepts on loopback and runs the script for each connection in a thread of its own. The destructor ends all scripts.
 class raw_server {
  public:
   using script = std::function<void(raw_connection&)>;
@@ -91,7 +92,9 @@ class raw_server {
     int max_version = 0;      ///< TLS1_1_VERSION and so on; 0: the library's newest
     bool accepting = true;    ///< false: the backlog is full, so that Linux leaves a connect() without an answer
     bool ask_client = false;  ///< for a certificate, and take any
-    bool narrow = false;      ///< takes a few KiB that nobody reads, where the kernel would take megabytes
+    const char* address = "127.0.0.1";  ///< or another of loopback's, also ::1
+    int port = 0;                       ///< 0: of the system's choice
+    bool narrow = false;                ///< takes a few KiB that nobody reads, where the kernel would take megabytes
   };
 
   explicit raw_server(script run) : raw_server(std::move(run), nullptr, {}) {}
@@ -118,6 +121,16 @@ class raw_server {
   raw_server(const raw_server&) = delete;
   raw_server& operator=(const raw_server&) = delete;
 
+  /// False where an address cannot be listened at: there may be no IPv6.
+  static bool can_listen(const char* address) {
+    sockaddr_storage where{};
+    const socklen_t size = make_address(address, 0, where);
+    const int fd = ::socket(where.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const bool can = fd >= 0 && ::bind(fd, reinterpret_cast<const sockaddr*>(&where), size) == 0;
+    if (fd >= 0) ::close(fd);
+    return can;
+  }
+
   int port() const { return port_; }
   int connections() const { return connections_; }
   std::string url(const std::string& path = "/jwks.json", const std::string& host = "127.0.0.1") const {
@@ -133,29 +146,44 @@ class raw_server {
 
   raw_server(script run, const server_identity* identity, options how) : script_(std::move(run)), how_(how) {
     if (identity != nullptr) set_up_tls(*identity);
-    listener_ = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_storage address{};
+    socklen_t size = make_address(how.address, how.port, address);
+    listener_ = ::socket(address.ss_family, SOCK_STREAM, 0);
+    const int on = 1;
+    if (how.port != 0) ::setsockopt(listener_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (how.narrow) {
       const int window = 1, segment = 536;
       ::setsockopt(listener_, SOL_SOCKET, SO_RCVBUF, &window, sizeof window);
       ::setsockopt(listener_, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
     }
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
     if (::bind(listener_, reinterpret_cast<const sockaddr*>(&address), size) != 0 ||
         ::listen(listener_, how.accepting ? 64 : 0) != 0 ||
         ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size) != 0 || ::pipe(wake_) != 0) {
       std::abort();
     }
     for (const int fd : {listener_, wake_[0], wake_[1]}) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
-    port_ = ntohs(address.sin_port);
+    port_ = ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6*>(&address)->sin6_port
+                                                : reinterpret_cast<const sockaddr_in*>(&address)->sin_port);
     for (int i = 0; i < 4 && !how.accepting; ++i) {
-      backlog_.push_back(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+      backlog_.push_back(::socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
       [[maybe_unused]] const int pending =
           ::connect(backlog_.back(), reinterpret_cast<const sockaddr*>(&address), size);
     }
     acceptor_ = std::thread([this] { accept_all(); });
+  }
+
+  static socklen_t make_address(const char* text, int port, sockaddr_storage& out) {
+    auto* v4 = reinterpret_cast<sockaddr_in*>(&out);
+    auto* v6 = reinterpret_cast<sockaddr_in6*>(&out);
+    if (::inet_pton(AF_INET, text, &v4->sin_addr) == 1) {
+      v4->sin_family = AF_INET;
+      v4->sin_port = htons(static_cast<std::uint16_t>(port));
+      return sizeof *v4;
+    }
+    if (::inet_pton(AF_INET6, text, &v6->sin6_addr) != 1) std::abort();
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(static_cast<std::uint16_t>(port));
+    return sizeof *v6;
   }
 
   void set_up_tls(const server_identity& identity) {
