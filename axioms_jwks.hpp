@@ -6502,10 +6502,24 @@ inline result<void> set_trust(SSL_CTX* tls, const httplib_options& options) {
   return {};
 }
 
+// Finite-field DH in TLS 1.2 goes: a server may name a group of 10,000 bits, and then OpenSSL computes for a second or
+// more, in which nothing can stop it. Browsers do without it, too. The rest stays as the system has configured it.
+inline bool leave_out_dhe(SSL_CTX* tls) {
+  const ssl_ptr probe(SSL_new(tls));
+  if (!probe) return false;
+  std::string kept;
+  for (int i = 0; const char* name = SSL_get_cipher_list(probe.get(), i); ++i) {
+    if (std::string_view(name).substr(0, 4) != "DHE-") append_to(kept, concat(kept.empty() ? "" : ":", name));
+  }
+  return SSL_CTX_set_cipher_list(tls, kept.c_str()) == 1;
+}
+
 AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options) {
   const auto refuse = [](const auto&... what) { return make_error(errc::tls_failed, what..., ": ", openssl_reason()); };
   ssl_ctx_ptr tls(SSL_CTX_new(TLS_client_method()));
-  if (!tls || SSL_CTX_set_min_proto_version(tls.get(), TLS1_2_VERSION) != 1) return refuse("cannot set up TLS");
+  if (!tls || SSL_CTX_set_min_proto_version(tls.get(), TLS1_2_VERSION) != 1 || !leave_out_dhe(tls.get())) {
+    return refuse("cannot set up TLS");
+  }
   SSL_CTX_set_verify(tls.get(), SSL_VERIFY_PEER, nullptr);
   SSL_CTX_set_session_cache_mode(tls.get(), SSL_SESS_CACHE_OFF);
   SSL_CTX_set_options(tls.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);

@@ -259,6 +259,11 @@ TEST_CASE("an ETag with a line break in it starts no header of its own") {
   REQUIRE(first.answer);
   CHECK(seen.text().find("X-Injected") == std::string::npos);
   CHECK(first.answer->header("ETag") == "\"x%0d%0aX-Injected: 1\"");
+  for (const char* etag : {"\"\x01\"", "\"\x7f\"", "\n"}) {  // nor is any other control byte sent
+    request.etag = etag;
+    REQUIRE(fetch(request).answer);
+    CHECK(seen.text().find("If-None-Match") == std::string::npos);
+  }
   request.etag = first.answer->header("ETag");
   REQUIRE(fetch(request).answer);
   CHECK(seen.text().find("\r\nX-Injected") == std::string::npos);
@@ -575,6 +580,14 @@ TEST_CASE("a good certificate is accepted by address, by name in any case, and b
     const outcome got = fetch(server.url("/", each.second), trusting(ca));
     CHECK_MESSAGE(got.status() == 200, got.text());
   }
+}
+
+TEST_CASE("TLS 1.2 is enough") {
+  const throwaway_ca ca;
+  raw_server::options how;
+  how.max_version = TLS1_2_VERSION;
+  const raw_server server(ca.issue(), reply(with_length("{}")), how);
+  CHECK(fetch(server.url(), trusting(ca)).status() == 200);
 }
 
 TEST_CASE("the names of addresses are not sent as SNI, those of hosts are") {

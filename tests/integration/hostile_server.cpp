@@ -655,7 +655,7 @@ TEST_CASE("24 threads with random deadlines and stops: every fetch ends in time 
   raw.tls_first = false;
   full.accepting = false;
   const int descriptors = open_descriptors(), threads = running_threads();
-  std::atomic<int> wrong{0}, answers{0}, late{0}, stopped{0}, dirty{0};
+  std::atomic<int> wrong{0}, overdue{0}, answers{0}, late{0}, stopped{0}, dirty{0};
   {
     std::vector<std::unique_ptr<raw_server>> servers;
     const auto add = [&](auto&&... arguments) { servers.push_back(std::make_unique<raw_server>(arguments...)); };
@@ -703,7 +703,7 @@ TEST_CASE("24 threads with random deadlines and stops: every fetch ends in time 
             ++late;
           else if (!of_the_server)
             ++wrong;
-          if (got.took > limit + 100ms * slow) ++wrong;
+          if (got.took > limit + 1s * slow) ++overdue;  // the threads are many more than the processors
           if (got.left_openssl_errors) ++dirty;
         }
       });
@@ -713,6 +713,7 @@ TEST_CASE("24 threads with random deadlines and stops: every fetch ends in time 
     stopper.join();
   }
   CHECK(wrong == 0);
+  CHECK(overdue == 0);
   CHECK(dirty == 0);
   CHECK(answers > 0);
   CHECK(stopped > 0);
@@ -747,16 +748,21 @@ TEST_CASE("a service with 1,100 open descriptors still fetches") {
   ::setrlimit(RLIMIT_NOFILE, &before);
 }
 
-TEST_CASE("a fetch is content with a stack of 128 KiB") {
+TEST_CASE("a fetch needs less than 96 KiB of stack, so that musl's threads will do") {
   if (sanitized) return;  // whose frames are larger
   const throwaway_ca ca;
   const raw_server secure(ca.issue(), say(with_length(std::string(50'000, ' '))));
-  const axioms::httplib_fetcher fetcher(trusting(ca));
+  const axioms::httplib_fetcher trusted(trusting(ca)), by_the_system(direct());
   int status = 0;
-  const std::size_t used =
-      stack_used(std::size_t{1} << 20, [&] { status = timed_fetch(fetcher, request_for(secure.url())).status(); });
+  errc code{};
+  const std::size_t used = stack_used(std::size_t{1} << 20, [&] {
+    status = timed_fetch(trusted, request_for(secure.url())).status();
+    code = timed_fetch(by_the_system, request_for(secure.url())).code();
+  });
   CHECK(status == 200);
-  MESSAGE("stack used: " << used);
+  CHECK(code == errc::tls_failed);
+  CHECK(used > 4096);
+  CHECK(used < 96 * 1024);
 }
 
 TEST_SUITE_END();

@@ -88,8 +88,9 @@ class raw_server {
  public:
   using script = std::function<void(raw_connection&)>;
   struct options {
-    bool tls_first = true;    ///< with an identity: shake hands before the script runs
-    int max_version = 0;      ///< TLS1_1_VERSION and so on; 0: the library's newest
+    bool tls_first = true;                    ///< with an identity: shake hands before the script runs
+    int max_version = 0;                      ///< TLS1_1_VERSION and so on; 0: the library's newest
+    const char* ciphers = "ALL:@SECLEVEL=0";  ///< of an older version
     bool accepting = true;    ///< false: the backlog is full, so that Linux leaves a connect() without an answer
     bool ask_client = false;  ///< for a certificate, and take any
     const char* address = "127.0.0.1";  ///< or another of loopback's, also ::1
@@ -197,7 +198,8 @@ class raw_server {
     if (how_.max_version != 0) {
       SSL_CTX_set_min_proto_version(tls_.get(), TLS1_VERSION);
       SSL_CTX_set_max_proto_version(tls_.get(), how_.max_version);
-      SSL_CTX_set_cipher_list(tls_.get(), "ALL:@SECLEVEL=0");
+      SSL_CTX_set_cipher_list(tls_.get(), how_.ciphers);
+      SSL_CTX_ctrl(tls_.get(), SSL_CTRL_SET_DH_AUTO, 1, nullptr);
     }
   }
 
