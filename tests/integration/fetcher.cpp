@@ -582,6 +582,23 @@ TEST_CASE("a good certificate is accepted by address, by name in any case, and b
   }
 }
 
+TEST_CASE("a wildcard stands for one whole label") {
+  const throwaway_ca ca;
+  addresses = {"127.0.0.1"};
+  for (const auto& each : std::vector<std::pair<std::string, int>>{{"*.idp.addresses", 200},
+                                                                   {"*.IDP.addresses", 200},
+                                                                   {"k*.idp.addresses", 0},
+                                                                   {"*s.idp.addresses", 0},
+                                                                   {"*.addresses", 0},
+                                                                   {"*.*.addresses", 0},
+                                                                   {"keys.*.addresses", 0},
+                                                                   {"*idp.addresses", 0}}) {
+    const raw_server server(ca.issue({.names = "DNS:" + each.first}), reply(with_length("{}")));
+    const outcome got = fetch(server.url("/", "keys.idp.addresses"), trusting(ca));
+    CHECK_MESSAGE(got.status() == each.second, each.first << ": " << got.text());
+  }
+}
+
 TEST_CASE("TLS 1.2 is enough") {
   const throwaway_ca ca;
   raw_server::options how;
