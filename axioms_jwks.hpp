@@ -6298,29 +6298,41 @@ inline bool take_resolver_thread() noexcept {
   }
 }
 
-inline void* run_resolver(void* argument) {
-  const std::unique_ptr<std::shared_ptr<resolver_job>> owner(static_cast<std::shared_ptr<resolver_job>*>(argument));
-  resolver_job& job = **owner;
+struct free_addresses {
+  void operator()(addrinfo* list) const noexcept { ::freeaddrinfo(list); }
+};
+
+// What the system's resolver says, or why it says nothing.
+inline std::vector<socket_address> look_up(const resolver_job& job, std::string& failure) {
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
-  addrinfo* list = nullptr;
-  const int failed = ::getaddrinfo(job.host.c_str(), nullptr, &hints, &list);
-  std::string failure;
+  addrinfo* made = nullptr;
+  const int failed = ::getaddrinfo(job.host.c_str(), nullptr, &hints, &made);
+  const std::unique_ptr<addrinfo, free_addresses> list(made);
   if (failed != 0) failure = failed == EAI_SYSTEM ? errno_text(errno) : std::string(::gai_strerror(failed));
   std::vector<socket_address> first, second;
-  for (const addrinfo* entry = list; entry != nullptr && first.size() + second.size() < 16; entry = entry->ai_next) {
+  for (const addrinfo* entry = made; entry != nullptr && first.size() + second.size() < 16; entry = entry->ai_next) {
     if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
     auto& same_family = first.empty() || first.front().storage.ss_family == entry->ai_family ? first : second;
     same_family.push_back(make_address(entry->ai_addr, entry->ai_addrlen, job.port));
   }
-  if (list != nullptr) ::freeaddrinfo(list);
   // One of each family in turn (RFC 8305 section 4): a family without a route must not use up the deadline.
   std::vector<socket_address> found;
   for (std::size_t i = 0; i < std::max(first.size(), second.size()); ++i) {
     if (i < first.size()) found.push_back(std::move(first[i]));
     if (i < second.size()) found.push_back(std::move(second[i]));
   }
+  return found;
+}
+
+inline void* run_resolver(void* argument) {
+  const std::unique_ptr<std::shared_ptr<resolver_job>> owner(static_cast<std::shared_ptr<resolver_job>*>(argument));
+  resolver_job& job = **owner;
+  std::string failure;
+  std::vector<socket_address> found;
+  AXIOMS_JWKS_TRY { found = look_up(job, failure); }
+  AXIOMS_JWKS_CATCH_ALL { failure = "no memory"; }  // would end the process, and fits into any string
   resolver_threads.fetch_sub(1, std::memory_order_relaxed);
   {
     const std::lock_guard lock(job.mutex);
@@ -7355,16 +7367,10 @@ AXIOMS_JWKS_INLINE std::string resolve_reference(const parsed_url& base, std::st
   return out.append(location.substr(query_at));
 }
 
-// Refusals are the provider's fault, so they are fetch_failed whatever is wrong with the new URL.
+// Refusals are the provider's fault, so they are fetch_failed whatever is wrong with the new URL, and parse_url() shows
+// none with an @ in it.
 AXIOMS_JWKS_INLINE result<parsed_url> follow(const fetch_context& context, const parsed_url& from,
                                              std::string_view location) {
-  // Before anything may quote it: what stands before an @ can be a password.
-  if (const auto slashes = location.find("//"); slashes != std::string_view::npos) {
-    const std::string_view rest = location.substr(slashes + 2);
-    if (rest.substr(0, rest.find_first_of("/?#")).find('@') != std::string_view::npos) {
-      return context.fail(errc::fetch_failed, "redirect refused: the new URL holds user-info");
-    }
-  }
   auto next = parse_url(resolve_reference(from, location));
   if (!next) return context.fail(errc::fetch_failed, "redirect refused: ", next.error().description);
   if (from.https && !next->https) {

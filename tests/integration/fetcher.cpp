@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -167,6 +168,7 @@ extern "C" int getaddrinfo(const char* node, const char* service, const addrinfo
   }
   using function = int (*)(const char*, const char*, const addrinfo*, addrinfo**);
   static const auto next = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "getaddrinfo"));
+  if (name == "no.memory") throw std::bad_alloc();
   if (name.size() > 10 && name.substr(name.size() - 10) == ".addresses") {
     addrinfo numeric = *hints;
     numeric.ai_flags |= AI_NUMERICHOST;
@@ -329,6 +331,7 @@ TEST_CASE("names are resolved, and errors tell resolving from connecting") {
   const outcome unknown = fetch("http://no-such-host.invalid/");
   CHECK(unknown.code() == errc::resolve_failed);
   CHECK(unknown.text().find("no-such-host.invalid") != std::string::npos);
+  CHECK(fetch("http://no.memory/").code() == errc::resolve_failed);  // on a thread that nobody catches anything for
   const outcome refused = fetch("http://127.0.0.1:1/");
   CHECK(refused.code() == errc::connect_failed);
   CHECK(refused.text().find("127.0.0.1:1") != std::string::npos);
@@ -508,7 +511,14 @@ TEST_CASE("a stop that was asked for before ends the fetch without I/O") {
   const raw_server server(reply(with_length("{}")));
   axioms::stop_source source;
   source.request_stop();
-  CHECK(fetch(request_for(server.url()), direct(), source.get_token()).code() == errc::cancelled);
+  httplib_options options = direct();
+  int calls = 0;
+  options.headers = [&] {
+    ++calls;  // which may be I/O too
+    return std::vector<std::pair<std::string, std::string>>();
+  };
+  CHECK(fetch(request_for(server.url()), options, source.get_token()).code() == errc::cancelled);
+  CHECK(calls == 0);
   CHECK(server.connections() == 0);
   CHECK(fetch(request_for(server.url(), 0ms)).code() == errc::timed_out);
 }
@@ -565,6 +575,19 @@ TEST_CASE("over TLS a close_notify ends a body without length") {
     if (c.read_request()) c.send("HTTP/1.1 200 OK\r\n\r\nabc"), c.close_notify();
   });
   CHECK(fetch(polite.url(), trusting(ca)).body() == "abc");
+}
+
+TEST_CASE("a TLS server is told that the client leaves") {
+  const throwaway_ca ca;
+  std::atomic<bool> told{false};
+  {
+    const raw_server server(ca.issue(), [&](raw_connection& c) {
+      if (c.read_request() && c.send(with_length("{}"))) c.wait_for_close(), told = c.got_close_notify();
+    });
+    CHECK(fetch(server.url(), trusting(ca)).status() == 200);
+    for (int i = 0; i < 1000 && !told; ++i) std::this_thread::sleep_for(1ms);
+  }
+  CHECK(told);
 }
 
 TEST_CASE("a good certificate is accepted by address, by name in any case, and below a constraint that permits it") {

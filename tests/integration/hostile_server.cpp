@@ -344,6 +344,8 @@ void redirects(std::vector<row>& table) {
     add("redirect to "s + location, over::both, "redirect refused", redirect(location));
   }
   add("redirect to a URL of 8,000 bytes", over::both, "redirect refused", redirect(padded("/", 8'000)));
+  table.push_back({"redirect to where nobody is", over::plain, errc::connect_failed,
+                   "fetch of 'http://127.0.0.1:1/gone'", redirect("http://127.0.0.1:1/gone")});
   add("redirect with CR", over::both, "control byte", redirect("/a\rb"));
   table.push_back({"redirects for ever, each slow",
                    over::both,

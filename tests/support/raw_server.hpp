@@ -64,6 +64,7 @@ class raw_connection {
   bool start_tls();
   /// Reads a ClientHello and gives the bytes that a good server would answer it with; empty if it was none.
   std::string hello_answer();
+  bool got_close_notify() const { return ssl_ && (SSL_get_shutdown(ssl_.get()) & SSL_RECEIVED_SHUTDOWN) != 0; }
   bool close_notify() { return ssl_ && SSL_shutdown(ssl_.get()) >= 0; }
   /// What the client sent as SNI, and the subject of its certificate; empty without.
   std::string server_name() const;
