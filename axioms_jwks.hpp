@@ -1038,6 +1038,7 @@ concept clock_source = requires(C& c, std::unique_lock<std::mutex>& lock, std::c
 
 /// The time of an event loop that calls back: `now()`, `system_now()` and `call_at(time_point, callback)`, which
 /// returns a handle with `cancel()`. The callback, a `std::function<void()>`, runs once, on the loop, never inside call_at().
+/// cancel() does nothing once it runs, also when the callback itself calls it.
 ///
 /// Threads: now() and system_now() from any thread, several at once; call_at() and cancel() from any thread that calls the
 ///          manager or completes a fetch, one at a time.
@@ -2479,7 +2480,20 @@ struct async_options {
 };
 static_assert(std::is_trivially_destructible_v<async_options>);
 
+/// What the callback forms take last: a stop_token, or async_options, in braces too.
+template <class How>
+concept async_how = std::same_as<How, async_options> || std::convertible_to<const How&, stop_token>;
+
 namespace detail {
+
+template <class How>
+[[nodiscard]] std::pair<executor_ref, stop_token> taken_apart(const How& how) noexcept {
+  if constexpr (std::same_as<How, async_options>) {
+    return {how.executor, how.stop.get()};
+  } else {
+    return {executor_ref(), how};
+  }
+}
 
 // Turns what a request ended with into what its verb returns.
 template <class T>
@@ -2525,7 +2539,8 @@ struct canceller {
   std::shared_ptr<engine> core;
   std::weak_ptr<waiter> who;
   void operator()() const noexcept {
-    if (const auto still = who.lock()) core->cancel(still);
+    const auto keep = core;  // who goes on in there may destroy this callback, and the manager
+    if (const auto still = who.lock()) keep->cancel(still);
   }
 };
 
@@ -2567,10 +2582,13 @@ class callback_waiter final : public async_waiter {
 
  private:
   void resume() noexcept override {
+    on_stop_.reset();
+    // What it holds goes here and now, not on whichever thread lets go of the waiter last.
+    Callback mine(std::move(callback_));
     if constexpr (std::is_void_v<T>) {
-      callback_();
+      mine();
     } else {
-      callback_(convert<T>(std::move(out)));
+      mine(convert<T>(std::move(out)));
     }
   }
   Callback callback_;
@@ -2833,9 +2851,10 @@ struct process_wide;
 /// Keeps the key sets of identity providers for event loops and coroutines: what basic_jwks_manager does, without
 /// blocking anybody.
 ///
-/// Every verb comes twice: as an awaitable (`co_await m.get_jwks(url)`) and with a callback (`m.async_get_jwks(url,
-/// callback, stop)`). With a blocking fetcher it runs fetches on threads of its own; with an async_fetcher and a
-/// timer_source it lives on their event loop alone and starts no thread. A hit neither suspends nor allocates.
+/// Every verb comes twice: as an awaitable (`co_await m.get_jwks(url, {.executor = e, .stop = t})`) and with a callback
+/// (`m.async_get_jwks(url, callback, {.executor = e, .stop = t})`, or a stop_token alone for the last). With a blocking
+/// fetcher it runs fetches on threads of its own; with an async_fetcher and a timer_source it lives on their event loop
+/// alone and starts no thread. A hit neither suspends nor allocates, but for the post of a callback that has an executor.
 ///
 /// Continuations run on the executor of the call, else on the manager's, see set_executor(). Without one they run
 /// inline when the answer is ready, else on a manager thread (with an event loop: on the thread that has the answer);
@@ -2869,10 +2888,10 @@ class basic_async_jwks_manager : private detail::async_shell {
   [[nodiscard]] async_operation<result<void>> initialize(jwks_config config, async_options options = {}) {
     return {*this, {.what = detail::verb::initialize}, options, std::move(config)};
   }
-  template <class Callback>
+  template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, result<void>>
-  void async_initialize(jwks_config config, Callback callback, stop_token stop = {}) {
-    call<result<void>>({.what = detail::verb::initialize}, std::move(callback), stop, std::move(config));
+  void async_initialize(jwks_config config, Callback callback, How how = {}) {
+    call<result<void>>({.what = detail::verb::initialize}, std::move(callback), how, std::move(config));
   }
 
   /// As basic_jwks_manager::shutdown(). Completes when the threads of this life have ended; with
@@ -2883,7 +2902,10 @@ class basic_async_jwks_manager : private detail::async_shell {
   }
   template <class Callback>
     requires std::invocable<Callback&>
-  void async_shutdown(Callback callback) { call<void>({.what = detail::verb::shutdown}, std::move(callback), {}); }
+  void async_shutdown(Callback callback, async_options options = {}) {
+    options.stop = stop_ref();
+    call<void>({.what = detail::verb::shutdown}, std::move(callback), options);
+  }
 
   /// True between the start of a successful initialize() and shutdown().
   [[nodiscard]] bool running() const noexcept { return engine_.get().running(); }
@@ -2900,16 +2922,14 @@ class basic_async_jwks_manager : private detail::async_shell {
   [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(async_options options = {}) const {
     return {*this, {}, options};
   }
-  template <class Callback>
+  template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, result<jwks_ptr>>
-  void async_get_jwks(std::string_view url, Callback callback, stop_token stop = {}) const {
-    call<result<jwks_ptr>>({.url = url}, std::move(callback), stop);
+  void async_get_jwks(std::string_view url, Callback callback, How how = {}) const {
+    call<result<jwks_ptr>>({.url = url}, std::move(callback), how);
   }
-  template <class Callback>
+  template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, result<jwks_ptr>>
-  void async_get_jwks(Callback callback, stop_token stop = {}) const {
-    call<result<jwks_ptr>>({}, std::move(callback), stop);
-  }
+  void async_get_jwks(Callback callback, How how = {}) const { call<result<jwks_ptr>>({}, std::move(callback), how); }
 
   /// As basic_jwks_manager::get_key().
   [[nodiscard]] async_operation<result<key_ptr>> get_key(std::string_view url, const key_query& query,
@@ -2919,15 +2939,15 @@ class basic_async_jwks_manager : private detail::async_shell {
   [[nodiscard]] async_operation<result<key_ptr>> get_key(const key_query& query, async_options options = {}) const {
     return {*this, {.what = detail::verb::key, .query = query}, options};
   }
-  template <class Callback>
+  template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, result<key_ptr>>
-  void async_get_key(std::string_view url, const key_query& query, Callback callback, stop_token stop = {}) const {
-    call<result<key_ptr>>({.what = detail::verb::key, .url = url, .query = query}, std::move(callback), stop);
+  void async_get_key(std::string_view url, const key_query& query, Callback callback, How how = {}) const {
+    call<result<key_ptr>>({.what = detail::verb::key, .url = url, .query = query}, std::move(callback), how);
   }
-  template <class Callback>
+  template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, result<key_ptr>>
-  void async_get_key(const key_query& query, Callback callback, stop_token stop = {}) const {
-    call<result<key_ptr>>({.what = detail::verb::key, .query = query}, std::move(callback), stop);
+  void async_get_key(const key_query& query, Callback callback, How how = {}) const {
+    call<result<key_ptr>>({.what = detail::verb::key, .query = query}, std::move(callback), how);
   }
 
   /// As basic_jwks_manager::refresh_after_bad_signature().
@@ -2939,17 +2959,16 @@ class basic_async_jwks_manager : private detail::async_shell {
                                                                           async_options options = {}) {
     return {*this, {.what = detail::verb::bad_signature, .query = {.kid = kid}}, options};
   }
-  template <class Callback>
+  template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, result<bool>>
-  void async_refresh_after_bad_signature(std::string_view url, std::string_view kid, Callback callback,
-                                         stop_token stop = {}) {
+  void async_refresh_after_bad_signature(std::string_view url, std::string_view kid, Callback callback, How how = {}) {
     call<result<bool>>({.what = detail::verb::bad_signature, .url = url, .query = {.kid = kid}}, std::move(callback),
-                       stop);
+                       how);
   }
-  template <class Callback>
+  template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, result<bool>>
-  void async_refresh_after_bad_signature(std::string_view kid, Callback callback, stop_token stop = {}) {
-    call<result<bool>>({.what = detail::verb::bad_signature, .query = {.kid = kid}}, std::move(callback), stop);
+  void async_refresh_after_bad_signature(std::string_view kid, Callback callback, How how = {}) {
+    call<result<bool>>({.what = detail::verb::bad_signature, .query = {.kid = kid}}, std::move(callback), how);
   }
 
   /// As basic_jwks_manager::refresh().
@@ -2959,25 +2978,25 @@ class basic_async_jwks_manager : private detail::async_shell {
   [[nodiscard]] async_operation<result<void>> refresh(async_options options = {}) {
     return {*this, {.what = detail::verb::refresh}, options};
   }
-  template <class Callback>
+  template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, result<void>>
-  void async_refresh(std::string_view url, Callback callback, stop_token stop = {}) {
-    call<result<void>>({.what = detail::verb::refresh, .url = url}, std::move(callback), stop);
+  void async_refresh(std::string_view url, Callback callback, How how = {}) {
+    call<result<void>>({.what = detail::verb::refresh, .url = url}, std::move(callback), how);
   }
-  template <class Callback>
+  template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, result<void>>
-  void async_refresh(Callback callback, stop_token stop = {}) {
-    call<result<void>>({.what = detail::verb::refresh}, std::move(callback), stop);
+  void async_refresh(Callback callback, How how = {}) {
+    call<result<void>>({.what = detail::verb::refresh}, std::move(callback), how);
   }
 
   /// As basic_jwks_manager::wait_ready().
   [[nodiscard]] async_operation<bool> wait_ready(std::chrono::milliseconds limit, async_options options = {}) const {
     return {*this, {.what = detail::verb::ready, .limit = limit}, options};
   }
-  template <class Callback>
+  template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, bool>
-  void async_wait_ready(std::chrono::milliseconds limit, Callback callback, stop_token stop = {}) const {
-    call<bool>({.what = detail::verb::ready, .limit = limit}, std::move(callback), stop);
+  void async_wait_ready(std::chrono::milliseconds limit, Callback callback, How how = {}) const {
+    call<bool>({.what = detail::verb::ready, .limit = limit}, std::move(callback), how);
   }
 
   /// As basic_jwks_manager::peek(), health() and stats().
@@ -2996,17 +3015,21 @@ class basic_async_jwks_manager : private detail::async_shell {
     engine_.get().join();
   }
 
-  template <class T, class Callback>
-  void call(const detail::request& asked, Callback&& callback, const stop_token& stop,
+  template <class T, class Callback, class How>
+  void call(const detail::request& asked, Callback&& callback, const How& how,
             std::optional<jwks_config> config = std::nullopt) const {
     const auto core = engine_.get().shared_from_this();
-    if constexpr (std::same_as<T, result<jwks_ptr>> || std::same_as<T, result<key_ptr>>) {
-      detail::outcome out;
-      if (!default_executor && detail::answer_warm(*core, asked, out))
-        return callback(detail::convert<T>(std::move(out)));
+    const auto [wished, stop] = detail::taken_apart(how);
+    const executor_ref where = wished ? wished : default_executor;
+    if constexpr (!std::is_void_v<T>) {
+      // Inline, as it would be from submit(), but without a waiter to allocate.
+      if (!where && asked.what != detail::verb::initialize) {
+        detail::outcome out;
+        if (detail::answer_warm(*core, asked, out)) return callback(detail::convert<T>(std::move(out)));
+        if (auto ready = core->answer_now(asked)) return callback(detail::convert<T>(*std::move(ready)));
+      }
     }
-    const auto who =
-        std::make_shared<detail::callback_waiter<T, Callback>>(asked, default_executor, std::move(callback));
+    const auto who = std::make_shared<detail::callback_waiter<T, Callback>>(asked, where, std::move(callback));
     who->arm(stop, core);
     detail::begin(*core, who, std::move(config));
   }

@@ -820,7 +820,7 @@ TEST_CASE("the async manager tells errors as the blocking one does") {
 TEST_SUITE_END();
 TEST_SUITE_BEGIN("process-wide managers");
 
-TEST_CASE("there is one blocking and one async manager") {
+TEST_CASE("singleton pattern: there is one blocking and one async manager") {
   CHECK(&axioms::default_jwks_manager() == &axioms::default_jwks_manager());
   CHECK(&axioms::default_async_jwks_manager() == &axioms::default_async_jwks_manager());
 }
@@ -861,7 +861,8 @@ TEST_CASE("the process-wide manager takes a configuration and a CA, then the sho
   }
 }
 
-TEST_CASE("the process-wide async manager does the same in coroutines") {
+TEST_CASE(
+    "initialize async jwks manager, shutdown async jwks manager: the process-wide one does the same in coroutines") {
   const throwaway_ca ca;
   loopback_server secure(ca.issue(), serving_keys({"a"}));
   wait(axioms::shutdown_async_jwks_manager());

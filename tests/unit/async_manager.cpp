@@ -6,8 +6,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <future>
 #include <thread>
+#include <vector>
 
 #if defined(__unix__)
 #include <sys/wait.h>
@@ -47,6 +49,88 @@ struct throwing {
   }
 };
 #endif
+
+// Asks for the stop of whoever waits, inside the call; answers it inside the stop.
+struct stopping_client {
+  struct shared {
+    axioms::stop_source stop;
+    bool inside = false;
+  };
+  std::shared_ptr<shared> state = std::make_shared<shared>();
+  template <class Callback>
+  void async_fetch(axioms::fetch_request, const axioms::stop_token&, Callback callback) {
+    state->inside = true;
+    state->stop.request_stop();
+    callback(ok({"k1"}));
+    state->inside = false;
+  }
+};
+
+// The timers of a manual clock, which throw when they are told to.
+#if defined(__cpp_exceptions)
+struct moody_timer {
+  struct shared {
+    bool clock_throws = false, timer_throws = false;
+  };
+  manual_clock clock;
+  std::shared_ptr<shared> state = std::make_shared<shared>();
+  manual_clock::time_point now() const {
+    if (state->clock_throws) throw std::runtime_error("no time");
+    return clock.now();
+  }
+  manual_clock::system_point system_now() const { return clock.system_now(); }
+  manual_clock::timer call_at(manual_clock::time_point when, std::function<void()> callback) {
+    if (state->timer_throws) throw std::runtime_error("no timer");
+    return clock.call_at(when, std::move(callback));
+  }
+};
+#endif
+
+// An executor with a thread of its own.
+class own_thread {
+ public:
+  own_thread() {
+    thread_ = std::thread([this] {
+      while (!over_) {
+        if (!loop_.run_one()) static_cast<void>(loop_.await_task());
+      }
+    });
+  }
+  ~own_thread() {
+    loop_.post({[](void* self) noexcept { static_cast<own_thread*>(self)->over_ = true; }, this});
+    thread_.join();
+  }
+  own_thread(const own_thread&) = delete;
+  own_thread& operator=(const own_thread&) = delete;
+  void post(axioms::executor_task task) { loop_.post(task); }
+  std::thread::id id() const { return thread_.get_id(); }
+
+ private:
+  manual_loop loop_;
+  std::atomic<bool> over_{false};
+  std::thread thread_;
+};
+
+// An executor whose threads have run a task before post() returns.
+class new_thread_each {
+ public:
+  void post(axioms::executor_task task) {
+    std::thread thread(task);
+    {
+      const std::lock_guard lock(mutex_);
+      ids_.push_back(thread.get_id());
+    }
+    thread.join();
+  }
+  bool knows(std::thread::id id) const {
+    const std::lock_guard lock(mutex_);
+    return std::find(ids_.begin(), ids_.end(), id) != ids_.end();
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<std::thread::id> ids_;
+};
 
 using on_threads = axioms::basic_async_jwks_manager<blocking_only, manual_clock>;
 using on_loop = axioms::basic_async_jwks_manager<callback_only, manual_clock>;
@@ -98,6 +182,13 @@ struct rig_of {
     return done.get();
   }
   void start() { REQUIRE(start(config_for(url)).has_value()); }
+  // The same when the manager's executor is one that has to be turned.
+  void start_on(manual_loop& executor) {
+    landing<result<void>> done;
+    run<result<void>>(manager.initialize(config_for(url)), done);
+    REQUIRE(eventually([&] { return executor.run() > 0 || done.ready(); }));
+    REQUIRE(done.get().has_value());
+  }
   result<jwks_ptr> get(std::string_view where = url) {
     landing<result<jwks_ptr>> done;
     run<result<jwks_ptr>>(manager.get_jwks(where), done);
@@ -125,9 +216,11 @@ std::string kids_of(const jwks_ptr& document) {
 
 }  // namespace
 
-// -- what the Python original's async tests say, on threads and on a loop --
+// -- each of the Python original's async tests, by its name, on threads and on a loop (those of the process-wide manager, "singleton
+//    pattern", "initialize async jwks manager" and "shutdown async jwks manager", stand in integration/managers.cpp) --
 
-TEST_CASE_TEMPLATE("co_await initialize has the key set before it goes on, and runs", Rig, thread_rig, loop_rig) {
+TEST_CASE_TEMPLATE("initialize with prefetch: the key set is there when it goes on, and the manager runs", Rig,
+                   thread_rig, loop_rig) {
   Rig r;
   CHECK_FALSE(r.manager.running());
   r.start();
@@ -137,12 +230,13 @@ TEST_CASE_TEMPLATE("co_await initialize has the key set before it goes on, and r
   CHECK(r.manager.health().ready);
 }
 
-TEST_CASE_TEMPLATE("co_await initialize without prefetch fetches nothing before the first lookup", Rig, thread_rig,
-                   loop_rig) {
+TEST_CASE_TEMPLATE("initialize without prefetch: it runs, and nothing is fetched before the first lookup", Rig,
+                   thread_rig, loop_rig) {
   Rig r;
   auto config = config_for(url);
   config.prefetch = false;
   CHECK(r.start(config).has_value());
+  CHECK(r.manager.running());
   CHECK(r.provider.requests() == 0);
   CHECK(r.get().has_value());
   CHECK(r.provider.requests() == 1);
@@ -166,30 +260,57 @@ TEST_CASE_TEMPLATE("an invalid configuration starts nothing", Rig, thread_rig, l
   CHECK(r.provider.requests() == 0);
 }
 
-TEST_CASE_TEMPLATE("co_await get_jwks: fetch, hit without a request, HTTP error, bad scheme", Rig, thread_rig,
-                   loop_rig) {
+TEST_CASE_TEMPLATE("fetch jwks success: the published bytes and keys", Rig, thread_rig, loop_rig) {
   Rig r;
-  CHECK(kids_of(*r.get()) == "k1 ");
-  CHECK(kids_of(*r.get()) == "k1 ");
-  CHECK(r.provider.requests() == 1);
-  r.provider.always(response(404));
-  CHECK(r.get("https://other.example.com/jwks").error().http_status == 404);
-  CHECK(r.get("file:///etc/passwd").error().status_code() == 500);
-  CHECK(r.get("").error().code == errc::invalid_url);
-  CHECK(r.provider.requests() == 2);
+  const auto document = r.get();
+  CHECK((*document)->body() == support::key_set({"k1"}));
+  CHECK(kids_of(*document) == "k1 ");
+  CHECK(r.manager.peek(url).has_value());
 }
 
-TEST_CASE_TEMPLATE("after the first fetch the background refresh goes on, also without initialize", Rig, thread_rig,
+TEST_CASE_TEMPLATE("fetch jwks invalid scheme: the configuration is to blame, and nothing is fetched", Rig, thread_rig,
                    loop_rig) {
+  Rig r;
+  const auto refused = r.get("file:///etc/passwd");
+  CHECK(refused.error().code == errc::unsupported_scheme);
+  CHECK(refused.error().status_code() == 500);
+  CHECK(r.get("").error().code == errc::invalid_url);
+  CHECK(r.provider.requests() == 0);
+}
+
+TEST_CASE_TEMPLATE("fetch jwks http error: the provider's status", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.provider.always(response(404));
+  const auto failed = r.get();
+  CHECK(failed.error().code == errc::http_status);
+  CHECK(failed.error().http_status == 404);
+  CHECK_FALSE(r.manager.peek(url).has_value());
+}
+
+TEST_CASE_TEMPLATE("get jwks from cache: the same bytes, without a request", Rig, thread_rig, loop_rig) {
+  Rig r;
+  const auto first = r.get(), second = r.get();
+  CHECK((*first)->body().data() == (*second)->body().data());
+  CHECK(r.provider.requests() == 1);
+}
+
+TEST_CASE_TEMPLATE("background refresh: it goes on after the first fetch, also without initialize and after a failure",
+                   Rig, thread_rig, loop_rig) {
   Rig r;
   CHECK(r.get().has_value());
   for (std::size_t round = 2; round <= 4; ++round) {
     r.clock.advance(3600s);
     REQUIRE(eventually([&] { return r.manager.stats().fetched == round; }));
+    CHECK(r.get().has_value());  // a URL that nobody asks for any more would be dropped
   }
+  r.provider.push(response(503));
+  r.clock.advance(3600s);
+  REQUIRE(eventually([&] { return r.manager.stats().failed == 1; }));
+  r.clock.advance(1s);
+  REQUIRE(eventually([&] { return r.manager.stats().fetched == 5; }));
 }
 
-TEST_CASE_TEMPLATE("an expired document is renewed by the caller that comes first", Rig, thread_rig, loop_rig) {
+TEST_CASE_TEMPLATE("get jwks cache expired: the caller that comes first renews it", Rig, thread_rig, loop_rig) {
   Rig r;
   auto config = config_for(url);
   config.refresh_interval = 60s;
@@ -205,21 +326,51 @@ TEST_CASE_TEMPLATE("an expired document is renewed by the caller that comes firs
   CHECK(kids_of(*r.get()) == "new ");
 }
 
-TEST_CASE_TEMPLATE("initialize while running changes nothing; shutdown is idempotent; initialize works again", Rig,
-                   thread_rig, loop_rig) {
+TEST_CASE_TEMPLATE("initialize idempotent: while it runs another call succeeds and changes nothing", Rig, thread_rig,
+                   loop_rig) {
   Rig r;
   r.start();
-  CHECK(r.start(config_for("https://other.example.com/jwks")).has_value());
+  auto other = config_for("https://other.example.com/jwks");
+  other.refresh_interval = 10s;
+  other.cache_ttl = 20s;
+  CHECK(r.start(other).has_value());
   CHECK(r.provider.requests() == 1);
-  r.shutdown();
+  landing<result<jwks_ptr>> configured;
+  run<result<jwks_ptr>>(r.manager.get_jwks(), configured);
+  const auto document = configured.get();
+  CHECK((*document)->url() == url);
+  CHECK((*document)->expires_at() == r.clock.now() + 7200s);
+}
+
+TEST_CASE_TEMPLATE("shutdown: it no longer runs, lookups say so, and initialize works again", Rig, thread_rig,
+                   loop_rig) {
+  Rig r;
+  r.start();
   r.shutdown();
   CHECK_FALSE(r.manager.running());
   CHECK(r.get().error().code == errc::shut_down);
   CHECK(r.key("k1").error().code == errc::shut_down);
+  r.clock.advance(7200s);  // the background has ended, too
+  CHECK(r.provider.requests() == 1);
   r.provider.always(ok({"second"}));
   r.start();
   CHECK(kids_of(*r.get()) == "second ");
 }
+
+TEST_CASE_TEMPLATE("shutdown idempotent: before, after and together with another", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.shutdown();
+  r.start();
+  landing<int> first, second;
+  run_void(r.manager.shutdown(), first);
+  run_void(r.manager.shutdown(), second);
+  static_cast<void>(first.get());
+  static_cast<void>(second.get());
+  r.shutdown();
+  CHECK_FALSE(r.manager.running());
+}
+
+// -- the rest --
 
 TEST_CASE_TEMPLATE("rotation: refresh brings the new set, an unknown kid asks for it", Rig, thread_rig, loop_rig) {
   Rig r;
@@ -234,6 +385,21 @@ TEST_CASE_TEMPLATE("rotation: refresh brings the new set, an unknown kid asks fo
   CHECK(r.key("k3").has_value());
   CHECK(r.provider.requests() == 3);
   CHECK(r.key("k4").error().code == errc::key_not_found);
+}
+
+TEST_CASE_TEMPLATE("1,000 coroutines that miss together make one request", Rig, thread_rig, loop_rig) {
+  Rig r;
+  r.provider.hold();
+  std::vector<landing<result<jwks_ptr>>> all(1000);
+  for (auto& each : all) run<result<jwks_ptr>>(r.manager.get_jwks(url), each);
+  REQUIRE(r.provider.await_requests(1));
+  r.provider.release();
+  std::size_t good = 0;
+  for (auto& each : all) good += each.get().has_value() && each.count == 1 ? 1U : 0U;
+  CHECK(good == all.size());
+  CHECK(r.provider.requests() == 1);
+  CHECK(r.manager.stats().misses == 1000);
+  CHECK(r.manager.stats().coalesced == 999);
 }
 
 TEST_CASE_TEMPLATE("callers that miss together cause one request, by coroutine and by callback", Rig, thread_rig,
@@ -459,6 +625,114 @@ TEST_CASE_TEMPLATE("continuations run on the executor of the call, else on the m
   CHECK(by_callback.ready());
 }
 
+TEST_CASE_TEMPLATE("a callback runs on the executor of its call, a hit too, and may be given a stop token as well", Rig,
+                   thread_rig, loop_rig) {
+  Rig r;
+  manual_loop mine, managers;
+  r.manager.set_executor(managers);
+  r.start_on(managers);
+  const std::size_t posted = managers.posted();
+  std::vector<std::string> said;
+  const auto note = [&](const char* verb) { return [&said, verb](const auto&) { said.emplace_back(verb); }; };
+  r.manager.async_initialize(config_for(url), note("initialize"), {.executor = mine});
+  r.manager.async_get_jwks(url, note("get_jwks"), {.executor = mine});
+  r.manager.async_get_jwks(note("get_jwks"), {.executor = mine});
+  r.manager.async_get_key(url, {.kid = "k1"}, note("get_key"), {.executor = mine});
+  r.manager.async_get_key({.kid = "k1"}, note("get_key"), {.executor = mine});
+  r.manager.async_refresh_after_bad_signature(url, "k1", note("bad signature"), {.executor = mine});
+  r.manager.async_refresh_after_bad_signature("k1", note("bad signature"), {.executor = mine});
+  r.manager.async_refresh("not a URL", note("refresh"), {.executor = mine});
+  r.manager.async_wait_ready(0ms, note("ready"), {.executor = mine});
+  CHECK(said.empty());
+  CHECK(managers.posted() == posted);
+  CHECK(mine.run() == 9);
+  CHECK(said == std::vector<std::string>{"initialize", "get_jwks", "get_jwks", "get_key", "get_key", "bad signature",
+                                         "bad signature", "refresh", "ready"});
+  r.provider.hold();
+  axioms::stop_source stop;
+  landing<result<void>> refreshed, configured;
+  const axioms::stop_token token = stop.get_token();
+  r.manager.async_refresh(url, [&](result<void> out) { refreshed(std::move(out)); }, {.executor = mine, .stop = token});
+  r.manager.async_refresh([&](result<void> out) { configured(std::move(out)); }, {.executor = mine, .stop = token});
+  stop.request_stop();
+  REQUIRE(eventually([&] { return mine.posted() == 11; }));
+  mine.run();
+  CHECK(refreshed.get().error().code == errc::cancelled);
+  CHECK(configured.get().error().code == errc::cancelled);
+  landing<int> ended;
+  r.manager.async_shutdown([&] { ended(0); }, {.executor = mine});
+  REQUIRE(mine.await_task());
+  CHECK_FALSE(ended.ready());
+  mine.run();
+  static_cast<void>(ended.get());
+}
+
+TEST_CASE_TEMPLATE("whatever ends a wait, it goes on in the executor's own thread", Rig, thread_rig, loop_rig) {
+  own_thread executor;
+  Rig r;
+  axioms::async_options on;
+  on.executor = executor;
+  r.provider.hold();
+  axioms::stop_source stop;
+  const axioms::stop_token token = stop.get_token();
+  landing<result<jwks_ptr>> answered, stopped, shut;
+  landing<result<void>> started;
+  landing<bool> waited;
+  run<result<jwks_ptr>>(r.manager.get_jwks(url, {.executor = executor, .stop = token}), stopped);
+  run<result<jwks_ptr>>(r.manager.get_jwks(url, on), answered);
+  r.manager.async_initialize(
+      config_for(url), [&](result<void> out) { started(std::move(out)); }, on);
+  REQUIRE(r.provider.await_requests(1));
+  stop.request_stop();
+  CHECK(stopped.get().error().code == errc::cancelled);
+  r.provider.release();
+  CHECK(answered.get().has_value());
+  CHECK(started.get().has_value());
+  r.provider.hold();
+  run<result<jwks_ptr>>(r.manager.get_jwks("https://other.example.com/jwks", on), shut);
+  run<bool>(r.manager.wait_ready(0ms, on), waited);  // an answer that needs no waiting stays where it was asked
+  landing<int> down;
+  run_void(r.manager.shutdown(on), down);
+  static_cast<void>(down.get());
+  CHECK(shut.get().error().code == errc::shut_down);
+  CHECK(waited.thread == std::this_thread::get_id());
+  for (const auto at : {answered.thread, stopped.thread, started.thread, shut.thread}) CHECK(at == executor.id());
+  CHECK((down.thread == executor.id() || down.thread == std::this_thread::get_id()));
+}
+
+TEST_CASE_TEMPLATE(
+    "an executor may run at once what it is given, in another thread, and that is where a callback's captures end", Rig,
+    thread_rig, loop_rig) {
+  new_thread_each executor;
+  Rig r;
+  r.provider.hold();
+  std::thread::id ran, gone;
+  std::atomic<int> count{0};
+  {
+    const auto last = [&gone](int* p) {
+      gone = std::this_thread::get_id();
+      delete p;
+    };
+    std::unique_ptr<int, decltype(last)> held(new int(7), last);
+    r.manager.async_get_jwks(url,
+                             [held = std::move(held), &ran, &count](const result<jwks_ptr>& out) {
+                               ran = std::this_thread::get_id();
+                               count += out.has_value() && *held == 7 ? 1 : 100;
+                             },
+                             {.executor = executor});
+  }
+  landing<result<jwks_ptr>> coroutine;
+  run<result<jwks_ptr>>(r.manager.get_jwks(url, {.executor = executor}), coroutine);
+  REQUIRE(r.provider.await_requests(1));
+  r.provider.release();
+  CHECK(coroutine.get().has_value());
+  REQUIRE(eventually([&] { return count.load() == 1; }));
+  r.shutdown();
+  CHECK(executor.knows(ran));
+  CHECK(executor.knows(coroutine.thread));
+  CHECK(gone == ran);
+}
+
 TEST_CASE(
     "without executor a continuation runs on a manager thread, also when it is cancelled, and there every verb is legal") {
   thread_rig r;
@@ -519,6 +793,75 @@ TEST_CASE("a fetcher that answers inside the call neither recurses nor resumes i
   CHECK(deepest == 1);
 }
 
+TEST_CASE("a stop that is asked while the wait is being set up resumes nothing inside, and exactly once") {
+  manual_clock clock;
+  stopping_client client;
+  axioms::basic_async_jwks_manager<stopping_client, manual_clock> manager{client, clock};
+  landing<result<jwks_ptr>> document, by_callback;
+  bool inside = true;
+  const auto wait = [](auto& m, stopping_client& c, landing<result<jwks_ptr>>& done, bool& in) -> detached {
+    const axioms::stop_token token = c.state->stop.get_token();
+    auto out = co_await m.get_jwks(url, {.stop = token});
+    in = c.state->inside;
+    done(std::move(out));
+  };
+  wait(manager, client, document, inside);
+  CHECK(document.get().error().code == errc::cancelled);
+  CHECK(document.count == 1);
+  CHECK_FALSE(inside);
+  // A callback may run in there: it has no frame.
+  client.state->stop = axioms::stop_source();
+  manager.async_get_jwks(
+      "https://other.example.com/jwks", [&](result<jwks_ptr> out) { by_callback(std::move(out)); },
+      client.state->stop.get_token());
+  CHECK(by_callback.get().error().code == errc::cancelled);
+  CHECK(by_callback.count == 1);
+}
+
+TEST_CASE("who is cancelled may destroy the manager of an event loop in its continuation") {
+  const manual_clock clock;
+  const fake_fetcher provider;
+  provider.hold();
+  auto manager = std::make_unique<on_loop>(callback_only{provider}, clock);
+  axioms::stop_source stop;
+  landing<int> gone, called;
+  manager->async_get_jwks(
+      url, [&](const result<jwks_ptr>& out) { called(out.error().code == errc::shut_down ? 1 : 0); }, stop.get_token());
+  const auto last_words = [](std::unique_ptr<on_loop> mine, axioms::stop_token token, landing<int>& done) -> detached {
+    const auto out = co_await mine->get_jwks(url, {.stop = token});
+    mine.reset();
+    done(out.error().code == errc::cancelled ? 1 : 0);
+  };
+  last_words(std::move(manager), stop.get_token(), gone);  // asked last, so it is told first
+  stop.request_stop();
+  CHECK(gone.get() == 1);
+  static_cast<void>(called.get());
+  CHECK(called.count == 1);
+  CHECK(clock.timers() == 0);
+  provider.release();
+}
+
+TEST_CASE_TEMPLATE("a frame that is destroyed after its continuation was posted is not resumed", Rig, thread_rig,
+                   loop_rig) {
+  manual_loop executor;
+  Rig r;
+  r.provider.hold();
+  std::atomic<int> resumed{0};
+  {
+    const auto wait = [](Rig& rig, manual_loop& where, std::atomic<int>& count) -> owned {
+      static_cast<void>(co_await rig.manager.get_jwks(url, {.executor = where}));
+      ++count;
+    };
+    const owned frame = wait(r, executor, resumed);
+    REQUIRE(r.provider.await_requests(1));
+    r.provider.release();
+    REQUIRE(executor.await_task());
+    CHECK_FALSE(frame.done());
+  }
+  CHECK(executor.run() == 1);
+  CHECK(resumed == 0);
+}
+
 TEST_CASE(
     "a loop manager starts no thread, takes its timer back on shutdown, and an abandoned one leaves no timer that bites") {
   const manual_clock clock;
@@ -542,6 +885,30 @@ TEST_CASE("a fetcher that throws from async_fetch becomes fetch_failed") {
   run<result<jwks_ptr>>(manager.get_jwks(url), document);
   REQUIRE(document.ready());
   CHECK(document.get().error().code == errc::fetch_failed);
+#endif
+}
+
+TEST_CASE(
+    "a loop's clock that throws is an error of the lookup, and a timer that throws is armed again by the next one") {
+#if defined(__cpp_exceptions)
+  moody_timer timer;
+  fake_fetcher provider;
+  axioms::basic_async_jwks_manager<callback_only, moody_timer> manager{callback_only{provider}, timer};
+  timer.state->clock_throws = true;
+  landing<result<jwks_ptr>> none, some, more;
+  run<result<jwks_ptr>>(manager.get_jwks(url), none);
+  CHECK(none.get().error().code == errc::fetch_failed);
+  timer.state->clock_throws = false;
+  timer.state->timer_throws = true;
+  run<result<jwks_ptr>>(manager.get_jwks(url), some);
+  CHECK(some.get().has_value());
+  CHECK(timer.clock.timers() == 0);
+  timer.state->timer_throws = false;
+  run<result<jwks_ptr>>(manager.get_jwks("https://other.example.com/jwks"), more);
+  CHECK(more.get().has_value());
+  CHECK(timer.clock.timers() == 1);
+  timer.clock.advance(3600s);
+  CHECK(provider.requests() == 4);  // the background refresh of both
 #endif
 }
 
