@@ -262,27 +262,8 @@ const std::vector<script>& scripts() {
 
 // ---- the players ---------------------------------------------------------------------------------
 
-std::string name_of(errc code) {
-  switch (code) {
-    case errc::invalid_config: return "invalid_config";
-    case errc::invalid_url: return "invalid_url";
-    case errc::unsupported_scheme: return "unsupported_scheme";
-    case errc::connect_failed: return "connect_failed";
-    case errc::timed_out: return "timed_out";
-    case errc::cancelled: return "cancelled";
-    case errc::shut_down: return "shut_down";
-    case errc::http_status: return "http_status";
-    case errc::not_a_key_set: return "not_a_key_set";
-    case errc::no_usable_key: return "no_usable_key";
-    case errc::key_not_found: return "key_not_found";
-    case errc::key_ambiguous: return "key_ambiguous";
-    case errc::throttled: return "throttled";
-    case errc::unsupported_algorithm: return "unsupported_algorithm";
-    default: return "errc " + std::to_string(static_cast<int>(code));
-  }
-}
 std::string text_of(const axioms::error& why) {
-  return name_of(why.code) + (why.http_status != 0 ? " " + std::to_string(why.http_status) : "");
+  return std::string(axioms::to_string(why.code)) + (why.http_status != 0 ? " " + std::to_string(why.http_status) : "");
 }
 std::string seconds(std::chrono::nanoseconds time) {
   std::ostringstream out;
