@@ -154,11 +154,16 @@
 #define AXIOMS_JWKS_ABI v0_1_0
 #endif
 
+// <windows.h> and others make macros of these two. They are put aside down to the end of this header, and are as they were after it.
+#pragma push_macro("min")
+#pragma push_macro("max")
+#undef min
+#undef max
+
 // ---- includes -----------------------------------------------------------------------------------
 
 #include <openssl/types.h>
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -168,7 +173,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <deque>
 #include <exception>
 #include <functional>
@@ -176,15 +180,14 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <thread>
-#include <tuple>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #if !defined(AXIOMS_JWKS_OWN_STOP_TOKEN)
@@ -459,17 +462,46 @@ class [[nodiscard]] result {
   template <class U = T>
     requires(!std::same_as<std::remove_cvref_t<U>, result> && std::is_constructible_v<T, U> &&
              std::is_convertible_v<U, T> && !std::same_as<std::remove_cvref_t<U>, axioms::error>)
-  result(U&& value) : state_(std::in_place_index<0>, std::forward<U>(value)) {}
-  result(axioms::error why) noexcept : state_(std::in_place_index<1>, std::move(why)) {}
+  result(U&& value) : value_(static_cast<T>(std::forward<U>(value))), has_value_(true) {}
+  result(axioms::error why) noexcept : error_(std::move(why)), has_value_(false) {}
 
-  [[nodiscard]] bool has_value() const noexcept { return state_.index() == 0; }
+  result(const result& other) requires std::is_copy_constructible_v<T> : has_value_(other.has_value_) {
+    construct(other);
+  }
+  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) : has_value_(other.has_value_) {
+    construct(std::move(other));
+  }
+  result& operator=(const result& other) requires std::is_copy_constructible_v<T> {
+    if (this != &other) *this = result(other);
+    return *this;
+  }
+  result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) {
+    if (this == &other) return *this;
+    destroy();
+    // Should T's constructor throw, this holds an error without a code instead of nothing.
+    struct guard {
+      result* unfinished;
+      ~guard() {
+        if (unfinished == nullptr) return;
+        ::new (static_cast<void*>(&unfinished->error_)) axioms::error();
+        unfinished->has_value_ = false;
+      }
+    } until_done{this};
+    has_value_ = other.has_value_;
+    construct(std::move(other));
+    until_done.unfinished = nullptr;
+    return *this;
+  }
+  ~result() { destroy(); }
+
+  [[nodiscard]] bool has_value() const noexcept { return has_value_; }
   [[nodiscard]] explicit operator bool() const noexcept { return has_value(); }
 
-  [[nodiscard]] T& operator*() & noexcept { return *get<0>(state_); }
-  [[nodiscard]] const T& operator*() const& noexcept { return *get<0>(state_); }
-  [[nodiscard]] T&& operator*() && noexcept { return std::move(*get<0>(state_)); }
-  [[nodiscard]] T* operator->() noexcept { return get<0>(state_); }
-  [[nodiscard]] const T* operator->() const noexcept { return get<0>(state_); }
+  [[nodiscard]] T& operator*() & noexcept { return expect(true), value_; }
+  [[nodiscard]] const T& operator*() const& noexcept { return expect(true), value_; }
+  [[nodiscard]] T&& operator*() && noexcept { return expect(true), std::move(value_); }
+  [[nodiscard]] T* operator->() noexcept { return expect(true), &value_; }
+  [[nodiscard]] const T* operator->() const noexcept { return expect(true), &value_; }
 
   /// The value; throws axioms::exception on an error (ends the program without exceptions).
   [[nodiscard]] T& value() & { return checked(), **this; }
@@ -485,9 +517,9 @@ class [[nodiscard]] result {
     return has_value() ? *std::move(*this) : static_cast<T>(std::forward<U>(other));
   }
 
-  [[nodiscard]] axioms::error& error() & noexcept { return *get<1>(state_); }
-  [[nodiscard]] const axioms::error& error() const& noexcept { return *get<1>(state_); }
-  [[nodiscard]] axioms::error&& error() && noexcept { return std::move(*get<1>(state_)); }
+  [[nodiscard]] axioms::error& error() & noexcept { return expect(false), error_; }
+  [[nodiscard]] const axioms::error& error() const& noexcept { return expect(false), error_; }
+  [[nodiscard]] axioms::error&& error() && noexcept { return expect(false), std::move(error_); }
 
   /// f(value), which returns a result; an error passes through.
   template <class F>
@@ -518,11 +550,23 @@ class [[nodiscard]] result {
   }
 
  private:
-  template <std::size_t Index, class State>
-  static auto* get(State& state) noexcept {
-    auto* held = std::get_if<Index>(&state);
-    if (held == nullptr) std::abort();
-    return held;
+  void expect(bool value) const noexcept {
+    if (has_value_ != value) std::abort();
+  }
+  template <class Other>
+  void construct(Other&& other) {
+    if (has_value_) {
+      ::new (static_cast<void*>(&value_)) T(std::forward<Other>(other).value_);
+    } else {
+      ::new (static_cast<void*>(&error_)) axioms::error(std::forward<Other>(other).error_);
+    }
+  }
+  void destroy() noexcept {
+    if (has_value_) {
+      value_.~T();
+    } else {
+      error_.~error();
+    }
   }
   void checked() const {
     if (!has_value()) detail::throw_error(error());
@@ -549,7 +593,12 @@ class [[nodiscard]] result {
     }
   }
 
-  std::variant<T, axioms::error> state_;
+  // Not a std::variant: its machinery, once per T, took a tenth of what including this header costs.
+  union {
+    T value_;
+    axioms::error error_;
+  };
+  bool has_value_;
 };
 
 /// Success without a value, or an error.
@@ -1486,7 +1535,8 @@ class discovery_policy {
   void configure(const jwks_config& config) noexcept {
     reread_after_ = config.refresh_interval * 9 / 10;  // a refresh comes that soon with all its jitter
     usable_for_ = config.cache_ttl + config.outage_window;
-    floor_ = std::min(config.min_refresh_interval, config.refresh_interval);
+    floor_ =
+        config.min_refresh_interval < config.refresh_interval ? config.min_refresh_interval : config.refresh_interval;
     retry_after_max_ = config.retry_after_max;
   }
 
@@ -3110,11 +3160,14 @@ void shutdown_jwks_manager() noexcept;
 #include <pthread.h>
 #endif
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <iterator>
 #include <limits>
 #include <random>
+#include <tuple>
 #include <unordered_map>
 
 namespace axioms {
@@ -7664,5 +7717,8 @@ namespace detail {
 #undef AXIOMS_JWKS_LIFETIMEBOUND
 #undef AXIOMS_JWKS_SUSPENDS
 #undef AXIOMS_JWKS_TRY
+
+#pragma pop_macro("min")
+#pragma pop_macro("max")
 
 #endif  // AXIOMS_JWKS_HPP

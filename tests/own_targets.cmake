@@ -18,11 +18,13 @@ else()
   endif()
 endif()
 
-# Wall-clock limits in tests are multiplied by this: sanitizers are slow.
+# Wall-clock limits in tests are multiplied by this: sanitizers are slow, and so are emulators and builds without optimisation.
 set(axioms_jwks_time_factor 1)
 if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
   set(axioms_jwks_time_factor 10)
 endif()
+set(AXIOMS_JWKS_TEST_TIME_FACTOR ${axioms_jwks_time_factor} CACHE STRING "Multiplies wall-clock limits in tests")
+mark_as_advanced(AXIOMS_JWKS_TEST_TIME_FACTOR)
 
 # Everything, where cpp-httplib is there; else the core.
 if(TARGET axioms_jwks)
@@ -34,7 +36,7 @@ endif()
 function(axioms_jwks_own_executable name)
   add_executable(${name} ${ARGN})
   target_compile_options(${name} PRIVATE ${axioms_jwks_strict_flags})
-  target_compile_definitions(${name} PRIVATE AXIOMS_JWKS_TEST_TIME_FACTOR=${axioms_jwks_time_factor})
+  target_compile_definitions(${name} PRIVATE AXIOMS_JWKS_TEST_TIME_FACTOR=${AXIOMS_JWKS_TEST_TIME_FACTOR})
   set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF)
 endfunction()
 
