@@ -1,7 +1,9 @@
 // Random interleavings of start, complete, stop, destroy, time and shutdown on both kinds of async manager. Whatever happens,
 // an operation completes exactly once, or never if its frame was destroyed first; nothing is lost, and nothing hangs. No sleep.
 //
-// AXIOMS_JWKS_TEST_SEQUENCES sets how many sequences each test runs, AXIOMS_JWKS_TEST_SEED where they begin.
+// An interleaving is one random sequence of such steps, with a manager of its own, from its beginning to the manager's end.
+// AXIOMS_JWKS_TEST_INTERLEAVINGS sets how many there are in all four tests together; AXIOMS_JWKS_TEST_SEQUENCES how many in each of them,
+// and AXIOMS_JWKS_TEST_SEED where they begin. Several run at the same time: most of an interleaving on threads is waiting.
 #include "support/coroutine.hpp"
 #include "support/eventually.hpp"
 #include "support/fake_fetcher.hpp"
@@ -17,7 +19,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <random>
 #include <string>
 #include <thread>
 #include <utility>
@@ -154,22 +155,45 @@ std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
   return text != nullptr && *text != '\0' ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 
-// Sanitizers are slow, and each of these starts threads.
-std::uint64_t sequences(std::uint64_t plain) {
-  return from_environment("AXIOMS_JWKS_TEST_SEQUENCES", support::under_tsan || support::under_asan ? plain / 4 : plain);
+// How many of all interleavings are of one test: @p share of a thousand. Sanitizers are slow.
+std::uint64_t sequences(std::uint64_t share) {
+  const bool slow = support::under_tsan || support::under_asan;
+  const std::uint64_t all = from_environment("AXIOMS_JWKS_TEST_INTERLEAVINGS", slow ? 2000 : 8000);
+  return from_environment("AXIOMS_JWKS_TEST_SEQUENCES", all * share / 1000);
 }
 
-// Runs one sequence after another, each from a seed of its own, and says which one failed.
-template <class Sequence>
-void for_each_seed(std::uint64_t count, Sequence sequence) {
+// Runs the sequences, each from a seed of its own, and says which one failed.
+void for_each_seed(std::uint64_t count, bool (*sequence)(std::uint64_t)) {
   const std::uint64_t first = from_environment("AXIOMS_JWKS_TEST_SEED", 1);
-  for (std::uint64_t seed = first; seed < first + count; ++seed) {
-    INFO("AXIOMS_JWKS_TEST_SEED=" << seed << " AXIOMS_JWKS_TEST_SEQUENCES=1 repeats it");
-    const bool each_operation_ended_once = sequence(seed);
-    CHECK(each_operation_ended_once);
-    if (!each_operation_ended_once) return;
+  std::atomic<std::uint64_t> next{first}, failed{0};
+  const auto play_some = [&] {
+    for (std::uint64_t seed = next++; seed < first + count && failed == 0; seed = next++) {
+      if (!sequence(seed)) failed = seed;
+    }
+  };
+  {
+    std::vector<axioms::jthread> others(count > 1 ? 3 : 0);
+    for (auto& each : others) each = axioms::jthread(play_some);
+    play_some();
   }
+  INFO("AXIOMS_JWKS_TEST_SEED=" << failed.load() << " AXIOMS_JWKS_TEST_SEQUENCES=1 repeats it");
+  CHECK(failed == 0);  // or a sequence had an operation that did not end exactly once
 }
+
+// splitmix64: a generator with more state would take longer to seed than many a sequence takes to run.
+class dice {
+ public:
+  explicit dice(std::uint64_t seed) : state_(seed) {}
+  std::uint64_t operator()() {
+    std::uint64_t mixed = (state_ += 0x9e3779b97f4a7c15);
+    mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9;
+    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111eb;
+    return mixed ^ (mixed >> 31);
+  }
+
+ private:
+  std::uint64_t state_;
+};
 
 // The operations of one sequence. Frames that wait are destroyed on the thread that would resume them, as the contract asks.
 template <class Manager>
@@ -250,7 +274,7 @@ struct play {
     return fine;
   }
 
-  std::mt19937_64 random;
+  dice random;
   std::vector<std::unique_ptr<record>> records;
   std::vector<std::optional<owned>> frames;  // one for each record
   std::vector<std::pair<std::size_t, int>> destroyed_at;
@@ -382,18 +406,18 @@ bool play_without_executor(std::uint64_t seed) {
 }  // namespace
 
 TEST_CASE("on an event loop every operation ends exactly once, whatever comes in whatever order") {
-  for_each_seed(sequences(6000), play_on_loop);
+  for_each_seed(sequences(880), play_on_loop);
 }
 
 TEST_CASE("on threads every operation ends exactly once, whatever comes in whatever order") {
-  for_each_seed(sequences(1000), play_on_threads);
+  for_each_seed(sequences(80), play_on_threads);
 }
 
 TEST_CASE(
     "on threads every operation ends exactly once, when stops, answers and time come from several threads at once") {
-  for_each_seed(sequences(400), play_against_threads);
+  for_each_seed(sequences(20), play_against_threads);
 }
 
 TEST_CASE("the destructor returns only after every operation without an executor has ended, exactly once") {
-  for_each_seed(sequences(600), play_without_executor);
+  for_each_seed(sequences(20), play_without_executor);
 }
