@@ -22,7 +22,7 @@ asio::awaitable<bool> soon(Condition met) {
 
 asio::awaitable<void> run(axioms::async_jwks_manager& manager, demo::issuer& issuer,
                           demo::table<axioms::async_jwks_manager>& table) {
-  demo::asio_verbs jwks{manager};
+  demo::asio_verbs jwks{manager, co_await asio::this_coro::executor};
   axioms::jwks_config config;
   config.jwks_url = issuer.url();
   config.refresh_interval = 1s;  // for the demo; the defaults are 1 h and 2 h

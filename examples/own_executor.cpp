@@ -1,12 +1,40 @@
 // Your own event loop: says where continuations run. The manager's awaitables can be awaited by any coroutine type that
 // takes foreign awaitables (libcoro, cppcoro, stdexec, Drogon, or the ten lines below); only Asio's own `awaitable`
-// wants the adapter of support/asio_verbs.hpp. Run it without arguments.
+// wants the adapter of support/asio_verbs.hpp. The loop here is one of std::function, as many programs have. Run it without arguments.
 #include "axioms_jwks.hpp"
 #include "support/issuer.hpp"
 
-#include <boost/asio.hpp>
-
+#include <condition_variable>
+#include <functional>
 #include <iostream>
+#include <mutex>
+#include <queue>
+
+class event_loop {
+ public:
+  void post(std::function<void()> task) {
+    const std::lock_guard lock(mutex_);
+    tasks_.push(std::move(task));
+    changed_.notify_one();
+  }
+  void run() {
+    for (stopped_ = false; !stopped_;) next()();
+  }
+  void stop() { stopped_ = true; }  // on the loop
+
+ private:
+  std::function<void()> next() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !tasks_.empty(); });
+    std::function<void()> task = std::move(tasks_.front());
+    tasks_.pop();
+    return task;
+  }
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::queue<std::function<void()>> tasks_;
+  bool stopped_ = false;
+};
 
 // A coroutine that starts at once and belongs to nobody.
 struct task {
@@ -21,8 +49,10 @@ struct task {
 
 // [readme]
 struct loop_executor {
-  boost::asio::io_context& loop;
-  void post(axioms::executor_task f) { boost::asio::post(loop, f); }
+  event_loop& loop;
+  void post(axioms::executor_task f) {
+    loop.post(f);
+  }  // Drogon: queueInLoop(f); Qt: QMetaObject::invokeMethod(context, f)
 };
 
 task show_keys(axioms::async_jwks_manager& manager, std::string url, loop_executor& on_loop, int& exit_code) {
@@ -41,8 +71,7 @@ int main() {
   trust.ca_pem = issuer.ca_pem();
   trust.proxy_from_environment = false;  // the issuer is on this machine
 
-  boost::asio::io_context loop;
-  const auto work = boost::asio::make_work_guard(loop);
+  event_loop loop;
   loop_executor on_loop{loop};
   axioms::async_jwks_manager manager{axioms::httplib_fetcher(trust)};
   int exit_code = 2;

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <coroutine>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -23,6 +24,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -132,6 +134,21 @@ using manager_of = axioms::basic_jwks_manager<support::fake_fetcher, Clock>;
 struct provider {
   provider() { fetch.always(support::response(200, body())); }
   support::fake_fetcher fetch;
+};
+
+// As a fetcher only, and as an async_fetcher only.
+struct provider_thread {
+  support::fake_fetcher fetch;
+  support::reply operator()(const axioms::fetch_request& request, const axioms::stop_token& stop) {
+    return fetch(request, stop);
+  }
+};
+struct provider_loop {
+  support::fake_fetcher fetch;
+  template <class Callback>
+  void async_fetch(axioms::fetch_request request, axioms::stop_token stop, Callback callback) {
+    fetch.async_fetch(std::move(request), std::move(stop), std::move(callback));
+  }
 };
 
 template <class Manager>
@@ -249,6 +266,96 @@ void check_invariants(const Manager& manager, const provider& idp, literal_port&
   check(stats.misses <= 1, "no hit is counted as a miss", stats.misses);
 }
 
+// ---- the async manager ---------------------------------------------------------------------------
+
+struct counted_task {
+  struct promise_type {
+    counted_task get_return_object() noexcept { return {}; }
+    std::suspend_never initial_suspend() noexcept { return {}; }
+    std::suspend_never final_suspend() noexcept { return {}; }
+    void return_void() noexcept {}
+    void unhandled_exception() noexcept { std::abort(); }
+  };
+};
+
+// Awaits what it is given, and counts how often that suspends.
+template <class Awaiter>
+struct counted_awaiter {
+  Awaiter inner;
+  std::uint64_t& suspensions;
+  bool await_ready() { return inner.await_ready(); }
+  bool await_suspend(std::coroutine_handle<> frame) {
+    ++suspensions;
+    return inner.await_suspend(frame);
+  }
+  decltype(auto) await_resume() { return inner.await_resume(); }
+};
+template <class Operation>
+auto counting(Operation&& operation, std::uint64_t& suspensions) {
+  return counted_awaiter<typename std::remove_cvref_t<Operation>::awaiter>{operation.operator co_await(), suspensions};
+}
+
+struct tally {
+  std::uint64_t good = 0, suspensions = 0, allocated = 0;
+};
+
+template <class Manager>
+counted_task awaited_hits(const Manager& manager, std::uint64_t count, tally& of) {
+  const std::uint64_t before = allocations;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const auto document = co_await counting(manager.get_jwks(url), of.suspensions);
+    const auto configured = co_await counting(manager.get_jwks(), of.suspensions);
+    const auto key = co_await counting(manager.get_key(url, {.kid = "2026-03", .alg = "ES256"}), of.suspensions);
+    of.good += document && configured && key ? 3U : 0U;
+  }
+  of.allocated = allocations - before;
+}
+template <class Manager>
+void called_hits(const Manager& manager, std::uint64_t count, tally& of) {
+  const std::uint64_t before = allocations;
+  const auto take = [&of](const auto& answer) { of.good += answer ? 1U : 0U; };
+  for (std::uint64_t i = 0; i < count; ++i) {
+    manager.async_get_jwks(url, take);
+    manager.async_get_jwks(take);
+    manager.async_get_key(url, {.kid = "2026-03", .alg = "ES256"}, take);
+  }
+  of.allocated = allocations - before;
+}
+
+// By a thread that has only ever asked by coroutine, and by one that has only ever asked by callback: each becomes warm by itself.
+template <class Manager>
+void check_async(const Manager& manager, const char* by_coroutine, const char* by_callback) {
+  constexpr std::uint64_t count = 1000;
+  tally cold, awaited, called;
+  std::thread([&] {
+    awaited_hits(manager, 2, cold);
+    awaited_hits(manager, count, awaited);
+  }).join();
+  std::thread([&] {
+    called_hits(manager, 2, cold);
+    called_hits(manager, count, called);
+  }).join();
+  check(awaited.good == 3 * count && called.good == 3 * count, "every one of them is answered",
+        awaited.good + called.good);
+  check(awaited.allocated == 0, by_coroutine, awaited.allocated);
+  check(awaited.suspensions == 0, "and suspends nothing", awaited.suspensions);
+  check(called.allocated == 0, by_callback, called.allocated);
+}
+
+void check_async_managers(const provider& idp) {
+  axioms::jwks_config config;
+  config.jwks_url = url;
+  const auto started = [](const axioms::result<void>&) {};
+  axioms::basic_async_jwks_manager<provider_thread, axioms::steady_clock> on_threads{provider_thread{idp.fetch}};
+  on_threads.async_initialize(config, started);
+  while (!on_threads.peek()) std::this_thread::yield();
+  check_async(on_threads, "an awaited hit allocates nothing, on threads",
+              "a hit by callback allocates nothing, on threads");
+  axioms::basic_async_jwks_manager<provider_loop, support::manual_clock> on_loop{provider_loop{idp.fetch}};
+  on_loop.async_initialize(config, started);
+  check_async(on_loop, "an awaited hit allocates nothing, on a loop", "a hit by callback allocates nothing, on a loop");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -274,6 +381,7 @@ int main(int argc, char** argv) {
   const std::string where(url);
   port.put(where, body());
   check_invariants(manager, idp, port, where);
+  check_async_managers(provider());
   if (smoke || failures > 0) return failures == 0 ? 0 : 1;
 
   // Another provider: the invariants count the first one's requests.
