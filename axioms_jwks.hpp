@@ -6266,14 +6266,15 @@ class fetch_context {
     return make_error(code, "fetch of ", quote(url_, 256), ": ", why...);
   }
 
-  // Asked before every read and write: a peer that never lets a call wait must not outlive the deadline.
+  // Asked before every read and write of the socket: a peer that never lets a call wait must not outlive the deadline.
+  [[nodiscard]] bool over() const noexcept {
+    return !wakes_ || stop_.stop_requested() || std::chrono::steady_clock::now() >= deadline_;
+  }
   [[nodiscard]] result<void> check() const {
+    if (!over()) return {};
     if (!wakes_) return fail(errc::no_resources, "no descriptor left to be woken by");
     if (stop_.stop_requested()) return fail(errc::cancelled, "cancelled while ", phase_);
-    if (std::chrono::steady_clock::now() >= deadline_) {
-      return fail(errc::timed_out, "timed out after ", timeout_.count(), " ms while ", phase_);
-    }
-    return {};
+    return fail(errc::timed_out, "timed out after ", timeout_.count(), " ms while ", phase_);
   }
 
   // True: @p fd is ready. False: @p until came first.
@@ -6611,8 +6612,6 @@ AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options) 
   SSL_CTX_set_verify(tls.get(), SSL_VERIFY_PEER, nullptr);
   SSL_CTX_set_session_cache_mode(tls.get(), SSL_SESS_CACHE_OFF);
   SSL_CTX_set_options(tls.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  // Retrying inside SSL_read() would let a peer that sends only session tickets hold a thread past its deadline.
-  SSL_CTX_clear_mode(tls.get(), SSL_MODE_AUTO_RETRY);
   SSL_CTX_set_default_passwd_cb(tls.get(), no_passphrase);
   if (auto trusted = set_trust(tls.get(), options); !trusted) return std::move(trusted).error();
   if (options.client_cert_file.empty()) return tls;
@@ -6651,6 +6650,10 @@ class connection {
 
  private:
   [[nodiscard]] result<bool> connect(const socket_address& address, std::chrono::milliseconds limit, std::string& why);
+  // As recv() and send(), and would block when the fetch has to end: OpenSSL reads on inside one call for as long as a
+  // peer sends what it skips (a HelloRequest in a handshake, say), and only what it reads by can make it return.
+  [[nodiscard]] ssize_t receive_some(char* out, std::size_t size) const noexcept;
+  [[nodiscard]] ssize_t send_some(const char* data, std::size_t size) const noexcept;
   [[nodiscard]] result<void> wait_for_tls(int returned, std::string_view action);
   [[nodiscard]] error handshake_error(int reason) const;
   static BIO_METHOD* bio_method();
@@ -6658,7 +6661,7 @@ class connection {
   fetch_context& context_;
   std::string peer_;
   descriptor socket_;
-  ssl_ptr ssl_;  // after socket_: its BIO uses it
+  ssl_ptr ssl_;  // last: its BIO uses the rest
 };
 
 inline ssize_t send_quietly(int fd, const char* data, std::size_t size) noexcept {
@@ -6737,6 +6740,18 @@ AXIOMS_JWKS_INLINE result<void> connection::open(const std::string& host, std::u
   return context_.fail(errc::connect_failed, "cannot connect to ", quote(host), ": ", reasons);
 }
 
+AXIOMS_JWKS_INLINE ssize_t connection::receive_some(char* out, std::size_t size) const noexcept {
+  if (!context_.over()) return ::recv(socket_.get(), out, size, 0);
+  errno = EWOULDBLOCK;
+  return -1;
+}
+
+AXIOMS_JWKS_INLINE ssize_t connection::send_some(const char* data, std::size_t size) const noexcept {
+  if (!context_.over()) return send_quietly(socket_.get(), data, size);
+  errno = EWOULDBLOCK;
+  return -1;
+}
+
 AXIOMS_JWKS_INLINE BIO_METHOD* connection::bio_method() {
   static std::atomic<BIO_METHOD*> shared{nullptr};
   BIO_METHOD* seen = shared.load(std::memory_order_acquire);
@@ -6745,14 +6760,13 @@ AXIOMS_JWKS_INLINE BIO_METHOD* connection::bio_method() {
   if (made == nullptr) return nullptr;
   BIO_meth_set_write(made, [](BIO* bio, const char* data, int size) -> int {
     BIO_clear_retry_flags(bio);
-    const auto sent =
-        send_quietly(static_cast<descriptor*>(BIO_get_data(bio))->get(), data, static_cast<std::size_t>(size));
+    const auto sent = static_cast<connection*>(BIO_get_data(bio))->send_some(data, static_cast<std::size_t>(size));
     if (sent < 0 && would_block(errno)) BIO_set_retry_write(bio);
     return static_cast<int>(sent);
   });
   BIO_meth_set_read(made, [](BIO* bio, char* out, int size) -> int {
     BIO_clear_retry_flags(bio);
-    const auto got = ::recv(static_cast<descriptor*>(BIO_get_data(bio))->get(), out, static_cast<std::size_t>(size), 0);
+    const auto got = static_cast<connection*>(BIO_get_data(bio))->receive_some(out, static_cast<std::size_t>(size));
     if (got < 0 && would_block(errno)) BIO_set_retry_read(bio);
     return static_cast<int>(got);
   });
@@ -6802,7 +6816,7 @@ AXIOMS_JWKS_INLINE result<void> connection::start_tls(SSL_CTX* tls, const std::s
   BIO_METHOD* method = bio_method();
   BIO* bio = ssl_ && method != nullptr ? BIO_new(method) : nullptr;
   if (bio == nullptr) return context_.fail(errc::tls_failed, "cannot set up TLS: ", openssl_reason());
-  BIO_set_data(bio, &socket_);
+  BIO_set_data(bio, this);
   BIO_set_init(bio, 1);
   SSL_set_bio(ssl_.get(), bio, bio);
 
@@ -6820,7 +6834,6 @@ AXIOMS_JWKS_INLINE result<void> connection::start_tls(SSL_CTX* tls, const std::s
 
   SSL_set_connect_state(ssl_.get());
   for (;;) {
-    if (auto live = context_.check(); !live) return live;
     ERR_clear_error();
     errno = 0;
     const int returned = SSL_do_handshake(ssl_.get());
@@ -6836,7 +6849,6 @@ AXIOMS_JWKS_INLINE result<void> connection::start_tls(SSL_CTX* tls, const std::s
 
 AXIOMS_JWKS_INLINE result<std::size_t> connection::read(char* out, std::size_t size) {
   for (;;) {
-    if (auto live = context_.check(); !live) return std::move(live).error();
     errno = 0;
     if (ssl_) {
       ERR_clear_error();
@@ -6847,7 +6859,7 @@ AXIOMS_JWKS_INLINE result<std::size_t> connection::read(char* out, std::size_t s
       if (auto again = wait_for_tls(returned, "reading from"); !again) return std::move(again).error();
       continue;
     }
-    const auto got = ::recv(socket_.get(), out, size, 0);
+    const auto got = receive_some(out, size);
     if (got >= 0) return static_cast<std::size_t>(got);
     if (!would_block(errno)) {
       return context_.fail(errc::fetch_failed, "reading from ", peer_, " failed: ", errno_text(errno));
@@ -6858,7 +6870,6 @@ AXIOMS_JWKS_INLINE result<std::size_t> connection::read(char* out, std::size_t s
 
 AXIOMS_JWKS_INLINE result<void> connection::write(std::string_view text) {
   while (!text.empty()) {
-    if (auto live = context_.check(); !live) return live;
     errno = 0;
     if (ssl_) {
       ERR_clear_error();
@@ -6871,7 +6882,7 @@ AXIOMS_JWKS_INLINE result<void> connection::write(std::string_view text) {
       }
       continue;
     }
-    const auto sent = send_quietly(socket_.get(), text.data(), text.size());
+    const auto sent = send_some(text.data(), text.size());
     if (sent >= 0) {
       text.remove_prefix(static_cast<std::size_t>(sent));
     } else if (!would_block(errno)) {

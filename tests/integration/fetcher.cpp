@@ -432,6 +432,7 @@ TEST_CASE("a stop ends every phase within 50 ms, and the deadline ends it as wel
     raw_server::options how{};
     bool proxy = false;
     std::size_t header_bytes = 1;
+    std::string flood{};
     outcome stopped{{axioms::error{errc::fetch_failed, "not tried"}}};
     outcome late{{axioms::error{errc::fetch_failed, "not tried"}}};
   };
@@ -446,6 +447,9 @@ TEST_CASE("a stop ends every phase within 50 ms, and the deadline ends it as wel
       {"handshake, silent", "shaking hands", true, [](raw_connection&) {}, raw},
       {"handshake, half", "shaking hands", true, [](raw_connection& c) { c.send(c.hello_answer().substr(0, 200)); },
        raw},
+      // OpenSSL skips every HelloRequest, and reads on as long as there is one.
+      {"handshake, flooded", "shaking hands", true, [](raw_connection& c) { c.hello_answer(); }, raw, false, 1,
+       "\x16\x03\x03\x40" + std::string(1 + (1 << 14), '\0')},
       {"CONNECT, silent", "asking the proxy", true, ask, raw, true},
       {"CONNECT, half", "asking the proxy", true, [&](raw_connection& c) { ask(c), c.send("HTTP/1.1 200 OK\r\nA: "); },
        raw, true},
@@ -473,6 +477,7 @@ TEST_CASE("a stop ends every phase within 50 ms, and the deadline ends it as wel
           ++reached;
         }
         changed.notify_all();
+        if (!each.flood.empty()) connection.flood(each.flood);
         connection.pause(1min);
       };
       const auto server = each.tls ? std::make_unique<raw_server>(identity, script, each.how)

@@ -84,12 +84,12 @@ struct row {
   std::optional<server_identity> identity = std::nullopt;
   std::string host = "127.0.0.1";
   int connections = 1;
+  std::size_t max_body = 100'000;
 };
 
 constexpr auto deadline = 700ms;  // of those that hang
 constexpr auto at_once = 3s;      // of those that are refused, so that a slow machine does not turn them into timeouts
 constexpr auto drip_pause = 200ms;
-constexpr std::size_t max_body = 100'000;
 
 const std::string ok = "HTTP/1.1 200 OK\r\n";
 const std::string chunked = ok + "Transfer-Encoding: chunked\r\n\r\n";
@@ -153,6 +153,15 @@ void hang(std::vector<row>& table) {
       [](raw_connection& c) { c.drip(c.hello_answer(), 2ms); });
   add("handshake: a record that is announced and does not come", over::handshake, "shaking hands",
       [](raw_connection& c) { c.drip("\x16\x03\x03\x40" + std::string(9999, '\0'), 20ms); });
+  // Where the peer never lets a call wait. These small pieces take longer to read than to send.
+  add("handshake: HelloRequests for ever", over::handshake, "shaking hands", [](raw_connection& c) {
+    c.hello_answer(), c.flood("\x16\x03\x03\x40"s + std::string(1 + (1 << 14), '\0'));  // OpenSSL skips each
+  });
+  std::string crumbs;
+  for (int i = 0; i < 10'000; ++i) crumbs += "1\r\nx\r\n";
+  add("chunks of one byte for ever", over::both, "reading the body",
+      then([=](raw_connection& c) { c.send(chunked), c.flood(crumbs); }));
+  table.back().max_body = std::size_t{1} << 30;
   raw_server::options full;
   full.accepting = false;
   table.push_back({.name = "never accepting",
@@ -456,7 +465,7 @@ verdict try_row(const row& each, const throwaway_ca& ca, const server_identity& 
     };
     axioms::fetch_request request =
         request_for(server->url("/jwks.json", each.host), each.expected == errc::timed_out ? deadline : at_once * slow);
-    request.max_body_bytes = max_body;
+    request.max_body_bytes = each.max_body;
     out.got = timed_fetch(axioms::httplib_fetcher(options), request);
     out.connections = server->connections();
   }
@@ -692,7 +701,7 @@ TEST_CASE("24 threads with random deadlines and stops: every fetch ends in time 
           axioms::fetch_request request =
               request_for(server.url("/", random() % 4 == 0 ? "localhost" : "127.0.0.1"), limit);
           request.connect_timeout = limit;
-          request.max_body_bytes = max_body;
+          request.max_body_bytes = 100'000;
           const outcome got = timed_fetch(fetcher, request, slot.renew());
           const errc code = got.code();
           const bool of_the_server = code == errc::fetch_failed || code == errc::tls_failed ||
