@@ -87,7 +87,8 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
 
   awaitable<response_result> exchange() {
     const bool secure = request_.url.starts_with("https://");
-    const auto from = request_.url.find("://") + 3, to = std::min(request_.url.find('/', from), request_.url.size());
+    const auto from = request_.url.find("://") + 3;
+    const auto to = std::min(request_.url.find_first_of("/?", from), request_.url.size());
     const std::string authority = request_.url.substr(from, to - from);
     const auto bracket = authority.rfind(']'), colon = authority.rfind(':');
     const bool has_port = colon != std::string::npos && (bracket == std::string::npos || colon > bracket);
@@ -116,7 +117,8 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
     }
     if (failure || ended_) co_return failed(axioms::errc::connect_failed, failure);
     socket.expires_never();  // the deadline is of the whole
-    if (!secure) co_return co_await transfer(socket, authority, to);
+    const std::string path = request_.url.substr(to), target = path.starts_with('/') ? path : '/' + path;
+    if (!secure) co_return co_await transfer(socket, authority, target);
 
     // The server's name for one of many hosts on an address, and what its certificate must be for.
     if (named &&
@@ -126,16 +128,15 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
     stream_.set_verify_callback(boost::asio::ssl::host_name_verification(host));
     co_await stream_.async_handshake(boost::asio::ssl::stream_base::client, token);
     if (failure) co_return failed(axioms::errc::tls_failed, failure);
-    co_return co_await transfer(stream_, authority, to);
+    co_return co_await transfer(stream_, authority, target);
   }
 
   template <class Stream>
-  awaitable<response_result> transfer(Stream& stream, const std::string& authority, std::size_t path) {
+  awaitable<response_result> transfer(Stream& stream, const std::string& authority, const std::string& target) {
     namespace http = beast::http;
     error_code failure;
     auto token = boost::asio::redirect_error(boost::asio::use_awaitable, failure);
-    http::request<http::empty_body> asks(http::verb::get, path < request_.url.size() ? request_.url.substr(path) : "/",
-                                         11);
+    http::request<http::empty_body> asks(http::verb::get, target, 11);
     asks.set(http::field::host, authority);
     asks.set(http::field::connection, "close");
     if (!request_.accept.empty()) asks.set(http::field::accept, request_.accept);
