@@ -464,40 +464,44 @@ TEST_CASE("a stop ends every phase within 50 ms, and the deadline ends it as wel
   };
   const throwaway_ca ca;
   const server_identity identity = ca.issue({.names = "DNS:idp.test,IP:127.0.0.1"});
+  const auto run = [&](phase& each) {
+    std::mutex mutex;
+    std::condition_variable changed;
+    int reached = 0;
+    const auto script = [&](raw_connection& connection) {
+      each.run(connection);
+      {
+        const std::lock_guard lock(mutex);
+        ++reached;
+      }
+      changed.notify_all();
+      if (!each.flood.empty()) connection.flood(each.flood);
+      connection.pause(1min);
+    };
+    const auto server = each.tls ? std::make_unique<raw_server>(identity, script, each.how)
+                                 : std::make_unique<raw_server>(script, each.how);
+    httplib_options options = trusting(ca);
+    if (each.proxy) options.proxy = "127.0.0.1:" + std::to_string(server->port());
+    options.headers = [&] {
+      return std::vector<std::pair<std::string, std::string>>{{"X-Padding", std::string(each.header_bytes, 'x')}};
+    };
+    const std::string url = each.proxy ? std::string("https://idp.test/") : server->url();
+    each.stopped = fetch_and_stop(url, options, [&] {
+      std::unique_lock lock(mutex);
+      if (each.how.accepting) changed.wait(lock, [&] { return reached > 0; });
+      lock.unlock();
+      std::this_thread::sleep_for(100ms);  // for the client to get as far, and wait
+    });
+    each.late = timed_fetch(httplib_fetcher(options), request_for(url, 300ms * slow));
+  };
   std::vector<std::thread> threads;
   for (phase& each : phases) {
-    threads.emplace_back([&] {
-      std::mutex mutex;
-      std::condition_variable changed;
-      int reached = 0;
-      const auto script = [&](raw_connection& connection) {
-        each.run(connection);
-        {
-          const std::lock_guard lock(mutex);
-          ++reached;
-        }
-        changed.notify_all();
-        if (!each.flood.empty()) connection.flood(each.flood);
-        connection.pause(1min);
-      };
-      const auto server = each.tls ? std::make_unique<raw_server>(identity, script, each.how)
-                                   : std::make_unique<raw_server>(script, each.how);
-      httplib_options options = trusting(ca);
-      if (each.proxy) options.proxy = "127.0.0.1:" + std::to_string(server->port());
-      options.headers = [&] {
-        return std::vector<std::pair<std::string, std::string>>{{"X-Padding", std::string(each.header_bytes, 'x')}};
-      };
-      const std::string url = each.proxy ? std::string("https://idp.test/") : server->url();
-      each.stopped = fetch_and_stop(url, options, [&] {
-        std::unique_lock lock(mutex);
-        if (each.how.accepting) changed.wait(lock, [&] { return reached > 0; });
-        lock.unlock();
-        std::this_thread::sleep_for(100ms);  // for the client to get as far, and wait
-      });
-      each.late = timed_fetch(httplib_fetcher(options), request_for(url, 300ms * slow));
-    });
+    if (each.flood.empty()) threads.emplace_back([&] { run(each); });
   }
   for (std::thread& each : threads) each.join();
+  for (phase& each : phases) {
+    if (!each.flood.empty()) run(each);  // alone: it keeps two processors busy
+  }
   for (const phase& each : phases) {
     CAPTURE(each.name);
     CHECK_MESSAGE(each.stopped.code() == errc::cancelled, each.stopped.text());
