@@ -1748,13 +1748,13 @@ struct steady_clock {
                   std::chrono::steady_clock::time_point deadline, Ready ready) const {
     using real = std::chrono::steady_clock;
     if (deadline == real::time_point::max()) return axioms::wait_until(lock, cv, stop, deadline, ready);
-    // The kernel's wait does not count suspended time, so a long one is looked at again from time to time.
+    // The kernel's wait does not count suspended time, so a long one is looked at again from time to time: less than twice an hour.
     constexpr auto slice = std::chrono::minutes(45);
     for (;;) {
       const auto at = now();
       if (at >= deadline) return ready();  // before the subtraction, which time_point::min() would overflow
-      if (axioms::wait_until(lock, cv, stop, real::now() + std::min<real::duration>(deadline - at, slice), ready))
-        return true;
+      const real::duration left = deadline - at;
+      if (axioms::wait_until(lock, cv, stop, real::now() + (left < slice ? left : slice), ready)) return true;
       if (stop.stop_requested()) return false;
     }
   }

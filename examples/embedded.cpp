@@ -17,9 +17,11 @@ namespace {
 
 // Any callable of this signature. What fails comes back as a value.
 struct bench_client {
-  axioms::result<axioms::fetch_response> operator()(const axioms::fetch_request& request, axioms::stop_token stop) const {
+  axioms::result<axioms::fetch_response> operator()(const axioms::fetch_request& request,
+                                                    axioms::stop_token stop) const {
     if (stop.stop_requested()) return axioms::error{axioms::errc::cancelled, "asked to stop"};
-    if (request.url != "https://idp.example.com/jwks.json") return axioms::error{axioms::errc::resolve_failed, "no such host"};
+    if (request.url != "https://idp.example.com/jwks.json")
+      return axioms::error{axioms::errc::resolve_failed, "no such host"};
     axioms::fetch_response out;
     out.status = 200;
     out.body =
@@ -43,5 +45,6 @@ int main() {
   const auto key = manager.get_key({.kid = "device", .alg = "EdDSA"});
   const auto none = manager.get_key("https://other.example.com/jwks.json", {.kid = "device"});
   if (!key || none) return 1;
-  std::printf("%s: %s, %s\n", (*key)->thumbprint().c_str(), std::string((*key)->curve()).c_str(), none.error().description.c_str());
+  std::printf("%s: %s, %s\n", (*key)->thumbprint().c_str(), std::string((*key)->curve()).c_str(),
+              none.error().description.c_str());
 }
