@@ -1052,9 +1052,9 @@ struct fetch_callback_probe {
 /// What it throws becomes `fetch_failed`.
 ///
 /// Threads: called from several threads at once.
-template <class F>
+template <class F>  // compilers show the line that a type does not keep to, and so what stands beside it here and below
 concept fetcher = requires(F& f, const fetch_request& request, stop_token stop) {
-  { f(request, stop) } -> std::same_as<result<fetch_response>>;
+  { f(request, stop) } -> std::same_as<result<fetch_response>>;  // a fetcher is called so, and returns that result
 };
 
 /// An event loop's HTTP client: `f.async_fetch(fetch_request, stop_token, callback)`.
@@ -1063,7 +1063,7 @@ concept fetcher = requires(F& f, const fetch_request& request, stop_token stop) 
 /// the manager is gone. The callback can be moved but not copied.
 template <class F>
 concept async_fetcher = requires(F& f, fetch_request request, stop_token stop, detail::fetch_callback_probe callback) {
-  f.async_fetch(std::move(request), stop, std::move(callback));
+  f.async_fetch(std::move(request), stop, std::move(callback));  // an async_fetcher is called so; the callback only moves
 };
 
 /// Where a manager reads the time and how it waits, so that a test can own both.
@@ -1080,9 +1080,9 @@ template <class C>
 concept clock_source = requires(C& c, std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv,
                                 stop_token stop, std::chrono::steady_clock::time_point deadline,
                                 detail::ready_probe ready) {
-  { c.now() } -> std::same_as<std::chrono::steady_clock::time_point>;
-  { c.system_now() } -> std::same_as<std::chrono::system_clock::time_point>;
-  { c.wait_until(lock, cv, stop, deadline, ready) } -> std::same_as<bool>;
+  { c.now() } -> std::same_as<std::chrono::steady_clock::time_point>;         // a clock_source tells monotonic time
+  { c.system_now() } -> std::same_as<std::chrono::system_clock::time_point>;  // and the time of day
+  { c.wait_until(lock, cv, stop, deadline, ready) } -> std::same_as<bool>;    // a clock_source owns waiting as well
 };
 
 /// The time of an event loop that calls back: `now()`, `system_now()` and `call_at(time_point, callback)`, which
@@ -1093,9 +1093,9 @@ concept clock_source = requires(C& c, std::unique_lock<std::mutex>& lock, std::c
 ///          manager or completes a fetch, one at a time.
 template <class T>
 concept timer_source = requires(T& t, std::chrono::steady_clock::time_point when, std::function<void()> callback) {
-  { t.now() } -> std::same_as<std::chrono::steady_clock::time_point>;
-  { t.system_now() } -> std::same_as<std::chrono::system_clock::time_point>;
-  t.call_at(when, callback).cancel();
+  { t.now() } -> std::same_as<std::chrono::steady_clock::time_point>;         // a timer_source tells monotonic time
+  { t.system_now() } -> std::same_as<std::chrono::system_clock::time_point>;  // and the time of day
+  t.call_at(when, callback).cancel();  // a timer_source calls back, and returns a handle with cancel()
 };
 
 /// What an executor is given to run: two pointers, copyable, noexcept. Must be run exactly once.

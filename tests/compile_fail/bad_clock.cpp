@@ -1,7 +1,6 @@
 // A clock without wait_until(): it could be read, but not waited with.
 // expect: constraint
-// expect: clock_source
-// expect: wait_until
+// expect: a clock_source owns waiting as well
 #include "axioms_jwks.hpp"
 
 struct my_client {

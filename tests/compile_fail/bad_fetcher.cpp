@@ -1,6 +1,6 @@
 // A fetcher that returns the response itself, where a result is asked for.
 // expect: constraint
-// expect: fetcher
+// expect: a fetcher is called so, and returns that result
 #include "axioms_jwks.hpp"
 
 struct my_client {
