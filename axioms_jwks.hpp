@@ -154,7 +154,7 @@
 #define AXIOMS_JWKS_ABI v0_1_0
 #endif
 
-// <windows.h> and others make macros of these two. They are put aside down to the end of this header, and are as they were after it.
+// <windows.h> and others make macros of these two. They are put aside down to the end of this header.
 #pragma push_macro("min")
 #pragma push_macro("max")
 #undef min
@@ -1063,7 +1063,7 @@ concept fetcher = requires(F& f, const fetch_request& request, stop_token stop) 
 /// the manager is gone. The callback can be moved but not copied.
 template <class F>
 concept async_fetcher = requires(F& f, fetch_request request, stop_token stop, detail::fetch_callback_probe callback) {
-  f.async_fetch(std::move(request), stop, std::move(callback));  // an async_fetcher is called so; the callback only moves
+  f.async_fetch(std::move(request), stop, std::move(callback));  // an async_fetcher is called so; callbacks only move
 };
 
 /// Where a manager reads the time and how it waits, so that a test can own both.

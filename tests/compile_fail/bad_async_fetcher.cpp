@@ -1,6 +1,6 @@
 // An event loop's fetcher that nobody can stop.
 // expect: constraint
-// expect: an async_fetcher is called so; the callback only moves
+// expect: an async_fetcher is called so; callbacks only move
 #include "axioms_jwks.hpp"
 
 struct my_client {
