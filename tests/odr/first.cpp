@@ -1,5 +1,5 @@
-// Three TUs of one program, of which the second leaves cpp-httplib out: they link and share everything. Built once with
-// inline bodies and once with AXIOMS_JWKS_SPLIT.
+// Three TUs of one program, of which the second leaves cpp-httplib out: they link and share everything. Built with
+// inline bodies, with AXIOMS_JWKS_SPLIT, and with both mixed.
 #include "parts.hpp"
 
 #include <cstdio>
