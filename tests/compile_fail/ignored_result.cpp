@@ -1,5 +1,5 @@
 // expect: nodiscard
-// flags: -Werror=unused-result
+// flags: -Werror
 #include "axioms_jwks.hpp"
 
 axioms::result<void> try_it();
