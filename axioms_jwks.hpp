@@ -5953,8 +5953,7 @@ AXIOMS_JWKS_INLINE void thread_engine::reap() {
   std::vector<std::shared_ptr<crew>> gone;
   {
     const std::lock_guard lock(mutex_);
-    const auto first =
-        std::stable_partition(retired_.begin(), retired_.end(), [](const auto& old) { return !old->left; });
+    const auto first = std::partition(retired_.begin(), retired_.end(), [](const auto& old) { return !old->left; });
     gone.assign(first, retired_.end());
     retired_.erase(first, retired_.end());
   }

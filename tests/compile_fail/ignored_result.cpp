@@ -1,5 +1,5 @@
 // expect: nodiscard
-// flags: -Werror
+// flags: -Werror=unused-result -Werror=unused-value
 #include "axioms_jwks.hpp"
 
 axioms::result<void> try_it();
