@@ -229,23 +229,26 @@ struct play {
     }
   }
   // By callback. Nobody can take it back.
-  void call(Manager& manager) {
+  void call(Manager& manager, axioms::executor_ref where = {}) {
     auto& to = *records.emplace_back(std::make_unique<record>());
     frames.emplace_back(std::nullopt);
-    const axioms::stop_token stop = draw(2) == 0 ? to.stop.get_token() : axioms::stop_token();
+    const axioms::stop_token token = draw(2) == 0 ? to.stop.get_token() : axioms::stop_token();
+    axioms::async_options how;
+    how.stop = token;
+    if (draw(2) == 0) how.executor = where;
     const auto take = [&to](const auto& value) { to.take(value); };
     const std::string& url = urls[static_cast<std::size_t>(draw(urls.size()))];
     switch (draw(5)) {
-      case 0: manager.async_get_key(url, {.kid = "k2"}, take, stop); break;
-      case 1: manager.async_refresh(url, take, stop); break;
-      case 2: manager.async_initialize(config_for(urls[1], draw(12)), take, stop); break;
+      case 0: manager.async_get_key(url, {.kid = "k2"}, take, how); break;
+      case 1: manager.async_refresh(url, take, how); break;
+      case 2: manager.async_initialize(config_for(urls[1], draw(12)), take, how); break;
       case 3:
         if (draw(4) == 0) {
-          manager.async_shutdown([&to] { to.take_nothing(); });
+          manager.async_shutdown([&to] { to.take_nothing(); }, how);
           break;
         }
         [[fallthrough]];
-      default: manager.async_get_jwks(url, take, stop); break;
+      default: manager.async_get_jwks(url, take, how); break;
     }
   }
   // Asks one of the operations to stop, or destroys its frame.
@@ -302,7 +305,7 @@ bool play_on_loop(std::uint64_t seed) {
       case 0:
       case 1: game.start(*manager, {}); break;
       case 2: game.start(*manager, executor); break;
-      case 3: game.call(*manager); break;
+      case 3: game.call(*manager, executor); break;
       case 4:
       case 5: client.answer(static_cast<std::size_t>(game.draw(8)), some_answer(game.draw(5))); break;
       case 6: game.stop_one(); break;
@@ -333,7 +336,7 @@ bool play_on_threads(std::uint64_t seed) {
       case 0:
       case 1:
       case 2: game.start(*manager, executor); break;
-      case 3: game.call(*manager); break;
+      case 3: game.call(*manager, executor); break;
       case 4: provider.push(some_answer(game.draw(5))); break;
       case 5: game.draw(2) == 0 ? provider.release() : provider.hold(); break;
       case 6: game.stop_one(); break;
@@ -364,7 +367,7 @@ bool play_against_threads(std::uint64_t seed) {
     provider.hold();
     const std::size_t first = game.records.size();
     for (std::uint64_t i = 2 + game.draw(6); i > 0; --i)
-      game.draw(4) == 0 ? game.call(*manager) : game.start(*manager, executor);
+      game.draw(4) == 0 ? game.call(*manager, executor) : game.start(*manager, executor);
     std::thread stopper = wave(first);
     std::thread answerer([&, jump = std::chrono::milliseconds(game.draw(30000))] {
       provider.release();
