@@ -2915,8 +2915,8 @@ struct process_wide;
 /// Blocks:   never, but for the destructor, which returns when every waiter without executor has completed. A
 ///           destructor that runs on a manager thread does not wait; nor does one with an event loop: destroy that
 ///           manager on the loop's thread.
-/// Lifetime: documents and keys outlive the manager; awaitables and executors must not outlive each other as said at
-///           executor_ref.
+/// Lifetime: documents and keys outlive the manager. An executor must outlive the manager, or the call that it was given
+///           to; an awaitable that has not been awaited must not outlive the manager.
 template <class Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, class Clock = steady_clock>
   requires((fetcher<Fetcher> && clock_source<Clock>) || (async_fetcher<Fetcher> && timer_source<Clock>))
 class basic_async_jwks_manager : private detail::async_shell {

@@ -50,9 +50,7 @@ struct task {
 // [readme]
 struct loop_executor {
   event_loop& loop;
-  void post(axioms::executor_task f) {
-    loop.post(f);
-  }  // Drogon: queueInLoop(f); Qt: QMetaObject::invokeMethod(context, f)
+  void post(axioms::executor_task f) { loop.post(f); }
 };
 
 task show_keys(axioms::async_jwks_manager& manager, std::string url, loop_executor& on_loop, int& exit_code) {
