@@ -85,6 +85,7 @@ struct row {
   std::string host = "127.0.0.1";
   int connections = 1;
   std::size_t max_body = 100'000;
+  bool busy = false;  // keeps two processors busy, and so runs alone
 };
 
 constexpr auto deadline = 700ms;  // of those that hang
@@ -157,11 +158,13 @@ void hang(std::vector<row>& table) {
   add("handshake: HelloRequests for ever", over::handshake, "shaking hands", [](raw_connection& c) {
     c.hello_answer(), c.flood("\x16\x03\x03\x40"s + std::string(1 + (1 << 14), '\0'));  // OpenSSL skips each
   });
+  table.back().busy = true;
   std::string crumbs;
   for (int i = 0; i < 10'000; ++i) crumbs += "1\r\nx\r\n";
   add("chunks of one byte for ever", over::both, "reading the body",
       then([=](raw_connection& c) { c.send(chunked), c.flood(crumbs); }));
   table.back().max_body = std::size_t{1} << 30;
+  table.back().busy = true;
   raw_server::options full;
   full.accepting = false;
   table.push_back({.name = "never accepting",
@@ -597,10 +600,15 @@ TEST_CASE("no server can hang, crash or fool a fetch: the table") {
   std::vector<std::thread> runners;
   for (int i = 0; i < 8; ++i) {
     runners.emplace_back([&] {
-      for (std::size_t at = next++; at < table.size(); at = next++) verdicts[at] = try_row(table[at], ca, good);
+      for (std::size_t at = next++; at < table.size(); at = next++) {
+        if (!table[at].busy) verdicts[at] = try_row(table[at], ca, good);
+      }
     });
   }
   for (std::thread& each : runners) each.join();
+  for (std::size_t at = 0; at < table.size(); ++at) {
+    if (table[at].busy) verdicts[at] = try_row(table[at], ca, good);
+  }
 
   const long kib = memory.growth();
   for (std::size_t i = 0; i < table.size(); ++i) judge(table[i], verdicts[i]);

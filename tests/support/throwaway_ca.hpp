@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -52,6 +53,7 @@ struct certificate_options {
   std::string names = "DNS:localhost,IP:127.0.0.1,IP:::1";  ///< subjectAltName in OpenSSL's notation; empty: none
   bool expired = false;
   bool self_signed = false;
+  bool rsa = false;                   ///< in place of P-256; slow to make
   std::string name_constraints = {};  ///< of an intermediate, in OpenSSL's notation: "permitted;DNS:good.test"
 };
 
@@ -66,7 +68,8 @@ class throwaway_ca {
   const std::string& pem() const { return pem_; }
 
   server_identity issue(const certificate_options& options = {}) const {
-    const key_ptr key(make_key(), EVP_PKEY_free);
+    const key_ptr key(options.rsa ? EVP_PKEY_Q_keygen(nullptr, nullptr, "RSA", std::size_t{2048}) : make_key(),
+                      EVP_PKEY_free);
     const x509_ptr leaf(make(options, key.get(), options.self_signed ? nullptr : this, false), X509_free);
     return {to_pem(leaf.get()) + (intermediate_ ? pem_ : std::string()), to_pem(key.get())};
   }
