@@ -506,6 +506,14 @@ TEST_CASE("an empty use, alg or kid is as none") {
   CHECK(key->to_json() == only(std::string(rfc8037))->to_json());
 }
 
+// Red when a curve that is none of the key's is kept.
+TEST_CASE("a crv in an RSA key means nothing") {
+  const key_ptr key = only(with(vectors::rsa_jwk, R"("crv":"P-256")"));
+  CHECK(key->curve() == "");
+  CHECK(key->thumbprint() == vectors::rsa_thumbprint);
+  CHECK_FALSE(holds(key->to_json(), "crv"));
+}
+
 TEST_CASE("key_ops may hold more than verify") {
   CHECK(only(with(rfc8037, R"("key_ops":["sign","verify"])"))->key_ops().size() == 2);
 }
@@ -984,6 +992,20 @@ TEST_CASE("several keys that fit are ambiguous, and the candidates are named") {
 }
 
 // Red when the list of candidates has no end.
+// Red when equal thumbprints are rivals.
+TEST_CASE("a key that is listed twice is one key") {
+  const std::string twice = with(vectors::p256_jwk, R"("kid":"a")");
+  const jwk_set set = parsed({twice, twice, with(vectors::p256_jwk, R"("kid":"b","alg":"ES256")")});
+  REQUIRE(set.size() == 3);
+  for (const std::string_view kid : {"a", "b", ""}) {
+    for (const std::string_view alg : {"ES256", ""}) {
+      const auto key = set.select({.kid = kid, .alg = alg});
+      REQUIRE(key);
+      CHECK((*key)->thumbprint() == vectors::p256_thumbprint);
+    }
+  }
+}
+
 TEST_CASE("of many candidates some are named and the rest is counted") {
   std::vector<std::string> members;
   for (char last = 'A'; last <= 'Z'; ++last) {
