@@ -405,6 +405,16 @@ void untrusted(std::vector<row>& table, const throwaway_ca& ca) {
       constrained.issue({.common_name = "localhost", .names = "DNS:good.test"}), "localhost");
   add("CN inside a name constraint, SAN outside",
       constrained.issue({.common_name = "good.test", .names = "DNS:localhost"}), "localhost");
+  raw_server::options finite;
+  finite.max_version = TLS1_2_VERSION;
+  finite.ciphers = "kDHE";
+  table.push_back({.name = "TLS 1.2 with finite-field DH only",
+                   .where = over::tls,
+                   .expected = errc::tls_failed,
+                   .words = "handshake failure",
+                   .run = say(with_length("{}")),
+                   .how = finite,
+                   .identity = ca.issue({.rsa = true})});
   for (const auto& [name, version] :
        {std::pair("TLS 1.0 only", TLS1_VERSION), std::pair("TLS 1.1 only", TLS1_1_VERSION)}) {
     raw_server::options old;
