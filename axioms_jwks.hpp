@@ -6180,9 +6180,9 @@ namespace detail {
 // Why it has a transport of its own: no release of cpp-httplib keeps an overall deadline, can be stopped while it
 // connects or shakes hands, or writes without risking SIGPIPE; and Debian's 0.11.4 overflows the stack on a long
 // status line, percent-decodes header values, fails on trailers and takes host names from the CN. So sockets, TLS and
-// every limit are here, and httplib is given a Stream: it writes the request and reads a response whose head has been
-// checked and written anew and whose chunks have been checked. Nothing unchecked reaches its parser, so every release
-// does the same.
+// every limit are here, and httplib is given a Stream: in place of its request, whose query releases from 0.30 to 0.47
+// rewrite, goes our own, and it reads a response whose head has been checked and written anew and whose chunks have been
+// checked. Nothing unchecked reaches its parser, so every release does the same.
 
 using fetch_time = std::chrono::steady_clock::time_point;
 
@@ -7063,8 +7063,13 @@ AXIOMS_JWKS_INLINE result<response_head> response_reader::head(bool with_body) {
 // which has them all: hence no `override`.
 class checked_stream : public httplib::Stream {
  public:
-  checked_stream(connection& link, fetch_context& context, std::size_t max_body)
-      : link_(link), context_(context), reader_(link, context), left_(max_body), max_body_(max_body) {}
+  checked_stream(connection& link, fetch_context& context, std::string request, std::size_t max_body)
+      : link_(link),
+        context_(context),
+        reader_(link, context),
+        request_(std::move(request)),
+        left_(max_body),
+        max_body_(max_body) {}
   virtual ~checked_stream() = default;
 
   virtual bool is_readable() const { return true; }
@@ -7073,9 +7078,11 @@ class checked_stream : public httplib::Stream {
   virtual bool wait_writable() const { return true; }
   virtual bool is_peer_alive() const { return true; }
   virtual ssize_t read(char* out, std::size_t size) { return counted(size == 0 ? std::size_t{0} : pull(out, size)); }
-  virtual ssize_t write(const char* data, std::size_t size) {
-    context_.enter("sending the request");
-    const auto written = link_.write(std::string_view(data, size));
+  // The first write sends our request; what httplib writes is dropped.
+  virtual ssize_t write(const char*, std::size_t size) {
+    const std::string text = std::exchange(request_, {});
+    if (!text.empty()) context_.enter("sending the request");
+    const auto written = link_.write(text);
     return counted(written ? result<std::size_t>(size) : result<std::size_t>(written.error()));
   }
   virtual void get_remote_ip_and_port(std::string&, int&) const {}
@@ -7105,6 +7112,7 @@ class checked_stream : public httplib::Stream {
   connection& link_;
   fetch_context& context_;
   response_reader reader_;
+  std::string request_;  // until it is sent
   std::optional<response_head> head_;
   std::optional<error> failure_;
   std::string ready_;  // checked text that httplib has not taken yet
@@ -7199,9 +7207,9 @@ AXIOMS_JWKS_INLINE result<std::size_t> checked_stream::body(char* out, std::size
 // made. Unchanged from 0.11.4 to 0.53.1.
 class httplib_messages : private httplib::ClientImpl {
  public:
-  httplib_messages() : ClientImpl("localhost") {  // never connected to: every request brings its Host
+  httplib_messages() : ClientImpl("localhost") {  // never connected to
     set_decompress(false);
-    send_as_given(static_cast<httplib::ClientImpl&>(*this));
+    lift_limit(static_cast<httplib::ClientImpl&>(*this));
   }
   bool run(httplib::Stream& stream, httplib::Request& request, httplib::Response& response) {
     httplib::Error ignored = httplib::Error::Success;  // its values differ between releases; the stream knows better
@@ -7209,15 +7217,9 @@ class httplib_messages : private httplib::ClientImpl {
   }
 
  private:
-  // Its path encoding rewrites valid queries, and its own body limit is below what a user may ask for. Both settings
-  // have other names, or none, in other releases.
+  // Its own body limit, which older releases lack, is below what a user may ask for.
   template <class Client>
-  static void send_as_given(Client& client) {
-    if constexpr (requires { client.set_path_encode(false); }) {
-      client.set_path_encode(false);
-    } else {
-      client.set_url_encode(false);
-    }
+  static void lift_limit(Client& client) {
     if constexpr (requires { client.set_payload_max_length(std::size_t{0}); }) {
       client.set_payload_max_length(std::numeric_limits<std::size_t>::max());
     }
@@ -7229,12 +7231,14 @@ using header_list = std::vector<std::pair<std::string, std::string>>;
 AXIOMS_JWKS_INLINE result<fetch_response> run_exchange(fetch_context& context, connection& link,
                                                        const std::string& target, const header_list& headers,
                                                        std::size_t max_body) {
-  checked_stream stream(link, context, max_body);
+  std::string text = concat("GET ", target, " HTTP/1.1\r\n");
+  for (const auto& [name, value] : headers) append_to(text, concat(name, ": ", value, "\r\n"));
+  append_to(text, "\r\n");
+  checked_stream stream(link, context, std::move(text), max_body);
   fetch_response out;
-  httplib::Request request;
+  httplib::Request request;  // for httplib's own use: the stream sends ours
   request.method = "GET";
-  request.path = target;
-  for (const auto& [name, value] : headers) request.set_header(name, value);
+  request.path = "/";
   // An error page is not read: nobody uses it, and a slow or endless one would hide the status.
   request.response_handler = [&stream](const httplib::Response&) { return stream.head()->has_body(); };
   request.content_receiver = [&out](const char* data, std::size_t size, auto&&...) {
@@ -7475,7 +7479,7 @@ AXIOMS_JWKS_INLINE result<header_list> application_headers(const fetch_context& 
   std::size_t bytes = 0;
   for (const auto& [name, value] : out) {
     bytes += name.size() + value.size();
-    // No server takes them, and httplib needs long to write megabytes: nothing could stop it.
+    // No server takes them.
     if (bytes > max_head_bytes) {
       return context.fail(errc::fetch_failed, "httplib_options::headers gave more than ", max_head_bytes, " bytes");
     }
@@ -7499,7 +7503,7 @@ AXIOMS_JWKS_INLINE result<header_list> application_headers(const fetch_context& 
 // refuses.
 AXIOMS_JWKS_INLINE header_list request_headers(const fetch_request& request, const parsed_url& url,
                                                const header_list& extra, bool same_origin) {
-  header_list out = extra;
+  header_list out;
   const auto add = [&](const char* name, std::string_view value) {
     if (value.empty() || !is_header_safe(value)) return;  // an ETag with a line break would begin a header of its own
     for (const auto& header : extra) {
@@ -7517,6 +7521,7 @@ AXIOMS_JWKS_INLINE header_list request_headers(const fetch_request& request, con
     add("If-None-Match", request.etag);
     add("If-Modified-Since", request.last_modified);
   }
+  out.insert(out.end(), extra.begin(), extra.end());
   return out;
 }
 
