@@ -6595,10 +6595,18 @@ inline result<void> set_trust(SSL_CTX* tls, const httplib_options& options) {
 inline bool leave_out_dhe(SSL_CTX* tls) {
   const ssl_ptr probe(SSL_new(tls));
   if (!probe) return false;
+  bool found = false;
   std::string kept;
   for (int i = 0; const char* name = SSL_get_cipher_list(probe.get(), i); ++i) {
-    if (std::string_view(name).substr(0, 4) != "DHE-") append_to(kept, concat(kept.empty() ? "" : ":", name));
+    const std::string_view cipher = name;
+    if (cipher.substr(0, 4) == "DHE-") {
+      found = true;
+    } else if (cipher.substr(0, 4) != "TLS_") {  // those of TLS 1.3 have a list of their own
+      append_to(kept, concat(kept.empty() ? "" : ":", cipher));
+    }
   }
+  if (!found) return true;
+  if (kept.empty()) return SSL_CTX_set_min_proto_version(tls, TLS1_3_VERSION) == 1;
   return SSL_CTX_set_cipher_list(tls, kept.c_str()) == 1;
 }
 
