@@ -9,7 +9,8 @@ int main(int argc, char** argv) {
   axioms::jwks_manager manager;
   axioms::jwks_config config;
   config.jwks_url = argc > 1 ? argv[1] : "https://idp.example.com/.well-known/jwks.json";
-  const auto started = manager.initialize(config);  // fetches now, then keeps the set fresh in the background
+  // Fetches now, then keeps the set fresh in the background. A provider that is down is no error yet: get_key() tells.
+  const auto started = manager.initialize(config);
 
   // From memory, like every lookup from now on. The header of a token says which key signed it:
   const auto key = started.and_then([&] { return manager.get_key({.kid = "2026-01", .alg = "ES256"}); });
