@@ -135,6 +135,13 @@
 #define AXIOMS_JWKS_SUSPENDS
 #endif
 
+// Of the hit path: with several callers in one TU compilers would call what is worth inlining.
+#if defined(__GNUC__)
+#define AXIOMS_JWKS_HOT __attribute__((always_inline))
+#else
+#define AXIOMS_JWKS_HOT
+#endif
+
 // Lets clang warn where a reference is kept longer than what it refers to.
 #if defined(__clang__)
 #define AXIOMS_JWKS_LIFETIMEBOUND [[clang::lifetimebound]]
@@ -1960,8 +1967,8 @@ inline thread_local constinit hit_cache* this_thread_hits = nullptr;
 [[nodiscard]] hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept;
 
 // The slot used last is looked at first, inline; a thread that goes back and forth between URLs pays for a call.
-[[nodiscard]] inline hit_slot* find_hit(hit_cache& cache, std::uint64_t engine, std::string_view url,
-                                        steady_point now) noexcept {
+[[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* find_hit(hit_cache& cache, std::uint64_t engine, std::string_view url,
+                                                        steady_point now) noexcept {
   hit_slot* slot = cache.recent;
   if (slot->engine != engine || slot->url != url) {
     slot = find_slot(cache, engine, url);
@@ -2271,7 +2278,7 @@ struct warm_document {
   std::size_t shard = 0;
 };
 template <class Engine>
-[[nodiscard]] warm_document warm_hit(Engine& core, std::string_view url) noexcept {
+[[nodiscard]] AXIOMS_JWKS_HOT inline warm_document warm_hit(Engine& core, std::string_view url) noexcept {
   steady_point now{};
   hit_cache* const cache = this_thread_hits;
   if (cache == nullptr || !core.read_clock(now)) return {};
@@ -7736,6 +7743,7 @@ namespace detail {
 #undef AXIOMS_JWKS_CATCH_ALL
 #undef AXIOMS_JWKS_CPLUSPLUS
 #undef AXIOMS_JWKS_DEFAULT_FETCHER
+#undef AXIOMS_JWKS_HOT
 #undef AXIOMS_JWKS_INLINE
 #undef AXIOMS_JWKS_LIFETIMEBOUND
 #undef AXIOMS_JWKS_SUSPENDS
