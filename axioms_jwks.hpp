@@ -285,6 +285,12 @@ enum class errc {
   return {static_cast<int>(code), error_category()};
 }
 
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+// At -O1, g++ 11 takes the error in a result that holds a value for one that is read.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 /// What went wrong, as a value.
 struct error {
   errc code{};              ///< which of the closed list
@@ -302,6 +308,10 @@ struct error {
   /// escaped and its control bytes dropped.
   [[nodiscard]] std::string www_authenticate(std::string_view realm = {}) const;
 };
+
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+#pragma GCC diagnostic pop
+#endif
 
 namespace detail {
 
@@ -3666,6 +3676,9 @@ AXIOMS_JWKS_INLINE std::string base64url_encode(std::string_view bytes) {
   return out;
 }
 
+// RFC 4648 section 4, as x5c has it.
+constexpr bool is_base64(char c) noexcept { return is_alnum(c) || c == '+' || c == '/' || c == '='; }
+
 inline void trim_zeros(std::string& number) {
   number.erase(0, std::min(number.find_first_not_of('\0'), number.size()));
 }
@@ -3698,7 +3711,8 @@ inline bool spells(std::string_view raw, std::string_view name) noexcept {
 // deeper than any key set needs, how many names each of its keys has (a parser keeps the last of equal ones and tells
 // nobody), and where secrets are. Those are masked in a copy, and only that one is parsed: a parser copies every value
 // into buffers that nobody can wipe. The copy is made round them, for even memcpy leaves bytes behind in registers, which
-// the dynamic linker may save on the stack.
+// the dynamic linker may save on the stack. Certificates are left out of the same copy: most of what a provider sends is x5c,
+// nobody reads it, and a parser takes ten times as long over it as this pass.
 //
 // It need not know whether the text is JSON: up to where a parser would stop, both see the same.
 class json_outline {
@@ -3709,7 +3723,7 @@ class json_outline {
 
   [[nodiscard]] bool too_deep() const noexcept { return depth_ > max_json_depth; }
   [[nodiscard]] bool secrets() const noexcept { return secrets_; }
-  [[nodiscard]] std::string_view text() const noexcept { return secrets_ ? std::string_view(masked_) : text_; }
+  [[nodiscard]] std::string_view text() const noexcept { return copied_ > 0 ? std::string_view(copy_) : text_; }
   // Of the top-level member `keys`.
   [[nodiscard]] int keys_count() const noexcept { return keys_count_; }
   // Of that member's index-th element, if it is an object.
@@ -3719,16 +3733,16 @@ class json_outline {
   void read();
   std::size_t read_string(std::size_t open);
   void read_name(std::string_view raw);
-  void mask(std::size_t first, std::size_t last, char by);
+  void replace(std::size_t first, std::size_t last, std::size_t count, char by);
 
   std::string_view text_;
   bool secrets_ = false;
-  std::string masked_;      // with secrets: the text, of equal length
-  std::size_t copied_ = 0;  // how much of the text that is
+  std::string copy_;        // of the text up to copied_, without what is not meant for a parser
+  std::size_t copied_ = 0;  // 0: nothing had to go
   std::size_t depth_ = 0;
   std::size_t mask_depth_ = 0;  // of the object whose member is being masked, 0: none is
   int keys_count_ = 0;
-  bool in_keys_ = false;
+  bool in_keys_ = false, in_x5c_ = false;
   std::size_t index_ = 0;  // of the element of `keys`
   std::array<std::uint32_t, max_set_members> names_{};
 };
@@ -3748,14 +3762,15 @@ AXIOMS_JWKS_INLINE void json_outline::read() {
       if (at_mask) mask_depth_ = 0;
       if (in_keys_ && depth_ == 2) ++index_;
     } else if (mask_depth_ != 0 && c >= '0' && c <= '9') {
-      mask(i, i + 1, '1');  // still a number
+      replace(i, i + 1, 1, '1');  // still a number
     }
   }
-  if (secrets_) masked_.append(text_, copied_);
+  if (copied_ > 0) copy_.append(text_, copied_);
 }
 
-AXIOMS_JWKS_INLINE void json_outline::mask(std::size_t first, std::size_t last, char by) {
-  masked_.append(text_, copied_, first - copied_).append(last - first, by);
+AXIOMS_JWKS_INLINE void json_outline::replace(std::size_t first, std::size_t last, std::size_t count, char by) {
+  if (copied_ == 0) copy_.reserve(text_.size());
+  copy_.append(text_, copied_, first - copied_).append(count, by);
   copied_ = last;
 }
 
@@ -3765,11 +3780,16 @@ AXIOMS_JWKS_INLINE std::size_t json_outline::read_string(std::size_t open) {
   while (close < text_.size() && text_[close] != '"') close += text_[close] == '\\' ? 2U : 1U;
   close = std::min(close, text_.size());
   if (mask_depth_ != 0) {
-    mask(open + 1, close, 'x');
+    replace(open + 1, close, close - open - 1, 'x');
     return close;
   }
+  const std::string_view raw = text_.substr(open + 1, close - open - 1);
   const std::size_t next = text_.find_first_not_of(" \t\r\n", std::min(close + 1, text_.size()));
-  if (next != std::string_view::npos && text_[next] == ':') read_name(text_.substr(open + 1, close - open - 1));
+  if (next != std::string_view::npos && text_[next] == ':') {
+    read_name(raw);
+  } else if (in_x5c_ && depth_ == 4 && std::all_of(raw.begin(), raw.end(), is_base64)) {
+    replace(open + 1, close, 0, ' ');  // anything else in there is the parser's to judge
+  }
   return close;
 }
 
@@ -3777,13 +3797,13 @@ AXIOMS_JWKS_INLINE void json_outline::read_name(std::string_view raw) {
   if (depth_ == 1) {
     in_keys_ = spells(raw, "keys");
     if (in_keys_) ++keys_count_;
-  } else if (depth_ == 3 && in_keys_ && index_ < names_.size()) {
-    ++names_[index_];
+  } else if (depth_ == 3 && in_keys_) {
+    in_x5c_ = spells(raw, "x5c");
+    if (index_ < names_.size()) ++names_[index_];
   }
   const bool secret = depth_ > 0 && std::any_of(secret_names.begin(), secret_names.end(),
                                                 [&](const char* name) { return spells(raw, name); });
   if (!secret) return;
-  if (!secrets_) masked_.reserve(text_.size());
   secrets_ = true;
   mask_depth_ = depth_;
 }
@@ -3824,6 +3844,7 @@ class openssl_lookups {
     if (!maker) maker.reset(EVP_PKEY_CTX_new_from_name(nullptr, type == "RSA" ? "RSA" : "EC", nullptr));
     return maker.get();
   }
+  EVP_PKEY* key_without_point(const curve_info& curve);
   const EVP_MD* sha256() {
     if (!sha256_) sha256_.reset(EVP_MD_fetch(nullptr, "SHA256", nullptr));
     return sha256_.get();
@@ -3833,6 +3854,27 @@ class openssl_lookups {
   std::unique_ptr<EVP_PKEY_CTX, openssl_free<&EVP_PKEY_CTX_free>> rsa_, ec_;
   std::unique_ptr<EVP_MD, openssl_free<&EVP_MD_free>> sha256_;
 };
+
+// Three quarters of making an EC key are spent on its group, so one key of each curve that was met is kept to be duplicated. It is
+// never freed: static objects may still parse a key set when the program ends. nullptr if there is no such curve.
+AXIOMS_JWKS_INLINE EVP_PKEY* openssl_lookups::key_without_point(const curve_info& curve) {
+  static constinit std::array<std::atomic<EVP_PKEY*>, curves.size()> kept{};
+  auto& place = kept[static_cast<std::size_t>(&curve - curves.data())];
+  if (EVP_PKEY* key = place.load(std::memory_order_acquire); key != nullptr) return key;
+  std::string name = curve.openssl_name;
+  const std::array parameters{OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, name.data(), name.size()),
+                              OSSL_PARAM_construct_end()};
+  EVP_PKEY_CTX* maker = keys_of("EC");
+  EVP_PKEY* made = nullptr;
+  if (maker == nullptr || EVP_PKEY_fromdata_init(maker) != 1 ||
+      EVP_PKEY_fromdata(maker, &made, EVP_PKEY_KEY_PARAMETERS, const_cast<OSSL_PARAM*>(parameters.data())) != 1) {
+    return nullptr;
+  }
+  EVP_PKEY* other = nullptr;  // of another thread that was here at the same time
+  if (place.compare_exchange_strong(other, made, std::memory_order_acq_rel)) return made;
+  EVP_PKEY_free(made);
+  return other;
+}
 
 // Turns members of a key set into keys. What it returns as text is the reason why a member is skipped.
 struct jwk_builder {
@@ -3971,6 +4013,13 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json& member,
     published.add(name, concat('"', base64url_encode(coordinate), '"'));
     point += coordinate;
   }
+  const auto* bytes = reinterpret_cast<const unsigned char*>(point.data());
+  if (EVP_PKEY* kept = lookups.key_without_point(curve); kept != nullptr) {
+    out.key_.reset(EVP_PKEY_dup(kept));
+    if (out.key_ && EVP_PKEY_set1_encoded_public_key(out.key_.get(), bytes, point.size()) == 1) return std::nullopt;
+    out.key_.reset();
+  }
+  // The long way round: a provider need not be able to duplicate keys. It also is what judges a point that was refused.
   const std::unique_ptr<OSSL_PARAM_BLD, openssl_free<&OSSL_PARAM_BLD_free>> parameters(OSSL_PARAM_BLD_new());
   if (!parameters ||
       OSSL_PARAM_BLD_push_utf8_string(parameters.get(), OSSL_PKEY_PARAM_GROUP_NAME, curve.openssl_name, 0) != 1 ||

@@ -47,14 +47,14 @@ namespace {
 constexpr std::string_view pems[] = {vectors::rsa_pem, vectors::rsa_e3_pem, vectors::p256_pem};
 
 // Three keys, with as much beside them as providers send, 2 KB in all.
-std::string key_set() {
+std::string key_set(std::size_t bytes = 2048) {
   const auto member = [](std::string_view jwk, std::string_view kid) {
     return std::string(jwk.substr(0, jwk.size() - 1)) + R"(,"use":"sig","kid":")" + std::string(kid) + "\"";
   };
   std::string out = R"({"keys":[)" + member(vectors::rsa_jwk, "2026-01") + "}," +
                     member(vectors::rsa_e3_jwk, "2026-02") + "}," + member(vectors::p256_jwk, "2026-03") +
                     R"(,"x5t":"NzbLsXh8uDCcd-6MNwXF4W_7noU","x5c":[")";
-  return out + std::string(2048 - out.size() - 5, 'M') + "\"]}]}";
+  return out + std::string(bytes - out.size() - 5, 'M') + "\"]}]}";
 }
 
 axioms::jwk_set parsed(std::string_view text) {
@@ -99,7 +99,14 @@ void check_invariants(const std::string& text) {
   check(text.size() == 2048, "the set has 2 KB", text.size());
   const std::uint64_t before_parse = allocations;
   const axioms::jwk_set set = parsed(text);
-  check(allocations > before_parse, "the counter sees what parsing allocates", allocations - before_parse);
+  const std::uint64_t allocated = allocations - before_parse;
+  check(allocated > 0, "the counter sees what parsing allocates", allocated);
+  // A parser would make room for the certificate, by doubling.
+  const std::string longer = key_set(64 * 1024);
+  const std::uint64_t before_longer = allocations;
+  const axioms::jwk_set same = parsed(longer);
+  check(allocations - before_longer == allocated, "a long certificate costs what a short one does",
+        allocations - before_longer);
   std::size_t right = 0;
   const std::uint64_t before = allocations;
   for (int i = 0; i < 1000; ++i) {

@@ -2,11 +2,13 @@
 //
 // "Red when" names a change to the header that makes the test fail; each has been tried.
 #include "support/rig.hpp"
+#include "vectors/keys.hpp"
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <latch>
 #include <set>
 #include <thread>
 
@@ -279,4 +281,35 @@ TEST_CASE_TEMPLATE(
   manager.shutdown();
   CHECK((!freed || eventually([&] { return alive() == 0; })));
   for (const auto& each : wrong) CHECK(each == "");
+}
+
+// One key of each curve is kept to be duplicated (key_without_point): whichever thread makes it, every thread's keys are right.
+TEST_CASE("threads that meet the curves at the same time get keys of their own") {
+  const std::array members{std::pair(vectors::p384_jwk, vectors::p384_pem),
+                           std::pair(vectors::p521_jwk, vectors::p521_pem),
+                           std::pair(vectors::p256_jwk, vectors::p256_pem)};
+  constexpr std::size_t count = 8;
+  std::latch all_are_there(count);
+  std::array<std::set<const void*>, count> handles;
+  std::array<bool, count> right{};
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < count; ++i) {
+    threads.emplace_back([&, i] {
+      all_are_there.arrive_and_wait();
+      bool good = true;
+      std::vector<axioms::jwk_set> kept;  // else a later key could have an earlier one's address
+      for (int round = 0; round < 20; ++round) {
+        for (const auto& [text, pem] : members) {
+          auto set = axioms::jwk_set::parse(R"({"keys":[)" + std::string(text) + "]}");
+          good = good && set && (*set->begin())->to_pem() == pem;
+          if (!good) break;
+          handles[i].insert((*set->begin())->native_handle());
+          kept.push_back(*std::move(set));
+        }
+      }
+      right[i] = good && handles[i].size() == kept.size();
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  for (const bool each : right) CHECK(each);
 }

@@ -272,6 +272,61 @@ TEST_CASE("value() of a failed result<void> throws, and of a success does not") 
   CHECK_THROWS_AS(result<void>(sample()).value(), axioms::exception);
   CHECK_NOTHROW(result<void>().value());
 }
+
+namespace {
+
+// Counts what is alive; the copy or move that is its turn throws.
+struct fragile {
+  static inline int alive = 0, until_throw = -1;
+  std::string text;
+
+  explicit fragile(std::string given) : text(std::move(given)) { ++alive; }
+  fragile(const fragile& other) : text(other.text) { count(); }
+  fragile(fragile&& other) : text(std::move(other.text)) { count(); }
+  fragile& operator=(const fragile&) = delete;
+  ~fragile() { --alive; }
+
+ private:
+  static void count() {
+    if (until_throw-- == 0) throw 7;
+    ++alive;
+  }
+};
+
+}  // namespace
+
+static_assert(!std::is_nothrow_move_assignable_v<result<fragile>>);
+
+// Red when a move assignment that throws leaves what it destroyed to be destroyed again.
+TEST_CASE("a value whose copy or move throws leaves a result behind that can be used") {
+  {
+    const result<fragile> whole = fragile("a value that is too long for the string's own buffer");
+    const result<fragile> failed(sample());
+    fragile::until_throw = 0;
+    CHECK_THROWS_AS(static_cast<void>(result<fragile>(whole)), int);
+
+    for (const result<fragile>* before : {&whole, &failed}) {
+      // Copied before anything is destroyed: as it was.
+      result<fragile> copied = *before;
+      fragile::until_throw = 0;
+      CHECK_THROWS_AS(copied = whole, int);
+      CHECK(copied.has_value() == before->has_value());
+
+      // Moved after: an error without a code, rather than nothing.
+      result<fragile> moved = *before, source = whole;
+      fragile::until_throw = 0;
+      CHECK_THROWS_AS(moved = std::move(source), int);
+      REQUIRE_FALSE(moved.has_value());
+      CHECK(moved.error().code == errc{});
+      moved = sample();
+      CHECK(moved.error().http_status == 500);
+      moved = result<fragile>(whole);
+      CHECK(moved->text == whole->text);
+    }
+    fragile::until_throw = -1;
+  }
+  CHECK(fragile::alive == 0);
+}
 #endif
 
 TEST_CASE("value_or gives the value or the other one") {

@@ -52,7 +52,8 @@ TEST_CASE("the document of a set that held secrets is written anew from its usab
        {std::string(vectors::rsa_private_jwk), std::string(vectors::ed25519_private_jwk),
         std::string(R"({"kty":"oct","k":"c2VjcmV0"})"), std::string(R"({"kty":"oct","key":"c2VjcmV0"})"),
         with(vectors::p256_jwk, R"("d":"c2VjcmV0")"), with(vectors::p256_jwk, R"("\u0064":"c2VjcmV0")"),
-        std::string(R"({"keys":[{"kty":"RSA","d":"c2VjcmV0"}]})")}) {
+        std::string(R"({"keys":[{"kty":"RSA","d":"c2VjcmV0"}]})"),
+        std::string(R"({"kty":"RSA","x5c":["MIIC",{"d":"c2VjcmV0"}]})")}) {
     CAPTURE(secret);
     const verdict what = judged(set_of({secret, good, std::string(vectors::p256_jwk)}));
     REQUIRE(what.what == verdict::kind::document);
@@ -239,6 +240,7 @@ TEST_CASE("no trace of a secret is left in memory, whatever became of the set" *
       {set_of({good, R"({"kty":"RSA","oth":[{"r":"@","d":"@","t":["@",{"x":"@"}]}],"use":"sig"})"}), errc{}},
       {set_of({good, R"({"kty":"EC","\u0064":"@"})", R"({"k" : {"@":"@"}})", R"({"d":["\"@","\\@"]})"}), errc{}},
       {set_of({good, R"({"d":"@","d":"@"})", R"({"p":null,"q":"@"})"}), errc{}},
+      {set_of({good, R"({"kty":"EC","x5c":["MIIC",{"d":["@"]},"MIIC"],"k":"@"})"}), errc{}},
       {R"({"backup":[{"kty":"RSA","d":"@"}],"keys":[)" + good + R"(],"k":"@"})", errc{}},
       {set_of({rsa}), errc::no_usable_key},
       {R"({"kty":"RSA","n":"AQAB","e":"AQAB","d":"@"})", errc::not_a_key_set},

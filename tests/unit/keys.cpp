@@ -487,6 +487,48 @@ TEST_CASE("an empty x5c, unknown members and unknown top-level members do no har
   CHECK(set->skipped().empty());
 }
 
+// Red when the strings of another array are taken for certificates: then key_ops lacks verify. That certificates do not reach the
+// parser is shown by what they do not allocate, in bench/parse.cpp.
+TEST_CASE("certificates are passed over, and nothing else is") {
+  for (const std::string_view certificates :
+       {R"("x5c":["MII+/w==","MIIC"])", R"("x5c" : [ "" , "AA" ])", R"("\u00785c":["MIIC"])", R"("x5c":"MIIC")",
+        R"("x5c":{"n":"MIIC"})", R"("x5c":[["MIIC"],{"a":["MIIC"]},7])",
+        R"("x5c":["MI C","MI-C","MI\/C","MI\nC","MI\u0049C"])"}) {
+    CAPTURE(certificates);
+    const key_ptr key =
+        only(with(rfc8037, std::string(certificates) + R"(,"key_ops":["verify"],"kid":"a","x5t":"MIIC")"));
+    CHECK(key->kid() == "a");
+    CHECK(key->x5t() == "MIIC");
+    REQUIRE(key->key_ops().size() == 1);
+    CHECK(key->to_json() == only(with(rfc8037, R"("key_ops":["verify"],"kid":"a","x5t":"MIIC")"))->to_json());
+  }
+}
+
+TEST_CASE("what makes a text no JSON does so inside x5c too") {
+  CHECK(jwk_set::parse(set_of({with(rfc8037, R"("x5c":["MIIC"])")})));
+  for (const std::string_view bad :
+       {R"(["MI\qC"])", "[\"MI\nC\"]", "[\"MI\xff\"]", R"(["MIIC")", R"(["MIIC""MIIC"])"}) {
+    CAPTURE(bad);
+    const auto set = jwk_set::parse(set_of({with(rfc8037, R"("x5c":)" + std::string(bad))}));
+    REQUIRE_FALSE(set);
+    CHECK(set.error().code == errc::not_a_key_set);
+  }
+  CHECK_FALSE(jwk_set::parse(R"({"keys":[{"x5c":["MIIC)"));
+}
+
+// Red when the key that is kept for its group is handed out instead of a duplicate.
+TEST_CASE("keys on one curve are keys of their own") {
+  const std::string other = replaced(vectors::p256_zero_x_dropped_jwk, "{", R"({"kid":"other",)");
+  const jwk_set first = parsed({std::string(vectors::p256_jwk), other}), second = parsed({other});
+  REQUIRE(first.size() == 2);
+  const auto& one = first.begin()[0];
+  CHECK(one->to_pem() == vectors::p256_pem);
+  CHECK(first.begin()[1]->to_pem() == second.begin()[0]->to_pem());
+  CHECK(EVP_PKEY_eq(one->native_handle(), first.begin()[1]->native_handle()) == 0);
+  CHECK(EVP_PKEY_eq(second.begin()[0]->native_handle(), first.begin()[1]->native_handle()) == 1);
+  CHECK(second.begin()[0]->native_handle() != first.begin()[1]->native_handle());
+}
+
 TEST_CASE("keys without alg, as Microsoft publishes them, fit every algorithm of their type") {
   const jwk_set set = parsed({with(replaced(rfc7517_rsa(), R"(,"alg":"RS256")", ""),
                                    R"("use":"sig","x5t":"2011","issuer":"https://login.example/{tenantid}/v2.0")")});
