@@ -1,5 +1,6 @@
 // The part "keys": private and symmetric key material in a key set leaves no trace.
 #include "axioms_jwks.hpp"
+#include "support/eventually.hpp"
 #include "support/fake_fetcher.hpp"
 #include "support/jwk_text.hpp"
 #include "vectors/keys.hpp"
@@ -213,7 +214,8 @@ void wipe(std::string& text) { OPENSSL_cleanse(text.data(), text.size()); }
 
 }  // namespace
 
-TEST_CASE("the memory scan finds a secret, also one that a JSON parser has freed" * doctest::test_suite("slow")) {
+TEST_CASE("the memory scan finds a secret, also one that a JSON parser has freed" * doctest::test_suite("slow") *
+          doctest::skip(support::under_tsan)) {
   CHECK(traces(1) == 0);
   std::string body = filled(R"({"keys":[{"kty":"oct","k":"@"}]})", 1);
   CHECK(traces(1) > 0);
@@ -226,8 +228,10 @@ TEST_CASE("the memory scan finds a secret, also one that a JSON parser has freed
 }
 
 // Red when the parser is given the text as it came, when only the first secret is masked, or only strings that stand
-// directly in the member, and, for the second half, when judge() frees a body that it does not hand on.
-TEST_CASE("no trace of a secret is left in memory, whatever became of the set" * doctest::test_suite("slow")) {
+// directly in the member, and, for the second half, when judge() frees a body that it does not hand on. One thread that reads all
+// of the memory has nothing to tell ThreadSanitizer, and takes minutes there.
+TEST_CASE("no trace of a secret is left in memory, whatever became of the set" * doctest::test_suite("slow") *
+          doctest::skip(support::under_tsan)) {
   const std::string good(rfc8037);
   const std::string rsa = R"({"kty":"RSA","n":"AQAB","e":"AQAB","d":"@","p":"@","q":"@","dp":"@","dq":"@","qi":"@"})";
   struct row {
