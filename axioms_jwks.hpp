@@ -4264,7 +4264,12 @@ AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const
       if (detail::has_x5t(*key, query.kid) && fits(*key)) chosen.add(key);
     }
   }
-  const auto asked = [&] { return concat("kid ", quote(query.kid), " and alg ", quote(query.alg)); };
+  const auto asked = [&]() -> std::string {
+    if (query.kid.empty() && query.alg.empty()) return "a query without kid and alg";
+    const std::string kid = query.kid.empty() ? std::string() : concat("kid ", quote(query.kid));
+    if (query.alg.empty()) return kid;
+    return concat(kid, kid.empty() ? "alg " : " and alg ", quote(query.alg));
+  };
   if (chosen.first == nullptr) {
     // Not that the key is unknown: no fetch can help.
     if (const auto* info = detail::ml_dsa_of(query.alg); info != nullptr && !detail::openssl_knows(info->alg.data()))

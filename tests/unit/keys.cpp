@@ -1033,7 +1033,22 @@ TEST_CASE("several keys that fit are ambiguous, and the candidates are named") {
             std::string(vectors::p256_zero_x_thumbprint) + ", " + std::string(vectors::p256_zero_y_thumbprint));
 }
 
-// Red when the list of candidates has no end.
+TEST_CASE("an error about a query names what was asked for, and nothing else") {
+  const jwk_set set = parsed({with(vectors::p256_jwk, R"("kid":"a")"), with(vectors::p384_jwk, R"("kid":"b")"),
+                              with(vectors::p256_zero_x_jwk, R"("kid":"b")")});
+  const auto begins = [&](const axioms::key_query& query, std::string_view text) {
+    const auto key = set.select(query);
+    CAPTURE(text);
+    REQUIRE_FALSE(key);
+    CHECK(key.error().description.substr(0, text.size()) == text);
+  };
+  begins({}, "several keys fit a query without kid and alg, thumbprints: ");
+  begins({.kid = "b"}, "several keys fit kid 'b', thumbprints: ");
+  begins({.alg = "ES256"}, "several keys fit alg 'ES256', thumbprints: ");
+  begins({.alg = "RS256"}, "no key of the set fits alg 'RS256'");
+  CHECK(set.select({.kid = "none"}).error().description == "no key of the set fits kid 'none'");
+}
+
 // Red when equal thumbprints are rivals.
 TEST_CASE("a key that is listed twice is one key") {
   const std::string twice = with(vectors::p256_jwk, R"("kid":"a")");
@@ -1048,6 +1063,7 @@ TEST_CASE("a key that is listed twice is one key") {
   }
 }
 
+// Red when the list of candidates has no end.
 TEST_CASE("of many candidates some are named and the rest is counted") {
   std::vector<std::string> members;
   for (char last = 'A'; last <= 'Z'; ++last) {
