@@ -489,23 +489,24 @@ class [[nodiscard]] result {
     construct(std::move(other));
   }
   result& operator=(const result& other) requires std::is_copy_constructible_v<T> {
-    if (this != &other) *this = result(other);
+    if (this != std::addressof(other)) *this = result(other);
     return *this;
   }
   result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) {
-    if (this == &other) return *this;
+    if (this == std::addressof(other)) return *this;
+    result taken(std::move(other));  // which may be part of what is destroyed next
     destroy();
     // Should T's constructor throw, this holds an error without a code instead of nothing.
     struct guard {
       result* unfinished;
       ~guard() {
         if (unfinished == nullptr) return;
-        ::new (static_cast<void*>(&unfinished->error_)) axioms::error();
+        std::construct_at(std::addressof(unfinished->error_));
         unfinished->has_value_ = false;
       }
     } until_done{this};
-    has_value_ = other.has_value_;
-    construct(std::move(other));
+    has_value_ = taken.has_value_;
+    construct(std::move(taken));
     until_done.unfinished = nullptr;
     return *this;
   }
@@ -517,8 +518,8 @@ class [[nodiscard]] result {
   [[nodiscard]] T& operator*() & noexcept { return expect(true), value_; }
   [[nodiscard]] const T& operator*() const& noexcept { return expect(true), value_; }
   [[nodiscard]] T&& operator*() && noexcept { return expect(true), std::move(value_); }
-  [[nodiscard]] T* operator->() noexcept { return expect(true), &value_; }
-  [[nodiscard]] const T* operator->() const noexcept { return expect(true), &value_; }
+  [[nodiscard]] T* operator->() noexcept { return expect(true), std::addressof(value_); }
+  [[nodiscard]] const T* operator->() const noexcept { return expect(true), std::addressof(value_); }
 
   /// The value; throws axioms::exception on an error (ends the program without exceptions).
   [[nodiscard]] T& value() & { return checked(), **this; }
@@ -573,9 +574,9 @@ class [[nodiscard]] result {
   template <class Other>
   void construct(Other&& other) {
     if (has_value_) {
-      ::new (static_cast<void*>(&value_)) T(std::forward<Other>(other).value_);
+      std::construct_at(const_cast<std::remove_const_t<T>*>(std::addressof(value_)), std::forward<Other>(other).value_);
     } else {
-      ::new (static_cast<void*>(&error_)) axioms::error(std::forward<Other>(other).error_);
+      std::construct_at(std::addressof(error_), std::forward<Other>(other).error_);
     }
   }
   void destroy() noexcept {
@@ -1132,7 +1133,8 @@ class executor_task {
 /// post() must keep the copyable, noexcept f (at most two pointers), run it exactly once, later, never inside post(),
 /// and must not throw. An empty reference means: no executor.
 ///
-/// Lifetime: does not own; the executor must outlive the manager or the call that it was given to.
+/// Lifetime: does not own; the executor must outlive the manager, or the call that it was given to and every post() of
+///           that call: what was posted may run before post() has returned on the manager's thread.
 class executor_ref {
  public:
   constexpr executor_ref() noexcept = default;
@@ -2933,7 +2935,7 @@ struct process_wide;
 ///           destructor that runs on a manager thread does not wait; nor does one with an event loop: destroy that
 ///           manager on the loop's thread.
 /// Lifetime: documents and keys outlive the manager. An executor must outlive the manager, or the call that it was given
-///           to; an awaitable that has not been awaited must not outlive the manager.
+///           to and its post() (see executor_ref); an awaitable that has not been awaited must not outlive the manager.
 template <class Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, class Clock = steady_clock>
   requires((fetcher<Fetcher> && clock_source<Clock>) || (async_fetcher<Fetcher> && timer_source<Clock>))
 class basic_async_jwks_manager : private detail::async_shell {
@@ -3092,8 +3094,10 @@ class basic_async_jwks_manager : private detail::async_shell {
       // Inline, as it would be from submit(), but without a waiter to allocate.
       if (!where && asked.what != detail::verb::initialize) {
         detail::outcome out;
-        if (detail::answer_warm(*core, asked, out)) return callback(detail::convert<T>(std::move(out)));
-        if (auto ready = core->answer_now(asked)) return callback(detail::convert<T>(*std::move(ready)));
+        if (detail::answer_warm(*core, asked, out))
+          return static_cast<void>(callback(detail::convert<T>(std::move(out))));
+        if (auto ready = core->answer_now(asked))
+          return static_cast<void>(callback(detail::convert<T>(*std::move(ready))));
       }
     }
     const auto who = std::make_shared<detail::callback_waiter<T, Callback>>(asked, where, std::move(callback));
@@ -4078,13 +4082,14 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, st
     out.curve_.clear();
     why = build_ml_dsa(member, out, published);
   } else {
-    const auto* curve = std::find_if(curves.begin(), curves.end(),
-                                     [&](const auto& c) { return c.kty == out.kty_ && c.crv == out.curve_; });
-    if (curve == curves.end()) return concat("crv ", quote(out.curve_), " is not supported");
+    const auto* end = curves.data() + curves.size();
+    const auto* curve =
+        std::find_if(curves.data(), end, [&](const auto& c) { return c.kty == out.kty_ && c.crv == out.curve_; });
+    if (curve == end) return concat("crv ", quote(out.curve_), " is not supported");
     if (curve->crv == opt_in_curve && !options.allow_es256k)
       return concat("crv ", quote(out.curve_), " is used with the option allow_es256k only");
     out.bits_ = curve->bits;
-    out.kind_ = curve_kind(static_cast<std::size_t>(curve - curves.begin()));
+    out.kind_ = curve_kind(static_cast<std::size_t>(curve - curves.data()));
     published.add("crv", json_string(out.curve_));
     why = out.kty_ == "EC" ? build_ec(member, *curve, out, published) : build_okp(member, *curve, out, published);
   }
@@ -6014,7 +6019,8 @@ AXIOMS_JWKS_INLINE void thread_engine::reap() {
   std::vector<std::shared_ptr<crew>> gone;
   {
     const std::lock_guard lock(mutex_);
-    const auto first = std::partition(retired_.begin(), retired_.end(), [](const auto& old) { return !old->left; });
+    const auto first =
+        std::stable_partition(retired_.begin(), retired_.end(), [](const auto& old) { return !old->left; });
     gone.assign(first, retired_.end());
     retired_.erase(first, retired_.end());
   }
@@ -6651,16 +6657,28 @@ inline result<void> set_trust(SSL_CTX* tls, const httplib_options& options) {
   return {};
 }
 
-// Finite-field DH in TLS 1.2 goes: a server may name a group of 10,000 bits, and then OpenSSL computes for a second or
-// more, in which nothing can stop it. Browsers do without it, too. The rest stays as the system has configured it.
+// The policy that OpenSSL has for every context, without the groups of finite-field DH (RFC 7919: 0x0100 to 0x01ff).
+inline std::atomic<int (*)(const SSL*, const SSL_CTX*, int, int, int, void*, void*)> usual_tls_policy{};
+inline int tls_policy_without_dhe(const SSL* tls, const SSL_CTX* context, int operation, int bits, int nid, void* other,
+                                  void* ex) {
+  if (operation == SSL_SECOP_CURVE_SUPPORTED && other != nullptr && *static_cast<const unsigned char*>(other) == 1)
+    return 0;
+  return usual_tls_policy.load(std::memory_order_relaxed)(tls, context, operation, bits, nid, other, ex);
+}
+
+// Finite-field DH goes: in TLS 1.2 a server may name a group of 10,000 bits, and then OpenSSL computes for a second or more, in
+// which nothing can stop it; in TLS 1.3 one of 8,192 bits, for a tenth of a second. Browsers do without it, too. The rest stays as
+// the system has configured it.
 inline bool leave_out_dhe(SSL_CTX* tls) {
+  usual_tls_policy.store(SSL_CTX_get_security_callback(tls), std::memory_order_relaxed);
+  SSL_CTX_set_security_callback(tls, tls_policy_without_dhe);
   const ssl_ptr probe(SSL_new(tls));
   if (!probe) return false;
   bool found = false;
   std::string kept;
   for (int i = 0; const char* name = SSL_get_cipher_list(probe.get(), i); ++i) {
     const std::string_view cipher = name;
-    if (cipher.substr(0, 4) == "DHE-") {
+    if (cipher.substr(0, 4) == "DHE-" || cipher.substr(0, 4) == "ADH-") {
       found = true;
     } else if (cipher.substr(0, 4) != "TLS_") {  // those of TLS 1.3 have a list of their own
       append_to(kept, concat(kept.empty() ? "" : ":", cipher));

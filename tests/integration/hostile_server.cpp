@@ -415,6 +415,14 @@ void untrusted(std::vector<row>& table, const throwaway_ca& ca) {
                    .run = say(with_length("{}")),
                    .how = finite,
                    .identity = ca.issue({.rsa = true})});
+  raw_server::options finite_13;
+  finite_13.groups = "ffdhe8192:ffdhe2048";
+  table.push_back({.name = "TLS 1.3 with finite-field DH only",
+                   .where = over::tls,
+                   .expected = errc::tls_failed,
+                   .words = "handshake failure",
+                   .run = say(with_length("{}")),
+                   .how = finite_13});
   for (const auto& [name, version] :
        {std::pair("TLS 1.0 only", TLS1_VERSION), std::pair("TLS 1.1 only", TLS1_1_VERSION)}) {
     raw_server::options old;

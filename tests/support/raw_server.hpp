@@ -92,6 +92,7 @@ class raw_server {
     bool tls_first = true;                    ///< with an identity: shake hands before the script runs
     int max_version = 0;                      ///< TLS1_1_VERSION and so on; 0: the library's newest
     const char* ciphers = "ALL:@SECLEVEL=0";  ///< of an older version
+    const char* groups = nullptr;             ///< of key exchange, nullptr: OpenSSL's
     bool accepting = true;    ///< false: the backlog is full, so that Linux leaves a connect() without an answer
     bool ask_client = false;  ///< for a certificate, and take any
     const char* address = "127.0.0.1";  ///< or another of loopback's, also ::1
@@ -196,6 +197,7 @@ class raw_server {
       std::abort();
     }
     if (how_.ask_client) SSL_CTX_set_verify(tls_.get(), SSL_VERIFY_PEER, [](int, X509_STORE_CTX*) { return 1; });
+    if (how_.groups != nullptr && SSL_CTX_set1_groups_list(tls_.get(), how_.groups) != 1) std::abort();
     if (how_.max_version != 0) {
       SSL_CTX_set_min_proto_version(tls_.get(), TLS1_VERSION);
       SSL_CTX_set_max_proto_version(tls_.get(), how_.max_version);

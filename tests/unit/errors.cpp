@@ -312,9 +312,13 @@ TEST_CASE("a value whose copy or move throws leaves a result behind that can be 
       CHECK_THROWS_AS(copied = whole, int);
       CHECK(copied.has_value() == before->has_value());
 
-      // Moved after: an error without a code, rather than nothing.
+      // Moved aside before, and to its place after: an error without a code, rather than nothing.
       result<fragile> moved = *before, source = whole;
       fragile::until_throw = 0;
+      CHECK_THROWS_AS(moved = std::move(source), int);
+      CHECK(moved.has_value() == before->has_value());
+      source = whole;
+      fragile::until_throw = 1;
       CHECK_THROWS_AS(moved = std::move(source), int);
       REQUIRE_FALSE(moved.has_value());
       CHECK(moved.error().code == errc{});
@@ -328,6 +332,45 @@ TEST_CASE("a value whose copy or move throws leaves a result behind that can be 
   CHECK(fragile::alive == 0);
 }
 #endif
+
+namespace {
+
+struct chain_link {
+  int number;
+  result<std::shared_ptr<chain_link>> next;
+};
+
+// As a COM pointer: its address is not to be had with &.
+struct shy {
+  int number = 0;
+  int* operator&() { return &number; }
+  const int* operator&() const { return &number; }
+};
+
+}  // namespace
+
+// Red when a move assignment destroys the old value before it has taken the new one.
+TEST_CASE("a result may be assigned from inside its own value") {
+  auto last = std::make_shared<chain_link>(chain_link{2, sample()});
+  result<std::shared_ptr<chain_link>> here = std::make_shared<chain_link>(chain_link{1, std::move(last)});
+  here = std::move((*here)->next);
+  REQUIRE(here.has_value());
+  CHECK((*here)->number == 2);
+  here = std::move((*here)->next);
+  REQUIRE_FALSE(here.has_value());
+  CHECK(here.error().http_status == 500);
+}
+
+TEST_CASE("a result holds a type without an address of its own, and a constant one") {
+  result<shy> first = shy{3};
+  const result<shy> second = first;
+  first = second;
+  CHECK(first->number == 3);
+  CHECK((*second).number == 3);
+  const result<const int> five = 5;
+  const result<const int> again = five;
+  CHECK(*again == 5);
+}
 
 TEST_CASE("value_or gives the value or the other one") {
   const result<std::string> good = std::string("value");
