@@ -1309,9 +1309,10 @@ TEST_CASE("an address of a document changes with every refresh, and readers keep
 // -- fork --
 
 #if defined(__unix__)
-// ThreadSanitizer does not support threads in the child of a process that has some.
+// ThreadSanitizer does not support threads in the child of a process that has some. AddressSanitizer does not either with g++ 12 and
+// clang 14: its allocator's locks stay as another thread held them when the process was forked, and once in 200 times the child hangs.
 TEST_CASE("in a forked child the manager is down, hangs nobody, and initialize starts it afresh" *
-          doctest::test_suite("slow") * doctest::skip(support::under_tsan)) {
+          doctest::test_suite("slow") * doctest::skip(support::under_tsan || support::under_asan)) {
   rig r;
   r.start();
   r.provider.hold("https://slow.example.com/jwks");
