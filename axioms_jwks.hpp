@@ -6019,10 +6019,9 @@ AXIOMS_JWKS_INLINE void thread_engine::reap() {
   std::vector<std::shared_ptr<crew>> gone;
   {
     const std::lock_guard lock(mutex_);
-    const auto first =
-        std::stable_partition(retired_.begin(), retired_.end(), [](const auto& old) { return !old->left; });
-    gone.assign(first, retired_.end());
-    retired_.erase(first, retired_.end());
+    const auto has_left = [](const std::shared_ptr<crew>& old) { return old->left; };
+    std::copy_if(retired_.begin(), retired_.end(), std::back_inserter(gone), has_left);
+    std::erase_if(retired_, has_left);  // in order: the newest stays the last
   }
   for (const auto& old : gone) {
     const std::lock_guard lock(old->join_mutex);
