@@ -405,24 +405,20 @@ void untrusted(std::vector<row>& table, const throwaway_ca& ca) {
       constrained.issue({.common_name = "localhost", .names = "DNS:good.test"}), "localhost");
   add("CN inside a name constraint, SAN outside",
       constrained.issue({.common_name = "good.test", .names = "DNS:localhost"}), "localhost");
-  raw_server::options finite;
-  finite.max_version = TLS1_2_VERSION;
-  finite.ciphers = "kDHE";
-  table.push_back({.name = "TLS 1.2 with finite-field DH only",
-                   .where = over::tls,
-                   .expected = errc::tls_failed,
-                   .words = "handshake failure",
-                   .run = say(with_length("{}")),
-                   .how = finite,
-                   .identity = ca.issue({.rsa = true})});
-  raw_server::options finite_13;
+  raw_server::options finite_12, finite_13;
+  finite_12.max_version = TLS1_2_VERSION;
+  finite_12.ciphers = "kDHE";
   finite_13.groups = "ffdhe8192:ffdhe2048";
-  table.push_back({.name = "TLS 1.3 with finite-field DH only",
-                   .where = over::tls,
-                   .expected = errc::tls_failed,
-                   .words = "handshake failure",
-                   .run = say(with_length("{}")),
-                   .how = finite_13});
+  for (const auto& [name, how] : {std::pair("TLS 1.2 with finite-field DH only", finite_12),
+                                  std::pair("TLS 1.3 with finite-field DH only", finite_13)}) {
+    table.push_back({.name = name,
+                     .where = over::tls,
+                     .expected = errc::tls_failed,
+                     .words = "handshake failure",
+                     .run = say(with_length("{}")),
+                     .how = how,
+                     .identity = ca.issue({.rsa = true})});
+  }
   for (const auto& [name, version] :
        {std::pair("TLS 1.0 only", TLS1_VERSION), std::pair("TLS 1.1 only", TLS1_1_VERSION)}) {
     raw_server::options old;
