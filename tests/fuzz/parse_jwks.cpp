@@ -88,7 +88,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       fuzz::check_shown(set.error());
       continue;
     }
-    fuzz::check(set->size() > 0 && set->size() <= 256 && set->skipped().size() <= 512, "a set has a key, and a limit");
+    fuzz::check(set->size() > 0 && set->size() <= 1024 && set->skipped().size() <= 2048, "a set has a key, and a limit");
     std::vector<std::string_view> written;
     for (const auto& left_out : set->skipped()) {
       fuzz::check_shown(left_out.reason);
