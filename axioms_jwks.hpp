@@ -6981,18 +6981,14 @@ AXIOMS_JWKS_INLINE result<void> connection::write(std::string_view text) {
 
 // - response -
 
-inline constexpr std::size_t max_head_bytes = 64 * 1024;  // interim responses and trailers included
-inline constexpr std::size_t max_status_line_bytes = 256;
-inline constexpr std::size_t max_header_line_bytes = 8 * 1024;
-inline constexpr std::size_t max_header_count = 128;
+using header_list = std::vector<std::pair<std::string, std::string>>;
+
+inline constexpr std::size_t max_head_bytes = 64 * 1024;  // of all heads; and of what may stand between two pieces of a body
 inline constexpr int max_interim_responses = 8;
 
 struct response_head {
-  enum class framing { none, length, chunked, until_close };
   int status = 0;
-  std::vector<std::pair<std::string, std::string>> headers;  // as received
-  framing body = framing::none;
-  std::uint64_t length = 0;
+  header_list headers;  // as received, but for folds
 
   [[nodiscard]] bool has_body() const noexcept {
     return status >= 200 && status < 300 && status != 204 && status != 205;
@@ -7006,138 +7002,147 @@ constexpr bool is_token(std::string_view text) noexcept {  // RFC 9110 section 5
   return !text.empty();
 }
 
-// Reads what a server sends line by line and piece by piece, within the limits above.
-class response_reader {
- public:
-  response_reader(connection& link, const fetch_context& context) noexcept : link_(link), context_(context) {}
+// The first of the content codings in a list that changes the bytes. Some servers write a charset there, or "none".
+inline std::string_view real_coding(std::string_view list) noexcept {
+  while (!list.empty()) {
+    const auto end = std::min(list.find(','), list.size());
+    const std::string_view coding = trim(list.substr(0, end));
+    list.remove_prefix(std::min(end + 1, list.size()));
+    for (const std::string_view real : {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"}) {
+      if (iequals(coding, real)) return coding;
+    }
+  }
+  return {};
+}
 
-  [[nodiscard]] result<response_head> head(bool with_body = true);
-  // One line of a chunked body's framing; the view lives until the next call.
-  [[nodiscard]] result<std::string_view> line(std::size_t limit, std::string_view what);
-  [[nodiscard]] result<std::size_t> some(char* out, std::size_t size);
-  [[nodiscard]] result<void> header_lines(std::vector<std::pair<std::string, std::string>>& headers);
+// What a server sends: first the heads, which are read here, then the body, for cpp-httplib to read. Its virtual functions
+// are those of every release since 0.11.4, none of which has them all: hence no `override`.
+class response_stream : public httplib::Stream {
+ public:
+  response_stream(connection& link, const fetch_context& context, std::size_t max_body) noexcept
+      : link_(link), context_(context), max_body_(max_body) {}
+  virtual ~response_stream() = default;
+
+  // The head of the response, behind the interim ones.
+  [[nodiscard]] result<response_head> head();
+  // What follows the head is for httplib.
+  [[nodiscard]] result<void> begin_body(const response_head& head);
+  // A piece of the body. False: it is one too many.
+  [[nodiscard]] bool deliver(const char* data, std::size_t size, std::string& body);
+  // Why httplib could not read the body: it knows only that something went wrong.
+  [[nodiscard]] error why() const;
+  [[nodiscard]] bool failed() const noexcept { return failure_.has_value(); }
   [[nodiscard]] bool drained() const noexcept { return at_ == buffer_.size(); }
 
+  virtual bool is_readable() const { return true; }
+  virtual bool is_writable() const { return true; }
+  virtual bool wait_readable() const { return true; }
+  virtual bool wait_writable() const { return true; }
+  virtual bool is_peer_alive() const { return true; }
+  virtual ssize_t read(char* out, std::size_t size);
+  // Ours has been sent: releases from 0.30 to 0.47 would rewrite its query.
+  virtual ssize_t write(const char*, std::size_t size) { return static_cast<ssize_t>(size); }
+  virtual void get_remote_ip_and_port(std::string&, int&) const {}
+  virtual void get_local_ip_and_port(std::string&, int&) const {}
+  virtual socket_t socket() const { return link_.fd(); }
+  virtual time_t duration() const { return 0; }
+
  private:
-  [[nodiscard]] result<int> status_line(bool& http_1_0);
-  [[nodiscard]] result<void> find_framing(response_head& head, bool http_1_0) const;
+  [[nodiscard]] result<std::size_t> receive();
+  [[nodiscard]] result<std::string_view> line();  // lives until the next call
+  [[nodiscard]] result<int> status_line();
+  [[nodiscard]] result<void> header_lines(header_list& headers);
   template <class... Pieces>
   [[nodiscard]] error refuse(const Pieces&... why) const {
     return context_.fail(errc::fetch_failed, "bad response: ", why...);
   }
+  ssize_t fail(error why) {
+    if (!failure_) failure_ = std::move(why);
+    return -1;
+  }
 
   connection& link_;
   const fetch_context& context_;
+  std::size_t max_body_;
   std::string buffer_;
   std::size_t at_ = 0;          // what lies before it has been handed out
-  std::size_t head_bytes_ = 0;  // of all heads and trailers so far
+  std::size_t head_bytes_ = 0;  // of all heads so far
+  std::size_t between_ = 0;     // read by httplib since the last piece of the body
+  std::uint64_t total_ = 0;     // read by httplib
+  bool ended_ = false;
+  std::optional<error> failure_;
 };
 
-AXIOMS_JWKS_INLINE result<std::string_view> response_reader::line(std::size_t limit, std::string_view what) {
+AXIOMS_JWKS_INLINE result<std::size_t> response_stream::receive() {
+  constexpr std::size_t piece = 4096;
+  buffer_.erase(0, std::exchange(at_, 0));
+  const std::size_t kept = buffer_.size();
+  buffer_.resize(kept + piece);
+  auto got = link_.read(buffer_.data() + kept, piece);
+  buffer_.resize(kept + (got ? *got : 0));
+  ended_ = got && *got == 0;
+  return got;
+}
+
+AXIOMS_JWKS_INLINE result<std::string_view> response_stream::line() {
   for (std::size_t searched = at_;;) {
     const auto end = buffer_.find('\n', searched);
-    const std::size_t size = (end == std::string::npos ? buffer_.size() : end) - at_;
-    if (size > limit + 1) return context_.fail(errc::response_too_large, what, " has more than ", limit, " bytes");
+    const std::size_t size = (end == std::string::npos ? buffer_.size() : end + 1) - at_;
+    if (head_bytes_ + size > max_head_bytes) {
+      return context_.fail(errc::response_too_large, "the response head has more than ", max_head_bytes, " bytes");
+    }
     if (end != std::string::npos) {
-      std::string_view text(buffer_.data() + at_, size);
+      std::string_view text(buffer_.data() + at_, size - 1);
       at_ = end + 1;
+      head_bytes_ += size;
       if (!text.empty() && text.back() == '\r') text.remove_suffix(1);  // a bare LF will do: RFC 9112 section 2.2
       return text;
     }
-    buffer_.erase(0, std::exchange(at_, 0));
-    searched = buffer_.size();
-    std::array<char, 4096> piece;
-    const auto got = link_.read(piece.data(), piece.size());
+    searched = buffer_.size() - at_;
+    const auto got = receive();
     if (!got) return got.error();
-    if (*got == 0) return refuse("the connection was closed in the middle of ", what);
-    buffer_.append(piece.data(), *got);
+    if (*got == 0) return refuse("the connection was closed in the middle of the head");
   }
 }
 
-AXIOMS_JWKS_INLINE result<std::size_t> response_reader::some(char* out, std::size_t size) {
-  if (drained()) return link_.read(out, size);
-  const std::size_t count = std::min(size, buffer_.size() - at_);
-  std::memcpy(out, buffer_.data() + at_, count);
-  at_ += count;
-  return count;
-}
-
-AXIOMS_JWKS_INLINE result<int> response_reader::status_line(bool& http_1_0) {
-  const auto text = line(max_status_line_bytes, "the status line");
+AXIOMS_JWKS_INLINE result<int> response_stream::status_line() {
+  const auto text = line();
   if (!text) return text.error();
-  head_bytes_ += text->size();
   const bool shaped = text->size() >= 12 && text->substr(0, 7) == "HTTP/1." && is_digit((*text)[7]) &&
                       (*text)[8] == ' ' && std::all_of(text->begin() + 9, text->begin() + 12, is_digit) &&
-                      (text->size() == 12 || (*text)[12] == ' ') && is_header_safe(*text);
+                      (text->size() == 12 || (*text)[12] == ' ');
   const int status = shaped ? ((*text)[9] - '0') * 100 + ((*text)[10] - '0') * 10 + ((*text)[11] - '0') : 0;
   if (status < 100 || status > 599) return refuse("not an HTTP/1.x status line: ", quote(*text, 48));
-  http_1_0 = (*text)[7] == '0';
   return status;
 }
 
-AXIOMS_JWKS_INLINE result<void> response_reader::header_lines(
-    std::vector<std::pair<std::string, std::string>>& headers) {
-  for (std::size_t count = 0;; ++count) {
-    const auto text = line(max_header_line_bytes, "a header line");
+// What is no header is left out, and so is a value that could not be sent back: nobody needs it.
+AXIOMS_JWKS_INLINE result<void> response_stream::header_lines(header_list& headers) {
+  std::string field;  // with the lines that continue it
+  for (;;) {
+    const auto text = line();
     if (!text) return text.error();
+    if (!text->empty() && (text->front() == ' ' || text->front() == '\t')) {
+      field.append(1, ' ').append(trim(*text));  // RFC 9112 section 5.2
+      continue;
+    }
+    const auto colon = field.find(':');
+    const std::string_view name = std::string_view(field).substr(0, colon);
+    const std::string_view value = colon < field.size() ? trim(std::string_view(field).substr(colon + 1)) : "";
+    if (colon < field.size() && is_token(name) && is_header_safe(value)) headers.emplace_back(name, value);
     if (text->empty()) return {};
-    head_bytes_ += text->size();
-    if (head_bytes_ > max_head_bytes || count >= max_header_count) {
-      return context_.fail(errc::response_too_large, "the response head has more than ", max_header_count,
-                           " headers or ", max_head_bytes, " bytes");
-    }
-    // A line that begins with a space would continue the one before (obsolete, RFC 9112 section 5.2): its name is no
-    // token.
-    const auto colon = text->find(':');
-    const std::string_view name = text->substr(0, colon);
-    if (colon == std::string_view::npos || !is_token(name)) return refuse("not a header line: ", quote(*text, 48));
-    const std::string_view value = trim(text->substr(colon + 1));
-    if (!is_header_safe(value)) return refuse("the header ", quote(name, 48), " holds a control byte");
-    headers.emplace_back(name, value);
+    field = *text;
   }
 }
 
-// How the body ends (RFC 9112 section 6.3). What two readers could understand differently is refused.
-AXIOMS_JWKS_INLINE result<void> response_reader::find_framing(response_head& head, bool http_1_0) const {
-  std::optional<std::uint64_t> length;
-  bool chunked = false;
-  for (const auto& [name, value] : head.headers) {
-    if (iequals(name, "Transfer-Encoding")) {
-      if (chunked || http_1_0 || !iequals(value, "chunked")) return refuse("transfer encoding ", quote(value, 48));
-      chunked = true;
-    } else if (iequals(name, "Content-Length")) {
-      std::uint64_t number = 0;
-      const auto [end, failed] = std::from_chars(value.data(), value.data() + value.size(), number);
-      if (failed != std::errc() || end != value.data() + value.size()) {
-        return refuse("Content-Length ", quote(value, 48));
-      }
-      if (length && *length != number) return refuse("two Content-Length headers that differ");
-      length = number;
-    } else if (iequals(name, "Content-Encoding") && !value.empty() && !iequals(value, "identity")) {
-      return refuse("Content-Encoding ", quote(value, 48), ", although only identity was asked for");
-    }
-  }
-  if (chunked && length) return refuse("both Content-Length and Transfer-Encoding");
-  head.body = chunked  ? response_head::framing::chunked
-              : length ? response_head::framing::length
-                       : response_head::framing::until_close;
-  head.length = length.value_or(0);
-  return {};
-}
-
-AXIOMS_JWKS_INLINE result<response_head> response_reader::head(bool with_body) {
+AXIOMS_JWKS_INLINE result<response_head> response_stream::head() {
   for (int interim = 0;; ++interim) {
     response_head head;
-    bool http_1_0 = false;
-    const auto status = status_line(http_1_0);
+    const auto status = status_line();
     if (!status) return status.error();
     head.status = *status;
     if (auto read = header_lines(head.headers); !read) return std::move(read).error();
-    if (head.status >= 200) {
-      if (!with_body || !head.has_body()) return head;  // how a body ends that nobody reads is no matter
-      if (auto framed = find_framing(head, http_1_0); !framed) return std::move(framed).error();
-      return head;
-    }
+    if (head.status >= 200) return head;
     if (head.status == 101) return refuse("status 101, although no other protocol was asked for");
     if (interim == max_interim_responses) return refuse("more than ", max_interim_responses, " interim responses");
   }
@@ -7145,152 +7150,60 @@ AXIOMS_JWKS_INLINE result<response_head> response_reader::head(bool with_body) {
 
 // - exchange -
 
-// What cpp-httplib reads from and writes to. Its virtual functions are those of every release since 0.11.4, none of
-// which has them all: hence no `override`.
-class checked_stream : public httplib::Stream {
- public:
-  checked_stream(connection& link, fetch_context& context, std::string request, std::size_t max_body)
-      : link_(link),
-        context_(context),
-        reader_(link, context),
-        request_(std::move(request)),
-        left_(max_body),
-        max_body_(max_body) {}
-  virtual ~checked_stream() = default;
-
-  virtual bool is_readable() const { return true; }
-  virtual bool is_writable() const { return true; }
-  virtual bool wait_readable() const { return true; }
-  virtual bool wait_writable() const { return true; }
-  virtual bool is_peer_alive() const { return true; }
-  virtual ssize_t read(char* out, std::size_t size) { return counted(size == 0 ? std::size_t{0} : pull(out, size)); }
-  // The first write sends our request; what httplib writes is dropped.
-  virtual ssize_t write(const char*, std::size_t size) {
-    const std::string text = std::exchange(request_, {});
-    if (!text.empty()) context_.enter("sending the request");
-    const auto written = link_.write(text);
-    return counted(written ? result<std::size_t>(size) : result<std::size_t>(written.error()));
+// Puts before the body what httplib has to know of the head. Without the reason phrase: its regular expression takes 320
+// bytes of stack for each character.
+AXIOMS_JWKS_INLINE result<void> response_stream::begin_body(const response_head& head) {
+  std::string text = concat("HTTP/1.1 ", head.status, "\r\n");
+  for (const auto& [name, value] : head.headers) {
+    const bool length = iequals(name, "Content-Length");
+    if (length || iequals(name, "Transfer-Encoding")) append_to(text, concat(name, ": ", value, "\r\n"));
+    if (length && std::strtoull(value.c_str(), nullptr, 10) > max_body_) {  // waiting for it would be in vain
+      return context_.fail(errc::response_too_large, "the body has more than ", max_body_, " bytes");
+    }
+    const std::string_view coding = iequals(name, "Content-Encoding") ? real_coding(value) : "";
+    if (!coding.empty()) return refuse("it is encoded by ", quote(coding), ", although only identity was asked for");
   }
-  virtual void get_remote_ip_and_port(std::string&, int&) const {}
-  virtual void get_local_ip_and_port(std::string&, int&) const {}
-  virtual socket_t socket() const { return link_.fd(); }
-  virtual time_t duration() const { return 0; }
-
-  // Of the response, once its head has been read.
-  [[nodiscard]] std::optional<response_head>& head() noexcept { return head_; }
-  // The first thing that went wrong: cpp-httplib itself knows only that something did.
-  [[nodiscard]] std::optional<error>& failure() noexcept { return failure_; }
-
- private:
-  ssize_t counted(result<std::size_t> count) {
-    if (count) return static_cast<ssize_t>(*count);
-    if (!failure_) failure_ = std::move(count).error();
-    return -1;
-  }
-  [[nodiscard]] error too_large() const {
-    return context_.fail(errc::response_too_large, "the body has more than ", max_body_, " bytes");
-  }
-  [[nodiscard]] result<std::size_t> pull(char* out, std::size_t size);
-  [[nodiscard]] result<void> begin();
-  [[nodiscard]] result<void> next_chunk();
-  [[nodiscard]] result<std::size_t> body(char* out, std::size_t size);
-
-  connection& link_;
-  fetch_context& context_;
-  response_reader reader_;
-  std::string request_;  // until it is sent
-  std::optional<response_head> head_;
-  std::optional<error> failure_;
-  std::string ready_;  // checked text that httplib has not taken yet
-  std::size_t left_;   // body bytes that may still come
-  std::size_t max_body_;
-  std::uint64_t piece_ = 0;  // bytes left of the chunk, or of the body with a length
-  bool in_chunk_ = false;
-  bool ended_ = false;
-};
-
-AXIOMS_JWKS_INLINE result<std::size_t> checked_stream::pull(char* out, std::size_t size) {
-  if (!head_) {
-    if (auto begun = begin(); !begun) return std::move(begun).error();
-  }
-  if (ready_.empty() && !ended_ && head_->body == response_head::framing::chunked && piece_ == 0) {
-    if (auto framed = next_chunk(); !framed) return std::move(framed).error();
-  }
-  if (ready_.empty()) return ended_ ? result<std::size_t>(0) : body(out, size);
-  const std::size_t count = std::min(size, ready_.size());
-  std::memcpy(out, ready_.data(), count);
-  ready_.erase(0, count);
-  return count;
-}
-
-// Reads the head and writes for httplib one that says the same about the body and nothing else.
-AXIOMS_JWKS_INLINE result<void> checked_stream::begin() {
-  context_.enter("waiting for the response");
-  auto head = reader_.head();
-  if (!head) return std::move(head).error();
-  context_.enter("reading the body");
-  ready_ = concat("HTTP/1.1 ", head->status, " Checked\r\n");
-  if (head->body == response_head::framing::length) {
-    if (head->length > left_) return too_large();
-    piece_ = head->length;
-    append_to(ready_, concat("Content-Length: ", head->length, "\r\n"));
-  } else if (head->body == response_head::framing::chunked) {
-    append_to(ready_, "Transfer-Encoding: chunked\r\n");
-  }
-  append_to(ready_, "\r\n");
-  ended_ = head->body == response_head::framing::none || (head->body == response_head::framing::length && piece_ == 0);
-  head_ = *std::move(head);
+  append_to(text, "\r\n");
+  buffer_.replace(0, std::exchange(at_, 0), text);
   return {};
 }
 
-// Reads one size line (RFC 9112 section 7.1) and writes it anew: older releases take "0x3" and "3zz" for 3, and
-// stumble over trailers, which say nothing that a fetch could use.
-AXIOMS_JWKS_INLINE result<void> checked_stream::next_chunk() {
-  if (in_chunk_) {
-    const auto end = reader_.line(max_status_line_bytes, "the end of a chunk");
-    if (!end) return end.error();
-    if (!end->empty()) return context_.fail(errc::fetch_failed, "bad response: a chunk is longer than its size");
-    ready_ = "\r\n";
+// Bounds what httplib reads: releases before 0.20.1 keep a line of any length. Chunks of one byte are six to one.
+AXIOMS_JWKS_INLINE ssize_t response_stream::read(char* out, std::size_t size) {
+  if (size == 0) return 0;
+  if (drained()) {
+    const auto got = receive();
+    if (!got) return fail(got.error());
   }
-  const auto text = reader_.line(max_status_line_bytes, "a chunk's size");
-  if (!text) return text.error();
-  const std::string_view digits = trim(text->substr(0, text->find(';')));
-  const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), piece_, 16);
-  if (failed != std::errc() || end != digits.data() + digits.size() || !is_header_safe(*text)) {
-    return context_.fail(errc::fetch_failed, "bad response: chunk size ", quote(*text, 48));
+  const std::size_t count = std::min(size, buffer_.size() - at_);
+  std::memcpy(out, buffer_.data() + at_, count);
+  at_ += count;
+  between_ += count;
+  total_ += count;
+  if (between_ > max_head_bytes || (total_ / 16 > max_head_bytes && total_ / 16 - max_head_bytes > max_body_)) {
+    return fail(context_.fail(errc::response_too_large, "too much between the pieces of the body"));
   }
-  if (piece_ > left_) return too_large();
-  in_chunk_ = piece_ > 0;
-  ended_ = piece_ == 0;
-  if (in_chunk_) {
-    std::array<char, 17> hex{};
-    std::to_chars(hex.data(), hex.data() + 16, piece_, 16);
-    append_to(ready_, concat(hex.data(), "\r\n"));
-    return {};
-  }
-  append_to(ready_, "0\r\n\r\n");
-  std::vector<std::pair<std::string, std::string>> trailers;
-  return reader_.header_lines(trailers);
+  return static_cast<ssize_t>(count);
 }
 
-AXIOMS_JWKS_INLINE result<std::size_t> checked_stream::body(char* out, std::size_t size) {
-  const bool counted = head_->body != response_head::framing::until_close;
-  // At the limit one byte more is asked for where only the end of the connection tells the end.
-  const std::uint64_t most = counted ? piece_ : std::max<std::uint64_t>(left_, 1);
-  const auto got = reader_.some(out, static_cast<std::size_t>(std::min<std::uint64_t>(size, most)));
-  if (!got) return got.error();
-  if (*got > left_) return too_large();
-  left_ -= *got;
-  if (counted) {
-    if (*got == 0) return context_.fail(errc::fetch_failed, "the body ended ", piece_, " bytes early");
-    piece_ -= *got;
+AXIOMS_JWKS_INLINE bool response_stream::deliver(const char* data, std::size_t size, std::string& body) {
+  between_ = 0;
+  if (size > max_body_ - body.size()) {
+    fail(context_.fail(errc::response_too_large, "the body has more than ", max_body_, " bytes"));
+    return false;
   }
-  ended_ = *got == 0 || (head_->body == response_head::framing::length && piece_ == 0);
-  return *got;
+  body.append(data, size);
+  return true;
 }
 
-// Lends out the protected heart of httplib's client: one request and its response over a Stream that somebody else
-// made. Unchanged from 0.11.4 to 0.53.1.
+AXIOMS_JWKS_INLINE error response_stream::why() const {
+  if (failure_) return *failure_;
+  return ended_ ? refuse("the connection was closed in the middle of the body")
+                : refuse("cpp-httplib cannot tell how the body ends");
+}
+
+// Lends out the protected part of httplib's client: one response over a Stream that somebody else made. Unchanged from
+// 0.11.4 to 0.53.1.
 class httplib_messages : private httplib::ClientImpl {
  public:
   httplib_messages() : ClientImpl("localhost") {  // never connected to
@@ -7312,35 +7225,35 @@ class httplib_messages : private httplib::ClientImpl {
   }
 };
 
-using header_list = std::vector<std::pair<std::string, std::string>>;
-
 AXIOMS_JWKS_INLINE result<fetch_response> run_exchange(fetch_context& context, connection& link,
                                                        const std::string& target, const header_list& headers,
                                                        std::size_t max_body) {
+  context.enter("sending the request");
   std::string text = concat("GET ", target, " HTTP/1.1\r\n");
   for (const auto& [name, value] : headers) append_to(text, concat(name, ": ", value, "\r\n"));
   append_to(text, "\r\n");
-  checked_stream stream(link, context, std::move(text), max_body);
+  if (auto sent = link.write(text); !sent) return std::move(sent).error();
+  context.enter("waiting for the response");
+  response_stream stream(link, context, max_body);
+  auto head = stream.head();
+  if (!head) return std::move(head).error();
   fetch_response out;
-  httplib::Request request;  // for httplib's own use: the stream sends ours
-  request.method = "GET";
-  request.path = "/";
+  out.status = head->status;
   // An error page is not read: nobody uses it, and a slow or endless one would hide the status.
-  request.response_handler = [&stream](const httplib::Response&) { return stream.head()->has_body(); };
-  request.content_receiver = [&out](const char* data, std::size_t size, auto&&...) {
-    out.body.append(data, size);
-    return true;
-  };
-  httplib::Response response;
-  httplib_messages messages;
-  const bool complete = messages.run(stream, request, response);
-  if (stream.failure()) return *std::move(stream.failure());
-  if (!stream.head()) return context.fail(errc::fetch_failed, "cpp-httplib refused to send the request");
-  if (!complete && stream.head()->has_body()) {
-    return context.fail(errc::fetch_failed, "cpp-httplib could not read the response");
+  if (head->has_body()) {
+    context.enter("reading the body");
+    if (auto begun = stream.begin_body(*head); !begun) return std::move(begun).error();
+    httplib::Request request;
+    request.method = "GET";
+    request.path = "/";
+    request.content_receiver = [&](const char* data, std::size_t size, auto&&...) {
+      return stream.deliver(data, size, out.body);
+    };
+    httplib::Response response;
+    httplib_messages messages;
+    if (!messages.run(stream, request, response) || stream.failed()) return stream.why();
   }
-  out.status = stream.head()->status;
-  out.headers = std::move(stream.head()->headers);
+  out.headers = std::move(head->headers);
   return out;
 }
 
@@ -7455,14 +7368,14 @@ AXIOMS_JWKS_INLINE result<void> open_tunnel(fetch_context& context, connection& 
   if (!proxy.authorization.empty()) append_to(text, concat("Proxy-Authorization: ", proxy.authorization, "\r\n"));
   append_to(text, "\r\n");
   if (auto sent = link.write(text); !sent) return sent;
-  response_reader reader(link, context);
-  const auto head = reader.head(false);  // a 2xx to CONNECT has no body whatever it says (RFC 9110 section 9.3.6)
+  response_stream answer(link, context, 0);
+  const auto head = answer.head();  // a 2xx to CONNECT has no body whatever it says (RFC 9110 section 9.3.6)
   if (!head) return head.error();
   if (head->status > 299) {
     return context.fail(errc::connect_failed, "the proxy ", quote(proxy.where.authority()),
                         " answered CONNECT with status ", head->status);
   }
-  if (!reader.drained()) return context.fail(errc::fetch_failed, "the proxy sent more than its answer to CONNECT");
+  if (!answer.drained()) return context.fail(errc::fetch_failed, "the proxy sent more than its answer to CONNECT");
   return {};
 }
 
@@ -7543,11 +7456,26 @@ AXIOMS_JWKS_INLINE std::string resolve_reference(const parsed_url& base, std::st
   return out.append(location.substr(query_at));
 }
 
+// Percent-encodes what no URL may hold but servers send: blanks and bytes outside ASCII.
+inline std::string escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte > 0x20 && byte < 0x7f) {
+      out += c;
+    } else {
+      constexpr std::string_view hex = "0123456789ABCDEF";
+      out.append(1, '%').append(1, hex[byte >> 4U]).append(1, hex[byte & 0xfU]);
+    }
+  }
+  return out;
+}
+
 // Refusals are the provider's fault, so they are fetch_failed whatever is wrong with the new URL, and parse_url() shows
 // none with an @ in it.
 AXIOMS_JWKS_INLINE result<parsed_url> follow(const fetch_context& context, const parsed_url& from,
                                              std::string_view location) {
-  auto next = parse_url(resolve_reference(from, location));
+  auto next = parse_url(resolve_reference(from, escaped(location)));
   if (!next) return context.fail(errc::fetch_failed, "redirect refused: ", next.error().description);
   if (from.https && !next->https) {
     return context.fail(errc::fetch_failed, "redirect refused: it leads from https to ", quote(next->normalized));
