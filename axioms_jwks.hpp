@@ -702,6 +702,8 @@ struct fetch_request {
   std::size_t max_body_bytes = 1 << 20;      ///< more decoded bytes than this are `response_too_large`
   std::chrono::milliseconds timeout{10000};  ///< for the whole exchange, from resolve to the last byte
   std::chrono::milliseconds connect_timeout{3000};  ///< for one address
+  /// `scheme://host[:port]` of the URL that the application named: credentials go there only. Empty: that of url.
+  std::string origin{};
 };
 
 /// What came back. Any status is a response; only an exchange that failed is an error.
@@ -766,6 +768,11 @@ struct parsed_url {
 };
 
 inline constexpr std::size_t max_url_bytes = 2048;
+
+// `scheme://host[:port]` of a normalized URL (RFC 6454).
+[[nodiscard]] constexpr std::string_view origin_of(std::string_view normalized) noexcept {
+  return normalized.substr(0, normalized.find_first_of("/?", normalized.find("//") + 2));
+}
 
 // Errors: invalid_url, unsupported_scheme.
 [[nodiscard]] result<parsed_url> parse_url(std::string_view text);
@@ -1741,6 +1748,17 @@ inline std::atomic<std::uint64_t> fork_counter{1};
 [[nodiscard]] inline std::uint64_t fork_epoch() noexcept { return fork_counter.load(std::memory_order_relaxed); }
 void watch_forks() noexcept;
 
+// Held round calls of OpenSSL: a forked child would find a lock held for ever that a thread of its parent had taken. fork()
+// shuts out who comes and waits for who is inside, but not for its own thread. Never held over what may wait.
+class fork_gate {
+ public:
+  fork_gate() noexcept;
+  ~fork_gate();
+  fork_gate(const fork_gate&) = delete;
+  fork_gate& operator=(const fork_gate&) = delete;
+  [[nodiscard]] static bool closing() noexcept;  // a fork waits: come to an end
+};
+
 }  // namespace detail
 
 /// Real time: the default clock of both managers.
@@ -1797,20 +1815,25 @@ struct httplib_access;
 
 /// How httplib_fetcher reaches a provider. There is no option that turns certificate checks off.
 ///
-/// Files are read at the first https fetch; a bad one is that fetch's `tls_failed`, and the next fetch reads it again.
+/// Files are read at the first https fetch, and by check(); a bad one is that fetch's `tls_failed`, and the next fetch reads
+/// it again. "Credentials" are `headers` and the client certificate: they go to the origin of the URL that the application
+/// named (fetch_request::origin) and to `credential_origins`, nowhere else. Each hop of a redirect is judged by its own
+/// origin, and after one that may not see them no later one does.
 struct httplib_options {
   std::string ca_file{};  ///< PEM file of trusted certificates, in place of the system's; default: the system's
-  std::string ca_pem{};   ///< the same as text; what stands in either is trusted
+  std::string ca_pem{};   ///< the same as text; what stands in either is trusted, an intermediate or a leaf, too
   std::string client_cert_file{};  ///< PEM chain shown to a server that asks for one; default: none
   std::string client_key_file{};   ///< its PEM key, not encrypted; default: looked for in client_cert_file
   /// `http://[user:password@]host[:port]` for every fetch; default: none. https goes through CONNECT.
   std::string proxy{};
-  /// Without `proxy`: `https_proxy`, `HTTPS_PROXY`, `http_proxy`, `HTTP_PROXY` and `no_proxy`, `NO_PROXY`, read at each
-  /// fetch. HTTP_PROXY is not believed in a CGI process (REQUEST_METHOD set): there a client can set it.
+  /// Without `proxy`: `https_proxy`, `HTTPS_PROXY`, `http_proxy`, `HTTP_PROXY` and `no_proxy`, `NO_PROXY` (names,
+  /// addresses, networks, with or without a port), as they are when the fetcher is made. HTTP_PROXY is not believed in a
+  /// CGI process (REQUEST_METHOD set): there a client can set it.
   bool proxy_from_environment = true;
-  /// Further request headers, asked for once per fetch, from the fetching thread, so that a token can be renewed;
-  /// default: none. At most 64 KiB together; not sent to another origin that a redirect names. What it throws becomes
-  /// `fetch_failed`.
+  /// Further origins, `scheme://host[:port]`, that may see the credentials, as that of a `jwks_uri` elsewhere. Default: none.
+  std::vector<std::string> credential_origins{};
+  /// Further request headers, asked for once per fetch that may send them, from the fetching thread, so that a token can be
+  /// renewed; default: none. At most 64 KiB together. What it throws becomes `fetch_failed`.
   std::function<std::vector<std::pair<std::string, std::string>>()> headers{};
 };
 
@@ -1818,12 +1841,13 @@ struct httplib_options {
 ///
 /// One deadline covers the whole exchange with all its redirects (at most 5, never from https to http, never with
 /// user-info; the response tells the last URL). TLS is 1.2 or later with peer and host verified. Bodies come with 2xx
-/// only, unencoded, within `max_body_bytes`; header names and values come as they were received. Copies share one state.
+/// only, unencoded, within `max_body_bytes`; header names and values come as they were received, folded lines joined, what is
+/// no header left out. Copies share one state.
 ///
 /// Threads: callable from any number at once.
 /// Blocks:  at most `timeout`; a stop ends it within 50 ms in every phase, name resolution too.
 /// Errors:  invalid_url, unsupported_scheme, resolve_failed, connect_failed, tls_failed, fetch_failed, timed_out,
-///          cancelled, response_too_large, no_resources.
+///          cancelled, response_too_large, no_resources; invalid_config for options that cannot be right.
 class httplib_fetcher {
  public:
   explicit httplib_fetcher(httplib_options options = {});
@@ -1833,6 +1857,11 @@ class httplib_fetcher {
   ~httplib_fetcher() = default;
 
   result<fetch_response> operator()(const fetch_request& request, stop_token stop) const;
+
+  /// Reads the files that the options name, never the system's certificates. initialize() and add() of the managers call it.
+  ///
+  /// Errors: invalid_config: a file is missing or no good, the key is not the certificate's, an origin is none.
+  [[nodiscard]] result<void> check() const;
 
  private:
   friend struct detail::httplib_access;
@@ -3179,6 +3208,7 @@ void shutdown_jwks_manager() noexcept;
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
+#include <signal.h>
 #endif
 
 #include <algorithm>
@@ -3267,6 +3297,10 @@ AXIOMS_JWKS_INLINE result<parsed_url> parse_url(std::string_view text) {
     port = authority.substr(end);
     if (url.host.empty()) return refuse("it has no host");
     if (url.host.size() > 253) return refuse("the host has more than 253 bytes");
+    // OpenSSL takes a leading dot for any subdomain.
+    if (url.host.front() == '.' || url.host.find("..") != std::string::npos) {
+      return refuse("the host has an empty label");
+    }
     for (const char c : url.host) {
       if (!is_alnum(c) && c != '-' && c != '.' && c != '_')
         return refuse("the host holds the illegal character '", c, "'");
@@ -4686,13 +4720,131 @@ AXIOMS_JWKS_INLINE bool refresh_policy::restore(steady_point now, steady_point f
 
 // -- clocks --
 
+// How many threads are inside, and above that how many wait to fork. No mutex: whatever is waited for here would be in an
+// unknown state in the child.
+inline std::atomic<std::uint64_t> gate{0};
+inline constexpr std::uint64_t one_fork = std::uint64_t{1} << 32U;
+inline thread_local constinit int gate_depth = 0;
+
+inline void pause_at_gate() noexcept { std::this_thread::sleep_for(std::chrono::microseconds(20)); }
+
+AXIOMS_JWKS_INLINE fork_gate::fork_gate() noexcept {
+  if (gate_depth++ > 0) return;
+  watch_forks();
+  while (gate.fetch_add(1) >= one_fork) {
+    gate.fetch_sub(1);
+    pause_at_gate();
+  }
+}
+AXIOMS_JWKS_INLINE fork_gate::~fork_gate() {
+  if (--gate_depth == 0) gate.fetch_sub(1);
+}
+AXIOMS_JWKS_INLINE bool fork_gate::closing() noexcept { return gate.load(std::memory_order_relaxed) >= one_fork; }
+
 AXIOMS_JWKS_INLINE void watch_forks() noexcept {
 #if defined(__unix__) || defined(__APPLE__)
-  // A function-local static runs once, and the handler does nothing but count: it is called in a process where any
-  // lock may be held.
-  static const int registered =
-      ::pthread_atfork(nullptr, nullptr, [] { fork_counter.fetch_add(1, std::memory_order_relaxed); });
+  static const int registered = ::pthread_atfork(
+      [] {
+        gate.fetch_add(one_fork);
+        while (gate.load() % one_fork > (gate_depth > 0 ? 1U : 0U)) pause_at_gate();
+      },
+      [] { gate.fetch_sub(one_fork); },
+      [] {
+        gate.store(gate_depth > 0 ? 1 : 0);
+        fork_counter.fetch_add(1, std::memory_order_relaxed);
+      });
   static_cast<void>(registered);
+#endif
+}
+
+// -- threads --
+
+#if defined(__unix__) || defined(__APPLE__)
+// What is started meanwhile takes no signal of the application's, whose handlers expect their own threads. Those that tell
+// of a fault come to the thread that has it.
+class signals_blocked {
+ public:
+  signals_blocked() noexcept {
+    sigset_t most;
+    ::sigfillset(&most);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) ::sigdelset(&most, fault);
+    ::pthread_sigmask(SIG_BLOCK, &most, &before_);
+  }
+  ~signals_blocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  signals_blocked(const signals_blocked&) = delete;
+  signals_blocked& operator=(const signals_blocked&) = delete;
+
+ private:
+  sigset_t before_{};
+};
+#endif
+
+#if defined(AXIOMS_JWKS_NO_EXCEPTIONS) && (defined(__unix__) || defined(__APPLE__))
+// A jthread would end the program where it cannot be started.
+class own_thread {
+ public:
+  own_thread() noexcept = default;
+  own_thread(own_thread&& other) noexcept : handle_(other.handle_), joinable_(std::exchange(other.joinable_, false)) {}
+  own_thread& operator=(own_thread&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    std::swap(joinable_, other.joinable_);
+    return *this;
+  }
+  ~own_thread() {
+    if (joinable_) join();
+  }
+  [[nodiscard]] bool joinable() const noexcept { return joinable_; }
+  void join() noexcept {
+    ::pthread_join(handle_, nullptr);
+    joinable_ = false;
+  }
+  void detach() noexcept {
+    ::pthread_detach(handle_);
+    joinable_ = false;
+  }
+  template <class Body>
+  [[nodiscard]] bool start(Body&& body) noexcept {
+    auto* owned = new (std::nothrow) Body(std::move(body));
+    const auto run = [](void* argument) -> void* {
+      const std::unique_ptr<Body> mine(static_cast<Body*>(argument));
+      (*mine)();
+      return nullptr;
+    };
+    joinable_ = owned != nullptr && ::pthread_create(&handle_, nullptr, run, owned) == 0;
+    if (!joinable_) delete owned;
+    return joinable_;
+  }
+
+ private:
+  pthread_t handle_{};
+  bool joinable_ = false;
+};
+#else
+using own_thread = jthread;
+#endif
+
+// Every thread of ours starts here. False: it could not be.
+template <class Run>
+[[nodiscard]] bool start_thread(own_thread& out, Run run) noexcept {
+#if defined(__unix__) || defined(__APPLE__)
+  const signals_blocked quiet;
+#endif
+  auto body = [run = std::move(run)]() mutable {
+    {
+      auto once = std::move(run);
+      once();
+    }
+    const fork_gate inside;  // or OpenSSL would do it, under its lock, when the thread ends
+    OPENSSL_thread_stop();
+  };
+#if defined(AXIOMS_JWKS_NO_EXCEPTIONS) && (defined(__unix__) || defined(__APPLE__))
+  return out.start(std::move(body));
+#else
+  AXIOMS_JWKS_TRY {
+    out = own_thread(std::move(body));
+    return true;
+  }
+  AXIOMS_JWKS_CATCH_ALL { return false; }
 #endif
 }
 
@@ -6245,10 +6397,8 @@ namespace detail {
 //
 // Why it has a transport of its own: no release of cpp-httplib keeps an overall deadline, can be stopped while it
 // connects or shakes hands, or writes without risking SIGPIPE; and Debian's 0.11.4 overflows the stack on a long
-// status line, percent-decodes header values, fails on trailers and takes host names from the CN. So sockets, TLS and
-// every limit are here, and httplib is given a Stream: in place of its request, whose query releases from 0.30 to 0.47
-// rewrite, goes our own, and it reads a response whose head has been checked and written anew and whose chunks have been
-// checked. Nothing unchecked reaches its parser, so every release does the same.
+// status line, percent-decodes header values and takes host names from the CN. So sockets, TLS, every limit and the head of
+// a response are here. What ends a body, and its chunks, are httplib's to read, from a Stream that bounds them.
 
 using fetch_time = std::chrono::steady_clock::time_point;
 
@@ -6318,7 +6468,6 @@ class fetch_context {
         wakes_(!stop_.stop_possible() || wake_.open()),
         on_stop_(stop_, waker{&wake_}) {}
 
-  [[nodiscard]] const stop_token& stop() const noexcept { return stop_; }
   [[nodiscard]] fetch_time deadline() const noexcept { return deadline_; }
   void visit(std::string url) { url_ = std::move(url); }
   template <class... Pieces>
@@ -6342,19 +6491,23 @@ class fetch_context {
     return fail(errc::timed_out, "timed out after ", timeout_.count(), " ms while ", phase_);
   }
 
-  // True: @p fd is ready. False: @p until came first.
-  [[nodiscard]] result<bool> wait(int fd, short events, fetch_time until = fetch_time::max()) const {
+  // True: one of @p watched is ready, the first of which is for us to fill in. False: @p until came first.
+  [[nodiscard]] result<bool> wait(pollfd* watched, std::size_t count, fetch_time until) const {
     for (;;) {
       if (auto live = check(); !live) return std::move(live).error();
       const auto now = std::chrono::steady_clock::now();
       if (now >= until) return false;
       const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::min(until, deadline_) - now).count();
-      std::array<pollfd, 2> watched{{{fd, events, 0}, {wake_.fd(), POLLIN, 0}}};  // poll() skips a negative descriptor
+      watched[0] = {wake_.fd(), POLLIN, 0};  // poll() skips a negative descriptor
       const int ready =
-          ::poll(watched.data(), watched.size(), static_cast<int>(std::min<std::int64_t>(left, 3'600'000)));
+          ::poll(watched, static_cast<nfds_t>(count), static_cast<int>(std::min<std::int64_t>(left, 3'600'000)));
       if (ready < 0 && errno != EINTR) return fail(errc::fetch_failed, "poll: ", errno_text(errno));
-      if (ready > 0 && watched[0].revents != 0 && watched[1].revents == 0) return true;
+      if (ready > 0 && watched[0].revents == 0) return true;
     }
+  }
+  [[nodiscard]] result<bool> wait(int fd, short events, fetch_time until = fetch_time::max()) const {
+    std::array<pollfd, 2> watched{{{}, {fd, events, 0}}};
+    return wait(watched.data(), watched.size(), until);
   }
 
  private:
@@ -6410,35 +6563,30 @@ inline std::optional<socket_address> numeric_address(const std::string& host, st
   return std::nullopt;
 }
 
-// One name asked of the system's resolver, which cannot be interrupted: it gets a thread of its own that owns all it
-// touches, so that a caller who gives up leaves nothing behind but that thread.
+// One name asked of the system's resolver, which cannot be interrupted: a thread of its own, which whoever gives up leaves
+// behind.
 struct resolver_job {
+  std::uint64_t owner = 0;  // the fetcher
   std::string host;
-  std::uint16_t port = 0;
-  std::mutex mutex;  // guards what follows
-  std::condition_variable_any changed;
-  bool finished = false;
+  wake_signal done;
+  std::atomic<bool> finished{false};  // then nobody writes to what follows
   std::string failure;
-  std::vector<socket_address> found;
+  std::vector<socket_address> found;  // without a port
 };
 
-// A dead DNS server may hold no more threads than this; further names wait their turn, within their own deadline.
-inline constexpr std::uint64_t max_resolver_threads = 4;
+inline constexpr std::ptrdiff_t max_resolver_threads = 64, max_resolver_threads_per_fetcher = 32;
 
-// Threads in use, with the fork epoch above them: a child has none of its parent's, and needs no lock to know it.
-inline std::atomic<std::uint64_t> resolver_threads{0};
+// The names that are asked for. Locked inside the gate only, so that no child finds the mutex taken.
+struct resolver_jobs {
+  std::mutex mutex;  // guards the rest
+  std::uint64_t epoch = fork_epoch();
+  std::vector<std::shared_ptr<resolver_job>> running;
 
-inline bool take_resolver_thread() noexcept {
-  std::uint64_t seen = resolver_threads.load(std::memory_order_relaxed);
-  for (;;) {
-    const std::uint64_t epoch = fork_epoch() & 0xffffffffU;
-    const std::uint64_t count = seen >> 8U == epoch ? seen & 0xffU : 0;
-    if (count >= max_resolver_threads) return false;
-    if (resolver_threads.compare_exchange_weak(seen, (epoch << 8U) | (count + 1), std::memory_order_relaxed)) {
-      return true;
-    }
+  static resolver_jobs& all() {
+    static resolver_jobs& only = *new resolver_jobs;  // its threads may outlive static objects
+    return only;
   }
-}
+};
 
 struct free_addresses {
   void operator()(addrinfo* list) const noexcept { ::freeaddrinfo(list); }
@@ -6457,7 +6605,7 @@ inline std::vector<socket_address> look_up(const resolver_job& job, std::string&
   for (const addrinfo* entry = made; entry != nullptr && first.size() + second.size() < 16; entry = entry->ai_next) {
     if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
     auto& same_family = first.empty() || first.front().storage.ss_family == entry->ai_family ? first : second;
-    same_family.push_back(make_address(entry->ai_addr, entry->ai_addrlen, job.port));
+    same_family.push_back(make_address(entry->ai_addr, entry->ai_addrlen, 0));
   }
   // One of each family in turn (RFC 8305 section 4): a family without a route must not use up the deadline.
   std::vector<socket_address> found;
@@ -6468,75 +6616,82 @@ inline std::vector<socket_address> look_up(const resolver_job& job, std::string&
   return found;
 }
 
-inline void* run_resolver(void* argument) {
-  const std::unique_ptr<std::shared_ptr<resolver_job>> owner(static_cast<std::shared_ptr<resolver_job>*>(argument));
-  resolver_job& job = **owner;
-  std::string failure;
-  std::vector<socket_address> found;
-  AXIOMS_JWKS_TRY { found = look_up(job, failure); }
-  AXIOMS_JWKS_CATCH_ALL { failure = "no memory"; }  // would end the process, and fits into any string
-  resolver_threads.fetch_sub(1, std::memory_order_relaxed);
+inline void run_resolver(resolver_job& job) noexcept {
+  AXIOMS_JWKS_TRY { job.found = look_up(job, job.failure); }
+  AXIOMS_JWKS_CATCH_ALL { job.failure = "no memory"; }  // fits into any string
   {
-    const std::lock_guard lock(job.mutex);
-    job.finished = true;
-    job.failure = std::move(failure);
-    job.found = std::move(found);
+    const fork_gate inside;
+    resolver_jobs& jobs = resolver_jobs::all();
+    const std::lock_guard lock(jobs.mutex);
+    std::erase_if(jobs.running, [&](const auto& each) { return each.get() == &job; });
   }
-  job.changed.notify_all();
-  return nullptr;
+  job.finished.store(true, std::memory_order_release);
+  job.done.signal();
 }
 
-// pthread_create() tells its failure as a value, which std::thread cannot do without exceptions.
-inline bool start_resolver(const std::shared_ptr<resolver_job>& job) {
-  pthread_attr_t attributes;
-  if (::pthread_attr_init(&attributes) != 0) return false;
-  ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  auto owner = std::make_unique<std::shared_ptr<resolver_job>>(job);
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // the application's signal handlers must not run on this thread
-  pthread_t thread;
-  const bool started = ::pthread_create(&thread, &attributes, run_resolver, owner.get()) == 0;
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_attr_destroy(&attributes);
-  if (started) static_cast<void>(owner.release());
-  return started;
-}
-
-AXIOMS_JWKS_INLINE result<std::vector<socket_address>> resolve(fetch_context& context, const std::string& host,
-                                                               std::uint16_t port) {
-  if (auto numeric = numeric_address(host, port)) return std::vector<socket_address>{*std::move(numeric)};
-  context.enter("resolving ", quote(host));
-  const auto job = std::make_shared<resolver_job>();
-  job->host = host;
-  job->port = port;
-  std::unique_lock lock(job->mutex);
-  while (!take_resolver_thread()) {
-    if (auto live = context.check(); !live) return std::move(live).error();
-    const auto soon = std::min(context.deadline(), std::chrono::steady_clock::now() + std::chrono::milliseconds(5));
-    axioms::wait_until(lock, job->changed, context.stop(), soon, [] { return false; });
+// Joins whoever asks for this name, or starts. Empty: too many threads are out; an error: none can be started.
+AXIOMS_JWKS_INLINE result<std::shared_ptr<resolver_job>> ask_for(const fetch_context& context, std::uint64_t owner,
+                                                                 const std::string& host) {
+  auto fresh = std::make_shared<resolver_job>();
+  fresh->owner = owner;
+  fresh->host = host;
+  const fork_gate inside;
+  resolver_jobs& jobs = resolver_jobs::all();
+  const std::lock_guard lock(jobs.mutex);
+  if (std::exchange(jobs.epoch, fork_epoch()) != fork_epoch()) jobs.running.clear();  // a child has none of the threads
+  std::ptrdiff_t own = 0;
+  for (const auto& each : jobs.running) {
+    if (each->owner != owner) continue;
+    if (each->host == host) return each;
+    ++own;
   }
-  if (!start_resolver(job)) {
-    resolver_threads.fetch_sub(1, std::memory_order_relaxed);
+  const bool granted =
+      own == 0 || (own < max_resolver_threads_per_fetcher && std::ssize(jobs.running) < max_resolver_threads);
+  if (!granted) return std::shared_ptr<resolver_job>();
+  own_thread thread;
+  jobs.running.push_back(fresh);
+  if (!fresh->done.open() || !start_thread(thread, [fresh] { run_resolver(*fresh); })) {
+    jobs.running.pop_back();
     return context.fail(errc::no_resources, "no thread could be started to resolve ", quote(host));
   }
-  if (!axioms::wait_until(lock, job->changed, context.stop(), context.deadline(), [&] { return job->finished; })) {
-    auto live = context.check();
-    return live ? context.fail(errc::timed_out, "timed out while resolving ", quote(host)) : std::move(live).error();
+  thread.detach();
+  return fresh;
+}
+
+AXIOMS_JWKS_INLINE result<std::vector<socket_address>> resolve(fetch_context& context, std::uint64_t owner,
+                                                               const std::string& host, std::uint16_t port) {
+  if (auto numeric = numeric_address(host, port)) return std::vector<socket_address>{*std::move(numeric)};
+  context.enter("resolving ", quote(host));
+  std::shared_ptr<resolver_job> job;
+  while (!job || !job->finished.load(std::memory_order_acquire)) {
+    if (!job) {
+      auto asked = ask_for(context, owner, host);
+      if (!asked) return std::move(asked).error();
+      job = *std::move(asked);
+    }
+    const auto soon = std::chrono::steady_clock::now() + std::chrono::milliseconds(5);  // for a place
+    const auto ready = context.wait(job ? job->done.fd() : -1, POLLIN, job ? fetch_time::max() : soon);
+    if (!ready) return ready.error();
   }
   if (!job->failure.empty()) {
     return context.fail(errc::resolve_failed, "cannot resolve ", quote(host), ": ", job->failure);
   }
   if (job->found.empty()) return context.fail(errc::resolve_failed, "the host ", quote(host), " has no address");
-  return std::move(job->found);
+  std::vector<socket_address> found;
+  for (const socket_address& each : job->found) found.push_back(make_address(&each.storage, each.size, port));
+  return found;
 }
 
 // - TLS -
 
 // Leaves OpenSSL's per-thread error queue empty behind a fetch: what stays there confuses the next user of the thread.
 struct clean_error_queue {
-  clean_error_queue() noexcept { ERR_clear_error(); }
-  ~clean_error_queue() { ERR_clear_error(); }
+  clean_error_queue() noexcept { clear(); }
+  ~clean_error_queue() { clear(); }
+  static void clear() noexcept {
+    const fork_gate inside;
+    ERR_clear_error();
+  }
   clean_error_queue(const clean_error_queue&) = delete;
   clean_error_queue& operator=(const clean_error_queue&) = delete;
 };
@@ -6549,15 +6704,22 @@ inline std::string openssl_reason() {
   return text != nullptr ? std::string(text) : concat("OpenSSL error ", code);
 }
 
-using ssl_ptr = std::unique_ptr<SSL, openssl_free<&SSL_free>>;
-using ssl_ctx_ptr = std::unique_ptr<SSL_CTX, openssl_free<&SSL_CTX_free>>;
+template <auto Free>
+struct gated_free {
+  template <class T>
+  void operator()(T* object) const noexcept {
+    const fork_gate inside;
+    Free(object);
+  }
+};
+using ssl_ptr = std::unique_ptr<SSL, gated_free<&SSL_free>>;
+using ssl_ctx_ptr = std::unique_ptr<SSL_CTX, gated_free<&SSL_CTX_free>>;
 using x509_ptr = std::unique_ptr<X509, openssl_free<&X509_free>>;
-using x509_store_ptr = std::unique_ptr<X509_STORE, openssl_free<&X509_STORE_free>>;
+using x509_store_ptr = std::unique_ptr<X509_STORE, gated_free<&X509_STORE_free>>;
 using bio_ptr = std::unique_ptr<BIO, openssl_free<&BIO_free>>;
 
 // Something loaded once and then shared, published by one compare-exchange: two threads may both load it, one of them
-// wins. There is no lock that a forked child could find held; the child loads anew, since OpenSSL has locks inside, and
-// leaks the parent's copy.
+// wins. There is no lock that a forked child could find held.
 template <class Pointer>
 class shared_load {
  public:
@@ -6566,51 +6728,65 @@ class shared_load {
   constexpr shared_load() noexcept = default;
   shared_load(const shared_load&) = delete;
   shared_load& operator=(const shared_load&) = delete;
-  ~shared_load() { delete entry_.load(std::memory_order_acquire); }
+  ~shared_load() { Pointer(object_.load(std::memory_order_acquire)); }
 
   template <class Load>
   [[nodiscard]] result<element*> get(Load load) {
-    entry* seen = entry_.load(std::memory_order_acquire);
-    for (;;) {
-      const std::uint64_t epoch = fork_epoch();
-      if (seen != nullptr && seen->epoch == epoch) return seen->object.get();
-      result<Pointer> loaded = load();
-      if (!loaded) return std::move(loaded).error();  // not kept: the file may be right the next time
-      auto fresh = std::make_unique<entry>(entry{epoch, *std::move(loaded)});
-      if (entry_.compare_exchange_strong(seen, fresh.get(), std::memory_order_acq_rel)) {
-        return fresh.release()->object.get();
-      }
-    }
+    element* seen = object_.load(std::memory_order_acquire);
+    if (seen != nullptr) return seen;
+    result<Pointer> loaded = load();
+    if (!loaded) return std::move(loaded).error();  // not kept: the file may be right the next time
+    if (!object_.compare_exchange_strong(seen, loaded->get(), std::memory_order_acq_rel)) return seen;
+    return loaded->release();
   }
 
  private:
-  struct entry {
-    std::uint64_t epoch;
-    Pointer object;
-  };
-  std::atomic<entry*> entry_{nullptr};
+  std::atomic<element*> object_{nullptr};
 };
 
 // A PEM file that wants a passphrase must fail: OpenSSL's own answer is to ask on the terminal and wait.
 inline int no_passphrase(char*, int, int, void*) { return 0; }
 
-inline result<void> add_certificates(X509_STORE* store, BIO* pem, std::string_view name) {
-  int count = 0;
-  for (;; ++count) {
-    const x509_ptr certificate(pem != nullptr ? PEM_read_bio_X509(pem, nullptr, no_passphrase, nullptr) : nullptr);
+// Read here and not by OpenSSL, whose calls are inside the gate.
+inline result<std::string> read_file(const std::string& path, std::string_view what) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "re"), std::fclose);
+  std::string text;
+  if (file) {
+    std::array<char, 4096> piece;
+    while (const auto got = std::fread(piece.data(), 1, piece.size(), file.get())) {
+      text.append(piece.data(), got);
+      if (text.size() > (std::size_t{64} << 20U))
+        return make_error(errc::tls_failed, what, ' ', quote(path), " is too large");
+    }
+  }
+  if (!file || std::ferror(file.get()) != 0) {
+    return make_error(errc::tls_failed, "cannot read ", what, ' ', quote(path), ": ", errno_text(errno));
+  }
+  return text;
+}
+
+inline bio_ptr memory_bio(const std::string& text) {
+  constexpr std::size_t most = std::numeric_limits<int>::max();
+  return bio_ptr(BIO_new_mem_buf(text.data(), static_cast<int>(std::min(text.size(), most))));
+}
+
+inline result<std::vector<x509_ptr>> read_certificates(const std::string& pem, std::string_view name) {
+  std::vector<x509_ptr> out;
+  const bio_ptr text = memory_bio(pem);
+  while (text) {
+    x509_ptr certificate(PEM_read_bio_X509(text.get(), nullptr, no_passphrase, nullptr));
     if (!certificate) break;
     // Reads the extensions now. The first handshakes would do it, under a lock in libcrypto that ThreadSanitizer
     // cannot see.
     X509_check_purpose(certificate.get(), -1, 0);
-    if (X509_STORE_add_cert(store, certificate.get()) != 1) {
-      return make_error(errc::tls_failed, "cannot use a certificate of ", name, ": ", openssl_reason());
-    }
+    out.push_back(std::move(certificate));
   }
-  const bool at_end = pem != nullptr && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
-  if (!at_end) return make_error(errc::tls_failed, "cannot read ", name, ": ", openssl_reason());
-  if (count == 0) return make_error(errc::tls_failed, "cannot read ", name, ": it holds no PEM certificate");
+  if (!text || ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE) {
+    return make_error(errc::tls_failed, "cannot read ", name, ": ", openssl_reason());
+  }
+  if (out.empty()) return make_error(errc::tls_failed, "cannot read ", name, ": it holds no PEM certificate");
   ERR_clear_error();
-  return {};
+  return out;
 }
 
 // A fetch may outlive static objects, so what it uses is none that gets destroyed.
@@ -6634,80 +6810,96 @@ inline result<X509_STORE*> system_trust() {
   });
 }
 
-inline result<void> set_trust(SSL_CTX* tls, const httplib_options& options) {
-  if (options.ca_file.empty() && options.ca_pem.empty()) {
-    auto system = system_trust();
-    if (!system) return std::move(system).error();
-    SSL_CTX_set1_cert_store(tls, *system);
+// The texts of the files that the user named.
+struct tls_files {
+  std::string ca_name, ca, certificate_name, certificate, key_name, key;
+};
+
+inline result<tls_files> read_tls_files(const httplib_options& options) {
+  tls_files out;
+  const auto read = [](const std::string& path, const char* what, std::string& name,
+                       std::string& text) -> result<void> {
+    if (path.empty()) return {};
+    name = concat(what, ' ', quote(path));
+    auto got = read_file(path, what);
+    if (!got) return std::move(got).error();
+    text = *std::move(got);
     return {};
-  }
-  X509_STORE* store = SSL_CTX_get_cert_store(tls);
-  if (!options.ca_file.empty()) {
-    const bio_ptr file(BIO_new_file(options.ca_file.c_str(), "r"));
-    if (auto added = add_certificates(store, file.get(), concat("the CA file ", quote(options.ca_file))); !added) {
-      return added;
+  };
+  const std::string& key = options.client_key_file.empty() ? options.client_cert_file : options.client_key_file;
+  auto done = read(options.ca_file, "the CA file", out.ca_name, out.ca);
+  if (done) done = read(options.client_cert_file, "the client certificate", out.certificate_name, out.certificate);
+  if (done) done = read(key, "the client key", out.key_name, out.key);
+  if (!done) return std::move(done).error();
+  return out;
+}
+
+// What the user gave is trusted, also without the root above it.
+inline result<void> trust(SSL_CTX* tls, const std::string& pem, std::string_view name) {
+  const auto certificates = read_certificates(pem, name);
+  if (!certificates) return certificates.error();
+  for (const x509_ptr& each : *certificates) {
+    if (X509_STORE_add_cert(SSL_CTX_get_cert_store(tls), each.get()) != 1) {
+      return make_error(errc::tls_failed, "cannot use a certificate of ", name, ": ", openssl_reason());
     }
   }
-  if (!options.ca_pem.empty()) {
-    const int size = static_cast<int>(std::min<std::size_t>(options.ca_pem.size(), std::numeric_limits<int>::max()));
-    const bio_ptr text(BIO_new_mem_buf(options.ca_pem.data(), size));
-    if (auto added = add_certificates(store, text.get(), "the CA certificates of ca_pem"); !added) return added;
+  X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(tls), X509_V_FLAG_PARTIAL_CHAIN);
+  return {};
+}
+
+inline result<void> use_client_certificate(SSL_CTX* tls, const tls_files& files) {
+  const auto chain = read_certificates(files.certificate, files.certificate_name);
+  if (!chain) return chain.error();
+  const bio_ptr text = memory_bio(files.key);
+  const std::unique_ptr<EVP_PKEY, pkey_free> key(
+      text ? PEM_read_bio_PrivateKey(text.get(), nullptr, no_passphrase, nullptr) : nullptr);
+  bool used = key && SSL_CTX_use_certificate(tls, chain->front().get()) == 1;
+  for (std::size_t i = 1; used && i < chain->size(); ++i) used = SSL_CTX_add1_chain_cert(tls, (*chain)[i].get()) == 1;
+  if (!used || SSL_CTX_use_PrivateKey(tls, key.get()) != 1) {
+    return make_error(errc::tls_failed, "cannot use ", files.key_name, ": ", openssl_reason());
   }
   return {};
 }
 
-// The policy that OpenSSL has for every context, without the groups of finite-field DH (RFC 7919: 0x0100 to 0x01ff).
-inline std::atomic<int (*)(const SSL*, const SSL_CTX*, int, int, int, void*, void*)> usual_tls_policy{};
-inline int tls_policy_without_dhe(const SSL* tls, const SSL_CTX* context, int operation, int bits, int nid, void* other,
-                                  void* ex) {
-  if (operation == SSL_SECOP_CURVE_SUPPORTED && other != nullptr && *static_cast<const unsigned char*>(other) == 1)
-    return 0;
-  return usual_tls_policy.load(std::memory_order_relaxed)(tls, context, operation, bits, nid, other, ex);
-}
-
-// Finite-field DH goes: in TLS 1.2 a server may name a group of 10,000 bits, and then OpenSSL computes for a second or more, in
-// which nothing can stop it; in TLS 1.3 one of 8,192 bits, for a tenth of a second. Browsers do without it, too. The rest stays as
-// the system has configured it.
+// Without finite-field DH: in TLS 1.2 a server may name a group of 10,000 bits, and then OpenSSL computes for a second or
+// more, in which nothing can stop it; in TLS 1.3 one of 8,192 bits, for a tenth of a second. Browsers do without it, too.
 inline bool leave_out_dhe(SSL_CTX* tls) {
-  usual_tls_policy.store(SSL_CTX_get_security_callback(tls), std::memory_order_relaxed);
-  SSL_CTX_set_security_callback(tls, tls_policy_without_dhe);
-  const ssl_ptr probe(SSL_new(tls));
-  if (!probe) return false;
-  bool found = false;
-  std::string kept;
-  for (int i = 0; const char* name = SSL_get_cipher_list(probe.get(), i); ++i) {
-    const std::string_view cipher = name;
-    if (cipher.substr(0, 4) == "DHE-" || cipher.substr(0, 4) == "ADH-") {
-      found = true;
-    } else if (cipher.substr(0, 4) != "TLS_") {  // those of TLS 1.3 have a list of their own
-      append_to(kept, concat(kept.empty() ? "" : ":", cipher));
-    }
+  if (SSL_CTX_set_cipher_list(tls, "DEFAULT:!kDHE") != 1) return false;
+  // Names that a release or a provider does not know fail the whole list.
+  for (const char* groups :
+       {"X25519MLKEM768:X25519:P-256:X448:P-521:P-384", "X25519:P-256:X448:P-521:P-384", "P-256:P-521:P-384"}) {
+    if (SSL_CTX_set1_groups_list(tls, groups) == 1) return true;
   }
-  if (!found) return true;
-  if (kept.empty()) return SSL_CTX_set_min_proto_version(tls, TLS1_3_VERSION) == 1;
-  return SSL_CTX_set_cipher_list(tls, kept.c_str()) == 1;
+  return false;
 }
 
-AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options) {
-  const auto refuse = [](const auto&... what) { return make_error(errc::tls_failed, what..., ": ", openssl_reason()); };
+// The system's certificates are read only if the user gave none, and @p with_system.
+AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options, bool with_system = true) {
+  const auto files = read_tls_files(options);
+  if (!files) return files.error();
+  const fork_gate inside;
+  ERR_clear_error();
   ssl_ctx_ptr tls(SSL_CTX_new(TLS_client_method()));
   if (!tls || SSL_CTX_set_min_proto_version(tls.get(), TLS1_2_VERSION) != 1 || !leave_out_dhe(tls.get())) {
-    return refuse("cannot set up TLS");
+    return make_error(errc::tls_failed, "cannot set up TLS: ", openssl_reason());
   }
   SSL_CTX_set_verify(tls.get(), SSL_VERIFY_PEER, nullptr);
   SSL_CTX_set_session_cache_mode(tls.get(), SSL_SESS_CACHE_OFF);
   SSL_CTX_set_options(tls.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  SSL_CTX_set_default_passwd_cb(tls.get(), no_passphrase);
-  if (auto trusted = set_trust(tls.get(), options); !trusted) return std::move(trusted).error();
-  if (options.client_cert_file.empty()) return tls;
-  const std::string& certificate = options.client_cert_file;
-  const std::string& key = options.client_key_file.empty() ? certificate : options.client_key_file;
-  if (SSL_CTX_use_certificate_chain_file(tls.get(), certificate.c_str()) != 1) {
-    return refuse("cannot read the client certificate ", quote(certificate));
+  result<void> done;
+  if (!options.ca_file.empty()) done = trust(tls.get(), files->ca, files->ca_name);
+  if (done && !options.ca_pem.empty()) done = trust(tls.get(), options.ca_pem, "the CA certificates of ca_pem");
+  if (done && options.ca_file.empty() && options.ca_pem.empty() && with_system) {
+    const auto system = system_trust();
+    if (system) {
+      SSL_CTX_set1_cert_store(tls.get(), *system);
+    } else {
+      done = system.error();
+    }
   }
-  if (SSL_CTX_use_PrivateKey_file(tls.get(), key.c_str(), SSL_FILETYPE_PEM) != 1) {
-    return refuse("cannot use the client key ", quote(key));
-  }
+  if (done && !options.client_cert_file.empty()) done = use_client_certificate(tls.get(), *files);
+  if (!done) return std::move(done).error();
+  ERR_clear_error();
   return tls;
 }
 
@@ -6721,26 +6913,40 @@ class connection {
   connection(const connection&) = delete;
   connection& operator=(const connection&) = delete;
 
-  [[nodiscard]] result<void> open(const std::string& host, std::uint16_t port, std::chrono::milliseconds limit);
-  [[nodiscard]] result<void> start_tls(SSL_CTX* tls, const std::string& host);
+  // @p owner: the fetcher, for its resolver threads. @p limit: for one address.
+  [[nodiscard]] result<void> open(std::uint64_t owner, const std::string& host, std::uint16_t port,
+                                  std::chrono::milliseconds limit);
+  // Without @p identified no client certificate is shown.
+  [[nodiscard]] result<void> start_tls(SSL_CTX* tls, const std::string& host, bool identified);
   // 0 is the end; over TLS only one that the peer announced.
   [[nodiscard]] result<std::size_t> read(char* out, std::size_t size);
   [[nodiscard]] result<void> write(std::string_view text);
   [[nodiscard]] int fd() const noexcept { return socket_.get(); }
   // Tells a TLS peer that we leave; never waits.
   void say_goodbye() noexcept {
+    const fork_gate inside;
     if (ssl_) SSL_shutdown(ssl_.get());
     ERR_clear_error();
   }
 
  private:
-  [[nodiscard]] result<bool> connect(const socket_address& address, std::chrono::milliseconds limit, std::string& why);
+  struct attempt {
+    const socket_address* to;
+    descriptor socket;
+    fetch_time until;
+  };
+  [[nodiscard]] int begin(attempt& fresh, std::chrono::milliseconds limit) const;
+  void succeed(const std::string& host, attempt& winner);
   // As recv() and send(), and would block when the fetch has to end: OpenSSL reads on inside one call for as long as a
   // peer sends what it skips (a HelloRequest in a handshake, say), and only what it reads by can make it return.
   [[nodiscard]] ssize_t receive_some(char* out, std::size_t size) const noexcept;
   [[nodiscard]] ssize_t send_some(const char* data, std::size_t size) const noexcept;
-  [[nodiscard]] result<void> wait_for_tls(int returned, std::string_view action);
-  [[nodiscard]] error handshake_error(int reason) const;
+  // Calls OpenSSL, inside the gate, until it returns 1 or fails; waits between, outside, for what it wants.
+  template <class Call>
+  [[nodiscard]] result<void> tls_call(std::string_view action, Call call);
+  [[nodiscard]] error tls_error(std::string_view action, int reason, int system) const;
+  [[nodiscard]] error handshake_error(int system) const;
+  [[nodiscard]] bool prepare_tls(SSL_CTX* tls, const std::string& host, bool identified);
   static BIO_METHOD* bio_method();
 
   fetch_context& context_;
@@ -6773,60 +6979,91 @@ inline descriptor open_socket(int family) noexcept {
   return made;
 }
 
-inline bool would_block(int number) noexcept { return number == EAGAIN || number == EWOULDBLOCK || number == EINTR; }
-
-// False with @p why: the next address may do better. An error ends the fetch.
-AXIOMS_JWKS_INLINE result<bool> connection::connect(const socket_address& address, std::chrono::milliseconds limit,
-                                                    std::string& why) {
-  context_.enter("connecting to ", address.text);
-  socket_ = open_socket(address.storage.ss_family);
-  if (!socket_) {
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      return context_.fail(errc::no_resources, "no socket: ", errno_text(errno));
-    }
-    why = concat(address.text, ": ", errno_text(errno));
-    return false;
-  }
-  int failed = 0;
-  if (::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0) failed = errno;
-  if (failed == EINPROGRESS || failed == EINTR) {
-    const auto now = std::chrono::steady_clock::now();
-    const bool limited = limit > std::chrono::milliseconds(0) && limit < context_.deadline() - now;
-    const auto ready = context_.wait(socket_.get(), POLLOUT, limited ? now + limit : fetch_time::max());
-    if (!ready) return ready.error();
-    if (!*ready) {
-      why = concat(address.text, ": no answer within ", limit.count(), " ms");
-      return false;
-    }
-    socklen_t size = sizeof failed;
-    if (::getsockopt(socket_.get(), SOL_SOCKET, SO_ERROR, &failed, &size) != 0) failed = errno;
-  }
-  if (failed == 0) return true;
-  why = concat(address.text, ": ", errno_text(failed));
-  return false;
+inline bool is_shortage(int number) noexcept {
+  return number == EMFILE || number == ENFILE || number == ENOBUFS || number == ENOMEM;
 }
 
-AXIOMS_JWKS_INLINE result<void> connection::open(const std::string& host, std::uint16_t port,
+inline int socket_error(int fd) noexcept {
+  int failed = 0;
+  socklen_t size = sizeof failed;
+  return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &size) == 0 ? failed : errno;
+}
+
+inline bool would_block(int number) noexcept { return number == EAGAIN || number == EWOULDBLOCK || number == EINTR; }
+
+// 0: connected at once; EINPROGRESS: not yet; else why not.
+AXIOMS_JWKS_INLINE int connection::begin(attempt& fresh, std::chrono::milliseconds limit) const {
+  context_.enter("connecting to ", fresh.to->text);
+  fresh.socket = open_socket(fresh.to->storage.ss_family);
+  if (!fresh.socket) return errno;
+  const auto now = std::chrono::steady_clock::now();
+  const bool limited = limit > std::chrono::milliseconds(0) && limit < context_.deadline() - now;
+  fresh.until = limited ? now + limit : fetch_time::max();
+  const auto* address = reinterpret_cast<const sockaddr*>(&fresh.to->storage);
+  if (::connect(fresh.socket.get(), address, fresh.to->size) == 0) return 0;
+  return errno == EINTR ? EINPROGRESS : errno;
+}
+
+AXIOMS_JWKS_INLINE void connection::succeed(const std::string& host, attempt& winner) {
+  socket_ = std::move(winner.socket);
+  peer_ = concat(quote(host), " (", winner.to->text, ')');
+}
+
+// RFC 8305 section 5: the next address begins when all before it have failed, or a quarter of a second after the last one
+// began; the first that answers wins.
+AXIOMS_JWKS_INLINE result<void> connection::open(std::uint64_t owner, const std::string& host, std::uint16_t port,
                                                  std::chrono::milliseconds limit) {
   if (auto live = context_.check(); !live) return live;
-  const auto addresses = resolve(context_, host, port);
+  const auto addresses = resolve(context_, owner, host, port);
   if (!addresses) return addresses.error();
   std::string reasons;
-  for (const socket_address& address : *addresses) {
-    std::string why;
-    const auto connected = connect(address, limit, why);
-    if (!connected) return connected.error();
-    if (*connected) {
-      peer_ = concat(quote(host), " (", address.text, ')');
-      return {};
+  const auto give_up = [&](const attempt& on, const auto&... why) {
+    append_to(reasons, concat(reasons.empty() ? "" : "; ", on.to->text, ": ", why...));
+  };
+  std::vector<attempt> running;
+  fetch_time turn{};
+  for (auto next = addresses->begin(); next != addresses->end() || !running.empty();) {
+    if (next != addresses->end() && (running.empty() || std::chrono::steady_clock::now() >= turn)) {
+      attempt fresh{&*next++, {}, {}};
+      turn = std::chrono::steady_clock::now() + std::chrono::milliseconds(250);
+      const int failed = begin(fresh, limit);
+      if (failed == 0) return succeed(host, fresh), result<void>();
+      if (!fresh.socket && running.empty() && is_shortage(failed)) {
+        return context_.fail(errc::no_resources, "no socket: ", errno_text(failed));
+      }
+      if (failed != EINPROGRESS) {
+        give_up(fresh, errno_text(failed));
+      } else {
+        running.push_back(std::move(fresh));
+      }
+      continue;
     }
-    append_to(reasons, concat(reasons.empty() ? "" : "; ", why));
+    std::vector<pollfd> watched(1);
+    fetch_time soonest = next != addresses->end() ? turn : fetch_time::max();
+    for (const attempt& each : running) {
+      watched.push_back({each.socket.get(), POLLOUT, 0});
+      soonest = std::min(soonest, each.until);
+    }
+    if (const auto ready = context_.wait(watched.data(), watched.size(), soonest); !ready) return ready.error();
+    std::vector<attempt> left;
+    for (std::size_t i = 0; i < running.size(); ++i) {
+      if (watched[i + 1].revents != 0) {
+        const int failed = socket_error(running[i].socket.get());
+        if (failed == 0) return succeed(host, running[i]), result<void>();
+        give_up(running[i], errno_text(failed));
+      } else if (std::chrono::steady_clock::now() >= running[i].until) {
+        give_up(running[i], "no answer within ", limit.count(), " ms");
+      } else {
+        left.push_back(std::move(running[i]));
+      }
+    }
+    running = std::move(left);
   }
   return context_.fail(errc::connect_failed, "cannot connect to ", quote(host), ": ", reasons);
 }
 
 AXIOMS_JWKS_INLINE ssize_t connection::receive_some(char* out, std::size_t size) const noexcept {
-  if (!context_.over()) return ::recv(socket_.get(), out, size, 0);
+  if (!context_.over() && !fork_gate::closing()) return ::recv(socket_.get(), out, size, 0);
   errno = EWOULDBLOCK;
   return -1;
 }
@@ -6861,14 +7098,25 @@ AXIOMS_JWKS_INLINE BIO_METHOD* connection::bio_method() {
   return seen;
 }
 
-// Waits for what OpenSSL wants before the call can be repeated, or says that it cannot be.
-AXIOMS_JWKS_INLINE result<void> connection::wait_for_tls(int returned, std::string_view action) {
-  const int system = errno;
-  const int reason = SSL_get_error(ssl_.get(), returned);
-  if (reason == SSL_ERROR_WANT_READ || reason == SSL_ERROR_WANT_WRITE) {
-    const auto ready = context_.wait(socket_.get(), reason == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT);
-    return ready ? result<void>() : result<void>(ready.error());
+template <class Call>
+result<void> connection::tls_call(std::string_view action, Call call) {
+  for (;;) {
+    short wanted = 0;
+    {
+      const fork_gate inside;
+      ERR_clear_error();
+      errno = 0;
+      const int returned = call();
+      if (returned == 1) return {};
+      const int system = errno, reason = SSL_get_error(ssl_.get(), returned);
+      if (reason != SSL_ERROR_WANT_READ && reason != SSL_ERROR_WANT_WRITE) return tls_error(action, reason, system);
+      wanted = reason == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT;
+    }
+    if (const auto ready = context_.wait(socket_.get(), wanted); !ready) return ready.error();
   }
+}
+
+AXIOMS_JWKS_INLINE error connection::tls_error(std::string_view action, int reason, int system) const {
   const unsigned long code = ERR_peek_error();
   if (!SSL_is_init_finished(ssl_.get())) return handshake_error(system);
   if (reason == SSL_ERROR_SYSCALL && code == 0) {
@@ -6895,37 +7143,39 @@ AXIOMS_JWKS_INLINE error connection::handshake_error(int system) const {
   return context_.fail(errc::tls_failed, "TLS handshake with ", peer_, " failed: ", why);
 }
 
-AXIOMS_JWKS_INLINE result<void> connection::start_tls(SSL_CTX* tls, const std::string& host) {
-  context_.enter("shaking hands with ", peer_);
+AXIOMS_JWKS_INLINE bool connection::prepare_tls(SSL_CTX* tls, const std::string& host, bool identified) {
   ssl_.reset(SSL_new(tls));
   BIO_METHOD* method = bio_method();
   BIO* bio = ssl_ && method != nullptr ? BIO_new(method) : nullptr;
-  if (bio == nullptr) return context_.fail(errc::tls_failed, "cannot set up TLS: ", openssl_reason());
+  if (bio == nullptr) return false;
   BIO_set_data(bio, this);
   BIO_set_init(bio, 1);
   SSL_set_bio(ssl_.get(), bio, bio);
+  if (!identified) SSL_certs_clear(ssl_.get());
 
   // RFC 9525: names come from subjectAltName only, a wildcard stands for one whole label. An address is compared with
   // the addresses in the certificate and never sent as SNI (RFC 6066 section 3).
   X509_VERIFY_PARAM* rules = SSL_get0_param(ssl_.get());
   X509_VERIFY_PARAM_set_hostflags(rules, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+  if (numeric_address(host, 0)) return X509_VERIFY_PARAM_set1_ip_asc(rules, host.c_str()) == 1;
   std::string name = host;
   if (name.size() > 1 && name.back() == '.') name.pop_back();  // certificates hold names without the root's dot
-  const bool set = numeric_address(host, 0) ? X509_VERIFY_PARAM_set1_ip_asc(rules, host.c_str()) == 1
-                                            : X509_VERIFY_PARAM_set1_host(rules, name.data(), name.size()) == 1 &&
-                                                  SSL_ctrl(ssl_.get(), SSL_CTRL_SET_TLSEXT_HOSTNAME,
-                                                           TLSEXT_NAMETYPE_host_name, name.data()) == 1;
-  if (!set) return context_.fail(errc::tls_failed, "cannot verify the host name ", quote(host), ": ", openssl_reason());
+  return X509_VERIFY_PARAM_set1_host(rules, name.data(), name.size()) == 1 &&
+         SSL_ctrl(ssl_.get(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, name.data()) == 1;
+}
 
-  SSL_set_connect_state(ssl_.get());
-  for (;;) {
-    ERR_clear_error();
-    errno = 0;
-    const int returned = SSL_do_handshake(ssl_.get());
-    if (returned == 1) break;
-    if (auto again = wait_for_tls(returned, "TLS handshake with"); !again) return again;
+AXIOMS_JWKS_INLINE result<void> connection::start_tls(SSL_CTX* tls, const std::string& host, bool identified) {
+  context_.enter("shaking hands with ", peer_);
+  {
+    const fork_gate inside;
+    if (!prepare_tls(tls, host, identified)) {
+      return context_.fail(errc::tls_failed, "cannot set up TLS with ", quote(host), ": ", openssl_reason());
+    }
+    SSL_set_connect_state(ssl_.get());
   }
+  if (auto done = tls_call("TLS handshake with", [this] { return SSL_do_handshake(ssl_.get()); }); !done) return done;
   // Cannot happen after SSL_VERIFY_PEER; a change that breaks the set-up above must not go unnoticed.
+  const fork_gate inside;
   if (SSL_get_verify_result(ssl_.get()) != X509_V_OK || SSL_get0_peer_certificate(ssl_.get()) == nullptr) {
     return handshake_error(0);
   }
@@ -6933,17 +7183,15 @@ AXIOMS_JWKS_INLINE result<void> connection::start_tls(SSL_CTX* tls, const std::s
 }
 
 AXIOMS_JWKS_INLINE result<std::size_t> connection::read(char* out, std::size_t size) {
-  for (;;) {
-    errno = 0;
-    if (ssl_) {
-      ERR_clear_error();
-      std::size_t got = 0;
+  if (ssl_) {
+    std::size_t got = 0;
+    const auto done = tls_call("reading from", [&] {
       const int returned = SSL_read_ex(ssl_.get(), out, size, &got);
-      if (returned == 1) return got;
-      if (SSL_get_error(ssl_.get(), returned) == SSL_ERROR_ZERO_RETURN) return std::size_t{0};
-      if (auto again = wait_for_tls(returned, "reading from"); !again) return std::move(again).error();
-      continue;
-    }
+      return SSL_get_error(ssl_.get(), returned) == SSL_ERROR_ZERO_RETURN ? 1 : returned;
+    });
+    return done ? result<std::size_t>(got) : result<std::size_t>(done.error());
+  }
+  for (;;) {
     const auto got = receive_some(out, size);
     if (got >= 0) return static_cast<std::size_t>(got);
     if (!would_block(errno)) {
@@ -6954,19 +7202,11 @@ AXIOMS_JWKS_INLINE result<std::size_t> connection::read(char* out, std::size_t s
 }
 
 AXIOMS_JWKS_INLINE result<void> connection::write(std::string_view text) {
+  if (ssl_) {
+    std::size_t sent = 0;  // all of it, as SSL_MODE_ENABLE_PARTIAL_WRITE is off
+    return tls_call("writing to", [&] { return SSL_write_ex(ssl_.get(), text.data(), text.size(), &sent); });
+  }
   while (!text.empty()) {
-    errno = 0;
-    if (ssl_) {
-      ERR_clear_error();
-      std::size_t sent = 0;
-      const int returned = SSL_write_ex(ssl_.get(), text.data(), text.size(), &sent);
-      if (returned == 1) {
-        text.remove_prefix(sent);
-      } else if (auto again = wait_for_tls(returned, "writing to"); !again) {
-        return again;
-      }
-      continue;
-    }
     const auto sent = send_some(text.data(), text.size());
     if (sent >= 0) {
       text.remove_prefix(static_cast<std::size_t>(sent));
@@ -6983,7 +7223,8 @@ AXIOMS_JWKS_INLINE result<void> connection::write(std::string_view text) {
 
 using header_list = std::vector<std::pair<std::string, std::string>>;
 
-inline constexpr std::size_t max_head_bytes = 64 * 1024;  // of all heads; and of what may stand between two pieces of a body
+inline constexpr std::size_t max_head_bytes =
+    64 * 1024;  // of all heads; and of what may stand between two pieces of a body
 inline constexpr int max_interim_responses = 8;
 
 struct response_head {
@@ -7309,49 +7550,93 @@ AXIOMS_JWKS_INLINE result<proxy_route> parse_proxy(const fetch_context& context,
   return route;
 }
 
-// A list of host names that stand for their subdomains too, addresses, either with a port, and `*`.
+// The bytes of an address, or of the network that it begins; empty: it is none.
+inline std::string address_bytes(std::string_view text) {
+  if (text.size() > 2 && text.front() == '[' && text.back() == ']') text = text.substr(1, text.size() - 2);
+  const auto address = numeric_address(std::string(text), 0);
+  if (!address) return {};
+  std::array<char, 16> raw{};
+  const bool v6 = address->storage.ss_family == AF_INET6;
+  if (v6) {
+    std::memcpy(raw.data(), &reinterpret_cast<const sockaddr_in6*>(&address->storage)->sin6_addr, 16);
+  } else {
+    std::memcpy(raw.data(), &reinterpret_cast<const sockaddr_in*>(&address->storage)->sin_addr, 4);
+  }
+  return std::string(raw.data(), v6 ? 16 : 4);
+}
+
+inline bool in_network(const std::string& host, std::string_view network, std::string_view prefix) {
+  const std::string base = address_bytes(network);
+  std::size_t bits = 0;
+  const auto [end, failed] = std::from_chars(prefix.data(), prefix.data() + prefix.size(), bits);
+  if (failed != std::errc() || end != prefix.data() + prefix.size() || prefix.empty()) return false;
+  if (base.size() != host.size() || bits > 8 * host.size()) return false;
+  for (std::size_t i = 0; i < bits; ++i) {
+    const unsigned bit = 0x80U >> (i % 8);
+    if (((static_cast<unsigned char>(host[i / 8]) ^ static_cast<unsigned char>(base[i / 8])) & bit) != 0) return false;
+  }
+  return true;
+}
+
+// One entry of NO_PROXY: `*`, a name that stands for its subdomains too, with or without `.` or `*.` before it, an address or a
+// network; all but networks also with a port.
+inline bool entry_matches(std::string_view entry, const parsed_url& url) {
+  if (entry == "*") return true;
+  const std::string host = address_bytes(url.host);
+  if (const auto slash = entry.find('/'); slash != std::string_view::npos) {
+    return !host.empty() && in_network(host, entry.substr(0, slash), entry.substr(slash + 1));
+  }
+  const auto colon = entry.rfind(':');
+  if (colon != std::string_view::npos && (entry.find(':') == colon || (colon > 0 && entry[colon - 1] == ']'))) {
+    if (entry.substr(colon + 1) != std::to_string(url.port)) return false;
+    entry = entry.substr(0, colon);
+  }
+  if (!host.empty()) return address_bytes(entry) == host;
+  std::string_view name = url.host;
+  if (entry.substr(0, 1) == "*") entry.remove_prefix(1);
+  if (entry.substr(0, 1) == ".") entry.remove_prefix(1);
+  for (std::string_view* each : {&entry, &name}) {
+    if (!each->empty() && each->back() == '.') each->remove_suffix(1);
+  }
+  if (entry.empty() || name.size() < entry.size()) return false;
+  const auto before = name.size() - entry.size();
+  return iequals(name.substr(before), entry) && (before == 0 || name[before - 1] == '.');
+}
+
 AXIOMS_JWKS_INLINE bool bypasses_proxy(std::string_view list, const parsed_url& url) {
   while (!list.empty()) {
     const auto end = std::min(list.find_first_of(", \t"), list.size());
-    std::string_view entry = list.substr(0, end);
+    if (entry_matches(list.substr(0, end), url)) return true;
     list.remove_prefix(std::min(end + 1, list.size()));
-    if (entry == "*") return true;
-    const auto colon = entry.rfind(':');
-    const bool has_port =
-        colon != std::string_view::npos && (entry.find(':') == colon || (colon > 0 && entry[colon - 1] == ']'));
-    if (has_port) {
-      if (entry.substr(colon + 1) != std::to_string(url.port)) continue;
-      entry = entry.substr(0, colon);
-    }
-    if (entry.size() > 2 && entry.front() == '[' && entry.back() == ']') entry = entry.substr(1, entry.size() - 2);
-    if (!entry.empty() && entry.front() == '*') entry.remove_prefix(1);
-    if (!entry.empty() && entry.front() == '.') entry.remove_prefix(1);
-    const std::string_view host = url.host;
-    if (entry.empty() || host.size() < entry.size()) continue;
-    const auto before = host.size() - entry.size();
-    if (iequals(host.substr(before), entry) && (before == 0 || (!url.ipv6 && host[before - 1] == '.'))) return true;
   }
   return false;
 }
 
-inline std::string_view environment(const char* name) noexcept {
-  const char* value = std::getenv(name);
-  return value != nullptr ? std::string_view(value) : std::string_view();
-}
+// What the environment says of proxies. Read once: an application may call setenv() later, which no reader survives.
+struct proxy_environment {
+  std::string http, https, bypass;
+
+  static proxy_environment read() {
+    const auto value = [](const char* name, const char* otherwise) {
+      const char* found = std::getenv(name);
+      if ((found == nullptr || *found == '\0') && otherwise != nullptr) found = std::getenv(otherwise);
+      return std::string(found != nullptr ? found : "");
+    };
+    // In a CGI process HTTP_PROXY is a request's Proxy header (CVE-2016-5385 and its like).
+    const bool cgi = !value("REQUEST_METHOD", nullptr).empty();
+    return {value("http_proxy", cgi ? nullptr : "HTTP_PROXY"), value("https_proxy", "HTTPS_PROXY"),
+            value("no_proxy", "NO_PROXY")};
+  }
+};
 
 AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> choose_proxy(const fetch_context& context,
                                                                    const httplib_options& options,
+                                                                   const proxy_environment& environment,
                                                                    const parsed_url& url) {
   std::string_view text = options.proxy, origin = "httplib_options::proxy";
-  if (text.empty() && options.proxy_from_environment) {
+  if (text.empty() && options.proxy_from_environment && !bypasses_proxy(environment.bypass, url)) {
     origin = "the environment";
-    text = environment(url.https ? "https_proxy" : "http_proxy");
-    // In a CGI process HTTP_PROXY is a request's Proxy header (CVE-2016-5385 and its like).
-    if (text.empty() && (url.https || environment("REQUEST_METHOD").empty())) {
-      text = environment(url.https ? "HTTPS_PROXY" : "HTTP_PROXY");
-    }
-    const std::string_view lower_case = environment("no_proxy");
-    if (bypasses_proxy(lower_case.empty() ? environment("NO_PROXY") : lower_case, url)) text = {};
+    text = url.https ? environment.https : environment.http;
   }
   if (trim(text).empty()) return std::optional<proxy_route>();
   auto route = parse_proxy(context, text, origin);
@@ -7381,46 +7666,65 @@ AXIOMS_JWKS_INLINE result<void> open_tunnel(fetch_context& context, connection& 
 
 // - the fetch -
 
-// The options of a fetcher and what has been loaded by them.
+// The options of a fetcher and what has been made of them.
 struct httplib_setup {
-  httplib_options options;
+  explicit httplib_setup(httplib_options given)
+      : options(std::move(given)),
+        environment(options.proxy_from_environment ? proxy_environment::read() : proxy_environment()) {
+    for (const std::string& each : options.credential_origins) {
+      auto url = parse_url(each);
+      if (url && origin_of(url->normalized).size() + 1 >= url->normalized.size() && url->target == "/") {
+        credential_origins.emplace_back(origin_of(url->normalized));
+      } else if (!wrong) {
+        wrong =
+            make_error(errc::invalid_config, "credential_origins: ",
+                       url ? concat(quote(each), " is not of the form scheme://host[:port]") : url.error().description);
+      }
+    }
+    if (!wrong && !options.client_key_file.empty() && options.client_cert_file.empty()) {
+      wrong = make_error(errc::invalid_config, "client_key_file needs client_cert_file");
+    }
+  }
+
+  const httplib_options options;
+  const proxy_environment environment;
+  std::vector<std::string> credential_origins;
+  std::optional<error> wrong;  // with the options
   mutable shared_load<ssl_ctx_ptr> tls;
-  const httplib_setup* older = nullptr;
 };
 
-// What the copies of a fetcher share. Old setups stay until the end, because a fetch in flight may use one; there is no
-// lock, which a forked child could find held.
+// What the copies of a fetcher share. A fetch keeps the setup that it began with.
 class httplib_state {
  public:
-  explicit httplib_state(httplib_options options) {
-    watch_forks();  // what has been loaded depends on it, also where no manager is used
-    set(std::move(options));
-  }
+  explicit httplib_state(httplib_options options)
+      : id_([] {
+          static std::atomic<std::uint64_t> last{0};
+          return last.fetch_add(1, std::memory_order_relaxed) + 1;
+        }()),
+        current_(std::make_shared<const httplib_setup>(std::move(options))) {}
   httplib_state(const httplib_state&) = delete;
   httplib_state& operator=(const httplib_state&) = delete;
-  ~httplib_state() {
-    const httplib_setup* setup = current_.load(std::memory_order_acquire);
-    while (setup != nullptr) delete std::exchange(setup, setup->older);
-  }
+  ~httplib_state() = default;
 
-  [[nodiscard]] const httplib_setup& current() const noexcept { return *current_.load(std::memory_order_acquire); }
+  [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
+  // Locked inside the gate only, so that no child finds the mutex taken.
+  [[nodiscard]] std::shared_ptr<const httplib_setup> current() const noexcept {
+    const fork_gate inside;
+    const std::lock_guard lock(mutex_);
+    return current_;
+  }
   void set(httplib_options options) {
-    const httplib_setup* seen = current_.load(std::memory_order_acquire);
-    // A service that shuts down and initialises in a loop must not grow.
-    if (seen != nullptr && same(seen->options, options)) return;
-    auto fresh = std::make_unique<httplib_setup>();
-    fresh->options = std::move(options);
-    do { fresh->older = seen; } while (!current_.compare_exchange_weak(seen, fresh.get(), std::memory_order_acq_rel));
-    static_cast<void>(fresh.release());
+    auto other =
+        std::make_shared<const httplib_setup>(std::move(options));  // then the old one, which goes without the mutex
+    const fork_gate inside;
+    const std::lock_guard lock(mutex_);
+    current_.swap(other);
   }
 
  private:
-  static bool same(const httplib_options& a, const httplib_options& b) {
-    return !a.headers && !b.headers && a.ca_file == b.ca_file && a.ca_pem == b.ca_pem &&
-           a.client_cert_file == b.client_cert_file && a.client_key_file == b.client_key_file && a.proxy == b.proxy &&
-           a.proxy_from_environment == b.proxy_from_environment;
-  }
-  std::atomic<const httplib_setup*> current_{nullptr};
+  const std::uint64_t id_;
+  mutable std::mutex mutex_;  // guards current_
+  std::shared_ptr<const httplib_setup> current_;
 };
 
 // The reference @p location as seen from @p base (RFC 3986 section 5.2), not yet checked.
@@ -7539,10 +7843,10 @@ AXIOMS_JWKS_INLINE header_list request_headers(const fetch_request& request, con
   return out;
 }
 
-AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, const httplib_setup& setup,
-                                                    const fetch_request& request, const parsed_url& url,
-                                                    header_list headers) {
-  const auto proxy = choose_proxy(context, setup.options, url);
+AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, std::uint64_t owner,
+                                                    const httplib_setup& setup, const fetch_request& request,
+                                                    const parsed_url& url, header_list headers, bool identified) {
+  const auto proxy = choose_proxy(context, setup.options, setup.environment, url);
   if (!proxy) return proxy.error();
   SSL_CTX* tls = nullptr;
   if (url.https) {
@@ -7552,14 +7856,14 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, cons
   }
   connection link(context);
   const parsed_url& next_hop = *proxy ? (*proxy)->where : url;
-  if (auto opened = link.open(next_hop.host, next_hop.port, request.connect_timeout); !opened) {
+  if (auto opened = link.open(owner, next_hop.host, next_hop.port, request.connect_timeout); !opened) {
     return std::move(opened).error();
   }
   if (tls != nullptr) {
     if (*proxy) {
       if (auto tunnel = open_tunnel(context, link, **proxy, url); !tunnel) return std::move(tunnel).error();
     }
-    if (auto secured = link.start_tls(tls, url.host); !secured) return std::move(secured).error();
+    if (auto secured = link.start_tls(tls, url.host, identified); !secured) return std::move(secured).error();
   }
   std::string target = url.target;
   if (*proxy && tls == nullptr) {  // absolute-form, RFC 9112 section 3.2.2
@@ -7571,18 +7875,29 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, cons
   return answer;
 }
 
-AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_setup& setup, const fetch_request& request,
-                                                stop_token stop) {
+AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_state& state, const httplib_setup& setup,
+                                                const fetch_request& request, stop_token stop) {
   const clean_error_queue queue;
   auto url = parse_url(request.url);
   if (!url) return std::move(url).error();
+  if (setup.wrong) return *setup.wrong;
   fetch_context context(std::move(stop), request.timeout, url->normalized);
   if (auto live = context.check(); !live) return std::move(live).error();
-  auto extra = application_headers(context, setup.options);
+
+  // Credentials are for the origin that the application named and for those that it allowed; no hop after one that may not
+  // see them does.
+  const auto named = parse_url(request.origin.empty() ? url->normalized : request.origin);
+  const auto may_see = [&](std::string_view origin) {
+    const auto& more = setup.credential_origins;
+    return (named && origin_of(named->normalized) == origin) ||
+           std::find(more.begin(), more.end(), origin) != more.end();
+  };
+  bool same_origin = true, identified = may_see(origin_of(url->normalized));
+  auto extra = identified ? application_headers(context, setup.options) : header_list();
   if (!extra) return std::move(extra).error();
-  bool same_origin = true;
   for (int redirects = 0;; ++redirects) {
-    auto answer = fetch_hop(context, setup, request, *url, request_headers(request, *url, *extra, same_origin));
+    auto answer = fetch_hop(context, state.id(), setup, request, *url,
+                            request_headers(request, *url, *extra, same_origin), identified);
     if (!answer) return answer;
     const int status = answer->status;
     const std::string_view location = answer->header("Location");
@@ -7593,11 +7908,10 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_setup& setup, cons
     if (redirects == 5) return context.fail(errc::fetch_failed, "more than 5 redirects");
     auto next = follow(context, *url, location);
     if (!next) return std::move(next).error();
-    if (next->https != url->https || next->host != url->host || next->port != url->port) {
-      // A token or an ETag is the first origin's business, and stays so if the redirects lead back.
-      same_origin = false;
-      extra->clear();
-    }
+    const std::string_view origin = origin_of(next->normalized);
+    if (origin != origin_of(url->normalized)) same_origin = false;  // an ETag is the first origin's business
+    if (!may_see(origin)) identified = false;
+    if (!identified) extra->clear();
     url = *std::move(next);
     context.visit(url->normalized);
   }
@@ -7615,7 +7929,17 @@ AXIOMS_JWKS_INLINE httplib_fetcher::httplib_fetcher(httplib_options options)
 AXIOMS_JWKS_INLINE result<fetch_response> httplib_fetcher::operator()(const fetch_request& request,
                                                                       stop_token stop) const {
   const auto state = state_;  // this handle may be assigned to in the meantime
-  return detail::fetch(state->current(), request, std::move(stop));
+  const auto setup = state->current();
+  return detail::fetch(*state, *setup, request, std::move(stop));
+}
+
+AXIOMS_JWKS_INLINE result<void> httplib_fetcher::check() const {
+  const auto setup = state_->current();
+  if (setup->wrong) return *setup->wrong;
+  const detail::clean_error_queue queue;
+  const auto tls = detail::make_tls(setup->options, false);
+  if (!tls) return error{errc::invalid_config, tls.error().description, 0};
+  return {};
 }
 
 }  // namespace AXIOMS_JWKS_ABI
