@@ -5984,7 +5984,7 @@ AXIOMS_JWKS_INLINE void engine::deliver(const event_record& record) noexcept {
 struct crew {
   struct worker {
     std::atomic<bool> ended{false};
-    jthread thread;
+    own_thread thread;
   };
 
   // Guarded by the engine's mutex.
@@ -6005,9 +6005,9 @@ struct crew {
   std::mutex handles_mutex;  // guards the handles while they are made or taken; taken before the engine's mutex
   bool closed = false;
   std::list<worker> workers;
-  jthread listener;
+  own_thread listener;
   std::mutex join_mutex;  // one thread joins, the others wait for it
-  jthread scheduler;
+  own_thread scheduler;
 };
 
 inline constexpr std::size_t max_queued_events = 256;
@@ -6026,18 +6026,13 @@ AXIOMS_JWKS_INLINE result<void> thread_engine::open(bool with_listener) {
   if (!mine) {
     reap();
     mine = std::make_shared<crew>();
-    AXIOMS_JWKS_TRY {
-      mine->scheduler = jthread([self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); });
-    }
-    AXIOMS_JWKS_CATCH_ALL { return why; }
+    const auto run = [self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); };
+    if (!start_thread(mine->scheduler, run)) return why;
     const std::lock_guard lock(mutex_);
     crew_ = mine;
   }
   if (!with_listener || mine->listening) return {};
-  AXIOMS_JWKS_TRY {
-    mine->listener = jthread([self, at = mine.get()] { self->listen(*at); });
-  }
-  AXIOMS_JWKS_CATCH_ALL { return why; }
+  if (!start_thread(mine->listener, [self, at = mine.get()] { self->listen(*at); })) return why;
   const std::lock_guard lock(mutex_);
   mine->listening = true;
   return {};
@@ -6205,14 +6200,12 @@ AXIOMS_JWKS_INLINE void thread_engine::spawn_worker(crew& mine) {
       if (at->ended) ended.splice(ended.end(), mine.workers, at);
     }
     crew::worker& fresh = mine.workers.emplace_back();
-    AXIOMS_JWKS_TRY {
-      fresh.thread = jthread([self = std::static_pointer_cast<thread_engine>(shared_from_this()), &mine, &fresh] {
-        self->work(mine);
-        fresh.ended = true;
-      });
-      started = true;
-    }
-    AXIOMS_JWKS_CATCH_ALL { mine.workers.pop_back(); }
+    started =
+        start_thread(fresh.thread, [self = std::static_pointer_cast<thread_engine>(shared_from_this()), &mine, &fresh] {
+          self->work(mine);
+          fresh.ended = true;
+        });
+    if (!started) mine.workers.pop_back();
   }
   if (started) return;
   std::deque<std::shared_ptr<flight>> stranded;
