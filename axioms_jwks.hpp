@@ -5271,6 +5271,7 @@ AXIOMS_JWKS_INLINE void engine::aim(flight& what, entry& on, discovery_policy::s
     }
     what.request.accept = "application/jwk-set+json, application/json";
   }
+  what.request.origin = origin_of(on.url);  // what the application named, not where the metadata sent us
   what.request.max_body_bytes = on.config->max_body_bytes;
   what.request.timeout = std::max(std::chrono::ceil<milliseconds>(on.policy.flight_deadline() - now), milliseconds(1));
   what.request.connect_timeout = std::min(on.config->connect_timeout, what.request.timeout);
