@@ -1074,7 +1074,8 @@ struct fetch_callback_probe {
 /// A blocking HTTP client: `f(const fetch_request&, stop_token) -> result<fetch_response>`.
 ///
 /// Any status is a response, not an error. It must keep `timeout` in real time and return within 50 ms of a stop.
-/// What it throws becomes `fetch_failed`.
+/// What it throws becomes `fetch_failed`. A fetcher that can tell beforehand that no fetch of its will succeed may have
+/// `check() -> result<void>`, which initialize() and add() call, on the caller's thread; its error is theirs.
 ///
 /// Threads: called from several threads at once.
 template <class F>  // compilers show the line that a type does not keep to, and so what stands beside it here and below
@@ -2074,6 +2075,7 @@ class engine : public std::enable_shared_from_this<engine> {
 
   [[nodiscard]] virtual bool read_clock(steady_point& now) noexcept = 0;
   [[nodiscard]] virtual bool read_clock(std::chrono::system_clock::time_point& now) noexcept = 0;
+  [[nodiscard]] virtual result<void> check_fetcher() noexcept = 0;
 
  protected:
   // Of the driver. Those marked (locked) are called under the mutex.
@@ -2186,6 +2188,7 @@ class blocking_io {
   [[nodiscard]] virtual bool now(steady_point& out) noexcept = 0;
   [[nodiscard]] virtual bool now(std::chrono::system_clock::time_point& out) noexcept = 0;
   [[nodiscard]] virtual result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept = 0;
+  [[nodiscard]] virtual result<void> check() noexcept = 0;
   // False: the clock failed.
   [[nodiscard]] virtual bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv,
                                   const stop_token& stop, steady_point deadline, ready_ref ready) noexcept = 0;
@@ -2204,6 +2207,19 @@ template <class Clock, class Point>
   AXIOMS_JWKS_CATCH_ALL { return false; }
 }
 
+// Of a fetcher that can tell beforehand that no fetch of its will succeed.
+template <class Fetcher>
+[[nodiscard]] result<void> guarded_check(Fetcher& fetch) noexcept {
+  AXIOMS_JWKS_TRY {
+    if constexpr (requires {
+                    { fetch.check() } -> std::same_as<result<void>>;
+                  })
+      return fetch.check();
+    return {};
+  }
+  AXIOMS_JWKS_CATCH_ALL { return error{errc::fetch_failed, "the fetcher threw an exception", 0}; }
+}
+
 template <fetcher Fetcher, clock_source Clock>
 class io_of final : public blocking_io {
  public:
@@ -2214,6 +2230,7 @@ class io_of final : public blocking_io {
     AXIOMS_JWKS_TRY { return fetcher_(request, stop); }
     AXIOMS_JWKS_CATCH_ALL { return error{errc::fetch_failed, "the fetcher threw an exception", 0}; }
   }
+  result<void> check() noexcept override { return guarded_check(fetcher_); }
   bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, const stop_token& stop,
             steady_point deadline, ready_ref ready) noexcept override {
     AXIOMS_JWKS_TRY {
@@ -2248,6 +2265,7 @@ class thread_engine final : public engine {
 
   [[nodiscard]] bool read_clock(steady_point& now) noexcept override { return io_->now(now); }
   [[nodiscard]] bool read_clock(std::chrono::system_clock::time_point& now) noexcept override { return io_->now(now); }
+  [[nodiscard]] result<void> check_fetcher() noexcept override { return io_->check(); }
 
  private:
   result<void> open(bool with_listener) override;
@@ -2821,6 +2839,7 @@ class loop_engine final : public engine {
   void close() noexcept { begin_shutdown(); }
   bool read_clock(steady_point& now) noexcept override { return guarded_now(io_->timer, now); }
   bool read_clock(std::chrono::system_clock::time_point& now) noexcept override { return guarded_now(io_->timer, now); }
+  result<void> check_fetcher() noexcept override { return guarded_check(io_->fetcher); }
 
  private:
   using handle = decltype(std::declval<Timer&>().call_at(steady_point{}, std::function<void()>()));
@@ -5598,6 +5617,8 @@ AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::settle_in(const parsed_url& ur
 
 AXIOMS_JWKS_INLINE result<bool> engine::try_start(std::shared_ptr<const jwks_config> config, waiter& who) {
   if (auto valid = config->validate(); !valid) return std::move(valid).error();
+  if (running()) return false;
+  if (auto fit = check_fetcher(); !fit) return std::move(fit).error();
   steady_point now{};
   if (!read_clock(now)) return clock_error();
   const auto url = parse_url(*config->resolved_url());
@@ -5650,6 +5671,7 @@ AXIOMS_JWKS_INLINE void engine::start(jwks_config config, const std::shared_ptr<
 
 AXIOMS_JWKS_INLINE result<void> engine::add(jwks_config config) {
   if (auto valid = config.validate(); !valid) return valid;
+  if (auto fit = check_fetcher(); !fit) return fit;
   steady_point now{};
   if (!read_clock(now)) return clock_error();
   const auto shared = std::make_shared<const jwks_config>(std::move(config));
