@@ -3611,7 +3611,10 @@ namespace detail {
 
 using json = nlohmann::json;
 
-AXIOMS_JWKS_INLINE void pkey_free::operator()(EVP_PKEY* key) const noexcept { EVP_PKEY_free(key); }
+AXIOMS_JWKS_INLINE void pkey_free::operator()(EVP_PKEY* key) const noexcept {
+  const fork_gate inside;
+  EVP_PKEY_free(key);
+}
 
 // Whatever OpenSSL leaves in the thread's error queue inside this scope is taken away again: a stale entry there makes
 // an unrelated SSL_get_error() of the application fail.
@@ -4280,6 +4283,7 @@ AXIOMS_JWKS_INLINE std::string jwk::to_pem() const {
 }
 
 AXIOMS_JWKS_INLINE result<jwk_set> jwk_set::parse(std::string_view json, const jwk_options& options) {
+  const detail::fork_gate inside;
   return detail::jwk_builder{options}.build_set(json);
 }
 
