@@ -49,8 +49,10 @@ class provider_process {
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawn_file_actions_adddup2(&actions, life_[0], 0);
     ::posix_spawn_file_actions_addclose(&actions, life_[1]);
-    const char* arguments[] = {"integration", "--no-skip", "--test-case=child: a provider until its input ends", nullptr};
-    REQUIRE(::posix_spawn(&id_, "/proc/self/exe", &actions, nullptr, const_cast<char* const*>(arguments), environ) == 0);
+    const char* arguments[] = {"integration", "--no-skip", "--test-case=child: a provider until its input ends",
+                               nullptr};
+    REQUIRE(::posix_spawn(&id_, "/proc/self/exe", &actions, nullptr, const_cast<char* const*>(arguments), environ) ==
+            0);
     ::posix_spawn_file_actions_destroy(&actions);
     ::unsetenv("AXIOMS_JWKS_TEST_PROVIDER");
     for (int i = 0; i < 2000 && !read(); ++i) std::this_thread::sleep_for(10ms);

@@ -5,7 +5,6 @@
 #include <doctest/doctest.h>
 
 #include <fcntl.h>
-#include <httplib.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -19,7 +18,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -33,6 +31,7 @@
 #include <vector>
 
 #include "../support/fetching.hpp"
+#include "../support/httplib_release.hpp"
 #include "../support/raw_server.hpp"
 #include "../support/throwaway_ca.hpp"
 
@@ -95,12 +94,6 @@ constexpr auto at_once = 3s;      // of those that are refused, so that a slow m
 constexpr auto drip_pause = 200ms;
 
 constexpr int always = 1'000'000;
-// Of cpp-httplib: 1104 for 0.11.4.
-const int release = [] {
-  const std::string text = CPPHTTPLIB_VERSION;
-  const auto minor = text.find('.') + 1, patch = text.find('.', minor) + 1;
-  return std::atoi(text.c_str()) * 10'000 + std::atoi(text.c_str() + minor) * 100 + std::atoi(text.c_str() + patch);
-}();
 
 const std::string ok = "HTTP/1.1 200 OK\r\n";
 const std::string chunked = ok + "Transfer-Encoding: chunked\r\n\r\n";
@@ -288,38 +281,51 @@ void misframed(std::vector<row>& table) {
   };
   // What releases before @p strict take: no harm on a connection that serves one response, whose body is JSON.
   const auto lenient = [&](const std::string& name, int strict, std::string text) {
-    const bool good = release < strict;
+    const bool good = test_support::httplib_release < strict;
     table.push_back({name, over::both, good ? errc{} : errc::fetch_failed, good ? "" : "cpp-httplib cannot tell",
                      say(std::move(text))});
   };
-  for (const auto& [size, strict] : std::vector<std::pair<std::string, int>>{
-           {"zz", 0}, {"-1", 0}, {"0x3", 4700}, {"3zz", 4700}, {"+3", 4700}, {"", 0}, {"11111111111111111", 0},
-           {"3 3", 4700}, {"3\t;\v", always}, {"000003", always}}) {
+  for (const auto& [size, strict] : std::vector<std::pair<std::string, int>>{{"zz", 0},
+                                                                             {"-1", 0},
+                                                                             {"0x3", 4700},
+                                                                             {"3zz", 4700},
+                                                                             {"+3", 4700},
+                                                                             {"", 0},
+                                                                             {"11111111111111111", 0},
+                                                                             {"3 3", 4700},
+                                                                             {"3\t;\v", always},
+                                                                             {"000003", always}}) {
     lenient("chunk size \"" + size + '"', strict, chunked + size + "\r\nabc\r\n0\r\n\r\n");
   }
   lenient("a chunk longer than its size", 1200, chunked + "3\r\nabcd\r\n0\r\n\r\n");
   lenient("a chunk without its end", 1200, chunked + "3\r\nabc0\r\n\r\n");
   lenient("a trailer that is none", 0, chunked + "0\r\nno colon\r\n\r\n");
   lenient("two lengths", always, ok + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd");
-  for (const auto& [length, strict] : std::vector<std::pair<std::string, int>>{
-           {"+3", 3100}, {"3, 3", 3100}, {"abc", 3100}, {"", always}, {"3 3", 3100}, {"0x3", 3100}, {"3\r\n 3", 3100},
-           {padded("3", 9'000), 0}}) {
+  for (const auto& [length, strict] : std::vector<std::pair<std::string, int>>{{"+3", 3100},
+                                                                               {"3, 3", 3100},
+                                                                               {"abc", 3100},
+                                                                               {"", always},
+                                                                               {"3 3", 3100},
+                                                                               {"0x3", 3100},
+                                                                               {"3\r\n 3", 3100},
+                                                                               {padded("3", 9'000), 0}}) {
     lenient("Content-Length \"" + length.substr(0, 20) + '"', strict, ok + "Content-Length: " + length + "\r\n\r\nabc");
   }
   for (const char* length : {"-5", "18446744073709551616", "100001abc"}) {
-    table.push_back({"Content-Length \""s + length + '"', over::both, errc::response_too_large, "the body has more than",
-                     say(ok + "Content-Length: " + length + "\r\n\r\nabc")});
+    table.push_back({"Content-Length \""s + length + '"', over::both, errc::response_too_large,
+                     "the body has more than", say(ok + "Content-Length: " + length + "\r\n\r\nabc")});
   }
-  lenient("length and chunks", always, ok + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  lenient("length and chunks", always,
+          ok + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
   lenient("gzip under the chunks", always, ok + "Transfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
   lenient("chunked twice", always,
           ok + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
   lenient("an unknown transfer encoding", always, ok + "Transfer-Encoding: identity\r\n\r\nabc");
   lenient("a folded transfer encoding", always, ok + "Transfer-Encoding:\r\n chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
   lenient("a transfer encoding of 9 KB", 0, ok + padded("Transfer-Encoding: ", 9'000) + "\r\n\r\nabc");
-  lenient("chunks in HTTP/1.0", always,
-          "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-  for (const char* coding : {"gzip", "x-gzip", "deflate", "br", "zstd", "Compress", "identity, gzip", "gzip,", "utf-8,br"}) {
+  lenient("chunks in HTTP/1.0", always, "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  for (const char* coding :
+       {"gzip", "x-gzip", "deflate", "br", "zstd", "Compress", "identity, gzip", "gzip,", "utf-8,br"}) {
     table.push_back({"Content-Encoding \""s + coding + '"', over::both, errc::fetch_failed, "it is encoded by",
                      say(with_length("abc", "content-encoding: "s + coding + "\r\n"))});
   }
@@ -372,12 +378,11 @@ void odd_heads(std::vector<row>& table) {
                      say("HTTP/1.1 200" + reason + "\r\nETag: \"v1\"\r\nContent-Length: 2\r\n\r\n{}")});
   }
   // The server that uses bare LF keeps its connection open: the body must end by its length.
-  table.push_back({"bare LF on a connection that stays open", over::both, errc{}, "\"v1\"",
-                   then([](raw_connection& c) {
+  table.push_back({"bare LF on a connection that stays open", over::both, errc{}, "\"v1\"", then([](raw_connection& c) {
                      c.send("HTTP/1.1 200 OK\nETag: \"v1\"\nContent-Length: 2\n\n{}"), c.wait_for_close();
                    })});
-  table.push_back({"LF in a header", over::both, errc{}, "\"a",
-                   say(with_length("{}", "ETag: \"a\nInjected by a server\"\r\n"))});
+  table.push_back(
+      {"LF in a header", over::both, errc{}, "\"a", say(with_length("{}", "ETag: \"a\nInjected by a server\"\r\n"))});
   // Neither decoded nor refused: it is a legal ETag. That it splits no request when it is sent back, fetcher.cpp shows.
   table.push_back({"ETag with percent-encoded CR and LF", over::both, errc{}, "\"x%0d%0aX-Injected: 1\"",
                    say(with_length("{}", "ETag: \"x%0d%0aX-Injected: 1\"\r\n"))});
@@ -413,12 +418,21 @@ void redirects(std::vector<row>& table) {
   table.push_back({"redirect to where nobody is", over::plain, errc::connect_failed,
                    "fetch of 'http://127.0.0.1:1/gone'", redirect("http://127.0.0.1:1/gone")});
   table.push_back({"redirect with CR", over::both, errc{}, "", redirect("/a\rb")});  // is a 302 without a Location
-  table.push_back({"redirect over a blank and UTF-8", over::both, errc{}, "\"v1\"", then([](raw_connection& c) {
+  table.push_back({"redirect over a blank and UTF-8",
+                   over::both,
+                   errc{},
+                   "\"v1\"",
+                   then([](raw_connection& c) {
                      const bool followed = c.request().find("GET /a%20b%C3%A4?c%20d HTTP/1.1\r\n") == 0;
                      c.send(followed ? with_length("{}", "ETag: \"v1\"\r\n")
                                      : "HTTP/1.1 302 Found\r\nLocation: /a b\xc3\xa4?c d\r\n\r\n");
                      c.close_notify();
-                   }), std::nullopt, {}, std::nullopt, "127.0.0.1", 2});
+                   }),
+                   std::nullopt,
+                   {},
+                   std::nullopt,
+                   "127.0.0.1",
+                   2});
   table.push_back({"redirect in a folded header of 9 KB", over::both, errc::fetch_failed, "redirect refused",
                    redirect(padded("/\r\n ", 9'000))});
   table.push_back({"redirects for ever, each slow",
