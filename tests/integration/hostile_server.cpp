@@ -139,8 +139,10 @@ void hang(std::vector<row>& table) {
       then([](raw_connection& c) { c.wait_for_close(); }));
   add("silent after the head", over::both, "reading the body",
       then([](raw_connection& c) { c.send(ok + "Content-Length: 2\r\n\r\n"), c.wait_for_close(); }));
-  add("silent in the trailers", over::both, "reading the body",
-      then([](raw_connection& c) { c.send(chunked + "0\r\nX: 1\r\n"), c.wait_for_close(); }));
+  if (test_support::httplib_release >= 1202) {  // which know trailers
+    add("silent in the trailers", over::both, "reading the body",
+        then([](raw_connection& c) { c.send(chunked + "0\r\nX: 1\r\n"), c.wait_for_close(); }));
+  }
   add("interim responses now and then", over::both, "waiting for the response", then([](raw_connection& c) {
         while (c.pause(drip_pause) && c.send("HTTP/1.1 103 Early Hints\r\n\r\n")) {}
       }));
@@ -163,7 +165,7 @@ void hang(std::vector<row>& table) {
   });
   table.back().busy = true;
   std::string crumbs;
-  for (int i = 0; i < 10'000; ++i) crumbs += "1\r\nx\r\n";
+  for (int i = 0; i < 1'000; ++i) crumbs += padded("1;", 100) + "\r\nx\r\n";  // the body stays small
   add("chunks of one byte for ever", over::both, "reading the body",
       then([=](raw_connection& c) { c.send(chunked), c.flood(crumbs); }));
   table.back().max_body = std::size_t{1} << 30;
@@ -217,8 +219,6 @@ void break_off(std::vector<row>& table) {
   add("truncated after a chunk", over::both, errc::fetch_failed, "the connection was closed", say(chunked + "2\r\n12"));
   add("truncated before the last chunk", over::both, errc::fetch_failed, "the connection was closed",
       say(chunked + "2\r\n12\r\n"));
-  add("truncated in the last chunk", over::both, errc::fetch_failed, "the connection was closed",
-      say(chunked + "2\r\n12\r\n0\r\n"));
   add("TLS end without close_notify", over::tls, errc::fetch_failed, "close_notify", reply(ok + "\r\nabc"));
   add("TLS end without close_notify in a body with length", over::tls, errc::fetch_failed, "close_notify", reply(part));
 }
@@ -242,7 +242,8 @@ void too_much(std::vector<row>& table) {
   for (int i = 0; i < 1000; ++i) crumbs += "1\r\nx\r\n";
   add("endless chunks of one byte", "more than 5000 bytes", flood(chunked, crumbs));
   table.back().max_body = 5000;
-  add("a chunk of 2^64-1", body, [](raw_connection& c) { c.send(chunked + "ffffffffffffffff\r\n"), c.flood("x"); });
+  add("a chunk of 2^64-1", "", [](raw_connection& c) { c.send(chunked + "ffffffffffffffff\r\n"), c.flood("x"); });
+  table.back().also = errc::fetch_failed;  // of releases that see an overflow there
   add("a chunk of 2^63", body, [](raw_connection& c) { c.send(chunked + "8000000000000000\r\n"), c.flood("x"); });
   add("a chunk of 2^63 after another", body,
       [](raw_connection& c) { c.send(chunked + "1\r\nx\r\n8000000000000000\r\n"), c.flood("x"); });
@@ -265,10 +266,15 @@ void too_much(std::vector<row>& table) {
   add("endless headers", head, flood(ok, "X-Header: 1\r\n"));
   add("endless headers, each long", head, flood(ok, padded("A: ", 4000) + "\r\n"));
   add("endless lines that are no headers", head, flood(ok, "no colon\n"));
-  add("endless trailers", "", flood(chunked + "0\r\n", "A: 1\r\n"));
-  add("endless chunk extension", "", flood(chunked + "3;", piece));
-  add("an endless line after a chunk", "", flood(chunked + "1\r\nx", piece));
-  add("chunks of one byte, each with an extension of 2 KB", "", flood(chunked, padded("1;", 2000) + "\r\nx\r\n"));
+  // Our limit, or one that the release has.
+  const auto between = [&](const char* name, std::string first, std::string rest) {
+    add(name, "", flood(std::move(first), std::move(rest)));
+    table.back().also = errc::fetch_failed;
+  };
+  between("endless trailers", chunked + "0\r\n", "A: 1\r\n");
+  between("endless chunk extension", chunked + "3;", piece);
+  between("an endless line after a chunk", chunked + "1\r\nx", piece);
+  between("chunks of one byte, each with an extension of 2 KB", chunked, padded("1;", 2000) + "\r\nx\r\n");
   // Each is within the limits of one head.
   std::string early = "HTTP/1.1 103 Early Hints\r\n";
   for (int i = 0; i < 3; ++i) early += padded("Link: ", 7000) + "\r\n";
@@ -279,51 +285,50 @@ void misframed(std::vector<row>& table) {
   const auto add = [&](const char* name, const char* words, std::string text) {
     table.push_back({name, over::both, errc::fetch_failed, words, say(std::move(text))});
   };
-  // What releases before @p strict take: no harm on a connection that serves one response, whose body is JSON.
-  const auto lenient = [&](const std::string& name, int strict, std::string text) {
-    const bool good = test_support::httplib_release < strict;
-    table.push_back({name, over::both, good ? errc{} : errc::fetch_failed, good ? "" : "cpp-httplib cannot tell",
-                     say(std::move(text))});
+  // What some releases of cpp-httplib take, from one to before another: no harm on a connection that serves one response, whose
+  // body is JSON.
+  const auto taken = [&](const std::string& name, int from, int until, std::string text) {
+    const bool good = test_support::httplib_release >= from && test_support::httplib_release < until;
+    table.push_back(
+        {name, over::both, good ? errc{} : errc::fetch_failed, good ? "" : "bad response", say(std::move(text))});
   };
-  for (const auto& [size, strict] : std::vector<std::pair<std::string, int>>{{"zz", 0},
-                                                                             {"-1", 0},
-                                                                             {"0x3", 4700},
-                                                                             {"3zz", 4700},
-                                                                             {"+3", 4700},
-                                                                             {"", 0},
-                                                                             {"11111111111111111", 0},
-                                                                             {"3 3", 4700},
-                                                                             {"3\t;\v", always},
-                                                                             {"000003", always}}) {
-    lenient("chunk size \"" + size + '"', strict, chunked + size + "\r\nabc\r\n0\r\n\r\n");
+  for (const char* size : {"zz", "-1", "", "11111111111111111", "x;1"}) {
+    taken("chunk size \""s + size + '"', 0, 0, chunked + size + "\r\nabc\r\n0\r\n\r\n");
   }
-  lenient("a chunk longer than its size", 1200, chunked + "3\r\nabcd\r\n0\r\n\r\n");
-  lenient("a chunk without its end", 1200, chunked + "3\r\nabc0\r\n\r\n");
-  lenient("a trailer that is none", 0, chunked + "0\r\nno colon\r\n\r\n");
-  lenient("two lengths", always, ok + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd");
-  for (const auto& [length, strict] : std::vector<std::pair<std::string, int>>{{"+3", 3100},
-                                                                               {"3, 3", 3100},
-                                                                               {"abc", 3100},
-                                                                               {"", always},
-                                                                               {"3 3", 3100},
-                                                                               {"0x3", 3100},
-                                                                               {"3\r\n 3", 3100},
-                                                                               {padded("3", 9'000), 0}}) {
-    lenient("Content-Length \"" + length.substr(0, 20) + '"', strict, ok + "Content-Length: " + length + "\r\n\r\nabc");
+  for (const char* size : {"0x3", "3zz", "+3", "3 3"}) {
+    taken("chunk size \""s + size + '"', 0, 4304, chunked + size + "\r\nabc\r\n0\r\n\r\n");
   }
+  for (const char* size : {"3\t;\v", "000003", "3;\xff"}) {
+    taken("chunk size \""s + size + '"', 0, always, chunked + size + "\r\nabc\r\n0\r\n\r\n");
+  }
+  taken("a chunk longer than its size", 0, 1202, chunked + "3\r\nabcd\r\n0\r\n\r\n");
+  taken("a chunk without its end", 0, 1202, chunked + "3\r\nabc0\r\n\r\n");
+  taken("a chunk that ends with LF", 0, 1202, chunked + "3\r\nabc\n0\r\n\r\n");
+  taken("truncated in the last chunk", 1800, 2900, chunked + "2\r\n12\r\n0\r\n");
+  taken("trailers", 1202, always, chunked + "3\r\nabc\r\n0\r\nX-Trailer: 1\r\n\r\n");
+  taken("a trailer that is none", 1202, 2900, chunked + "0\r\nno colon\r\n\r\n");
+  taken("two lengths", 0, 5000, ok + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd");
+  for (const char* length : {"+3", "3, 3", "abc", "3 3", "0x3", "3\r\n 3"}) {
+    taken("Content-Length \""s + length + '"', 0, 1805, ok + "Content-Length: " + length + "\r\n\r\nabc");
+  }
+  taken("no Content-Length", 0, 1700, ok + "Content-Length:\r\n\r\nabc");
+  taken("a Content-Length of 9 KB", 0, 0, ok + padded("Content-Length: 3", 9'000) + "\r\n\r\nabc");
+  taken("a Content-Length of 60 KB", 0, 0, ok + padded("Content-Length: 3", 60'000) + "\r\n\r\nabc");
   for (const char* length : {"-5", "18446744073709551616", "100001abc"}) {
     table.push_back({"Content-Length \""s + length + '"', over::both, errc::response_too_large,
                      "the body has more than", say(ok + "Content-Length: " + length + "\r\n\r\nabc")});
   }
-  lenient("length and chunks", always,
-          ok + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-  lenient("gzip under the chunks", always, ok + "Transfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-  lenient("chunked twice", always,
-          ok + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-  lenient("an unknown transfer encoding", always, ok + "Transfer-Encoding: identity\r\n\r\nabc");
-  lenient("a folded transfer encoding", always, ok + "Transfer-Encoding:\r\n chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-  lenient("a transfer encoding of 9 KB", 0, ok + padded("Transfer-Encoding: ", 9'000) + "\r\n\r\nabc");
-  lenient("chunks in HTTP/1.0", always, "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  taken("length and chunks", 0, always,
+        ok + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  taken("gzip under the chunks", 0, always, ok + "Transfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  taken("chunked twice", 0, always,
+        ok + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  taken("an unknown transfer encoding", 0, always, ok + "Transfer-Encoding: identity\r\n\r\nabc");
+  taken("a folded transfer encoding", 0, always, ok + "Transfer-Encoding:\r\n chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  taken("a transfer encoding of 9 KB", 0, 0, ok + padded("Transfer-Encoding: ", 9'000) + "\r\n\r\nabc");
+  taken("chunks in HTTP/1.0", 0, always, "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  taken("a transfer encoding of 60 KB", 0, 0, ok + padded("Transfer-Encoding: ", 60'000) + "\r\n\r\nabc");
+  taken("a transfer encoding without a name", 0, always, ok + ": chunked\r\n\r\nabc");
   for (const char* coding :
        {"gzip", "x-gzip", "deflate", "br", "zstd", "Compress", "identity, gzip", "gzip,", "utf-8,br"}) {
     table.push_back({"Content-Encoding \""s + coding + '"', over::both, errc::fetch_failed, "it is encoded by",
@@ -645,6 +650,20 @@ class stop_slot {
   axioms::stop_source source_;
 };
 
+// ---- another process ------------------------------------------------------------------------------
+
+// Runs one test case of this program that is skipped otherwise.
+int status_of_test(const std::string& name) {
+  const std::string choice = "--test-case=" + name;
+  const char* arguments[] = {"integration", "--no-skip", choice.c_str(), nullptr};
+  pid_t child = 0;
+  if (::posix_spawn(&child, "/proc/self/exe", nullptr, nullptr, const_cast<char* const*>(arguments), environ) != 0)
+    return -1;
+  int status = -1;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+  return status;
+}
+
 // ---- stack ---------------------------------------------------------------------------------------
 
 // Runs @p run in a thread with that much stack, and gives how much of it was used.
@@ -726,35 +745,25 @@ TEST_CASE("TLS 1.1 is refused whatever the system allows") {
       "openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\nMinProtocol = TLSv1\n"
       "CipherString = DEFAULT:@SECLEVEL=0\n");
   ::setenv("OPENSSL_CONF", permissive.path().c_str(), 1);
-  const char* arguments[] = {"integration", "--no-skip", "--test-case=TLS 1.1 is refused though*", nullptr};
-  pid_t child = 0;
-  const int started =
-      ::posix_spawn(&child, "/proc/self/exe", nullptr, nullptr, const_cast<char* const*>(arguments), environ);
+  const int status = status_of_test("TLS 1.1 is refused though*");
   ::unsetenv("OPENSSL_CONF");
-  REQUIRE(started == 0);
-  int status = -1;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
   CHECK(status == 0);
 }
 
-TEST_CASE("the system's trusted certificates are read once, for all fetchers") {
+// Run by the next one, in a process that has not read them yet.
+TEST_CASE("child: the system's trusted certificates are read once" * doctest::skip()) {
   const throwaway_ca ca;
   const raw_server server(ca.issue(), say(with_length("{}")));
-  const temp_file trusted(ca.pem());
-  const std::string url = server.url();  // an address: the child must start no thread
-  // Another test may have loaded them in this process; a child loads its own.
-  const pid_t child = ::fork();
-  REQUIRE(child >= 0);
-  if (child == 0) {
+  {
+    const temp_file trusted(ca.pem());
     ::setenv("SSL_CERT_FILE", trusted.path().c_str(), 1);
-    const int first = timed_fetch(axioms::httplib_fetcher(direct()), request_for(url)).status();
-    ::unlink(trusted.path().c_str());
-    const int second = timed_fetch(axioms::httplib_fetcher(direct()), request_for(url)).status();
-    ::_exit(first == 200 && second == 200 ? 0 : 1);
+    CHECK(timed_fetch(axioms::httplib_fetcher(direct()), request_for(server.url())).status() == 200);
   }
-  int status = -1;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
-  CHECK(status == 0);
+  CHECK(timed_fetch(axioms::httplib_fetcher(direct()), request_for(server.url())).status() == 200);
+}
+
+TEST_CASE("the system's trusted certificates are read once, for all fetchers") {
+  CHECK(status_of_test("child: the system's trusted*") == 0);
 }
 
 TEST_CASE("24 threads with random deadlines and stops: every fetch ends in time and nothing is left behind") {
@@ -858,21 +867,26 @@ TEST_CASE("a service with 1,100 open descriptors still fetches") {
   ::setrlimit(RLIMIT_NOFILE, &before);
 }
 
-TEST_CASE("a fetch needs less than 96 KiB of stack, so that musl's threads will do") {
+TEST_CASE("a fetch needs less than 64 KiB of stack, whatever the status line, so that musl's threads will do") {
   if (sanitized) return;  // whose frames are larger
   const throwaway_ca ca;
-  const raw_server secure(ca.issue(), say(with_length(std::string(50'000, ' '))));
+  const std::string body(50'000, ' ');
+  const raw_server secure(ca.issue(), say(with_length(body)));
+  const raw_server talkative(
+      ca.issue(), say("HTTP/1.1 200 " + std::string(60'000, 'x') + "\r\nContent-Length: 50000\r\n\r\n" + body));
   const axioms::httplib_fetcher trusted(trusting(ca)), by_the_system(direct());
-  int status = 0;
-  errc code{};
-  const std::size_t used = stack_used(std::size_t{1} << 20, [&] {
-    status = timed_fetch(trusted, request_for(secure.url())).status();
-    code = timed_fetch(by_the_system, request_for(secure.url())).code();
-  });
-  CHECK(status == 200);
-  CHECK(code == errc::tls_failed);
-  CHECK(used > 4096);
-  CHECK(used < 96 * 1024);
+  for (const raw_server* server : {&secure, &talkative}) {
+    int status = 0;
+    errc code{};
+    const std::size_t used = stack_used(std::size_t{1} << 20, [&] {
+      status = timed_fetch(trusted, request_for(server->url())).status();
+      code = timed_fetch(by_the_system, request_for(server->url())).code();
+    });
+    CHECK(status == 200);
+    CHECK(code == errc::tls_failed);
+    CHECK(used > 4096);
+    CHECK(used < 64 * 1024);
+  }
 }
 
 TEST_SUITE_END();
