@@ -753,6 +753,13 @@ constexpr bool is_header_safe(std::string_view text) noexcept {
   return true;
 }
 
+constexpr bool is_token(std::string_view text) noexcept {  // RFC 9110 section 5.6.2
+  for (const char c : text) {
+    if (!is_alnum(c) && std::string_view("!#$%&'*+-.^_`|~").find(c) == std::string_view::npos) return false;
+  }
+  return !text.empty();
+}
+
 // An absolute http or https URL, taken apart and checked (RFC 3986).
 struct parsed_url {
   bool https = false;
@@ -6415,10 +6422,10 @@ namespace detail {
 
 // -- default fetcher --
 //
-// Why it has a transport of its own: no release of cpp-httplib keeps an overall deadline, can be stopped while it
-// connects or shakes hands, or writes without risking SIGPIPE; and Debian's 0.11.4 overflows the stack on a long
-// status line, percent-decodes header values and takes host names from the CN. So sockets, TLS, every limit and the head of
-// a response are here. What ends a body, and its chunks, are httplib's to read, from a Stream that bounds them.
+// Why it has a transport of its own: no release of cpp-httplib keeps an overall deadline, can be stopped while it connects or
+// shakes hands, or writes without risking SIGPIPE; and Debian's 0.11.4 overflows the stack on a long status line,
+// percent-decodes header values and takes host names from the CN. So sockets, TLS, limits and heads are ours. How a body ends,
+// and its chunks, are httplib's to read, from a Stream that bounds them.
 
 using fetch_time = std::chrono::steady_clock::time_point;
 
@@ -6608,10 +6615,6 @@ struct resolver_jobs {
   }
 };
 
-struct free_addresses {
-  void operator()(addrinfo* list) const noexcept { ::freeaddrinfo(list); }
-};
-
 // What the system's resolver says, or why it says nothing.
 inline std::vector<socket_address> look_up(const resolver_job& job, std::string& failure) {
   addrinfo hints{};
@@ -6619,7 +6622,7 @@ inline std::vector<socket_address> look_up(const resolver_job& job, std::string&
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* made = nullptr;
   const int failed = ::getaddrinfo(job.host.c_str(), nullptr, &hints, &made);
-  const std::unique_ptr<addrinfo, free_addresses> list(made);
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(made, ::freeaddrinfo);
   if (failed != 0) failure = failed == EAI_SYSTEM ? errno_text(errno) : std::string(::gai_strerror(failed));
   std::vector<socket_address> first, second;
   for (const addrinfo* entry = made; entry != nullptr && first.size() + second.size() < 16; entry = entry->ai_next) {
@@ -6630,8 +6633,9 @@ inline std::vector<socket_address> look_up(const resolver_job& job, std::string&
   // One of each family in turn (RFC 8305 section 4): a family without a route must not use up the deadline.
   std::vector<socket_address> found;
   for (std::size_t i = 0; i < std::max(first.size(), second.size()); ++i) {
-    if (i < first.size()) found.push_back(std::move(first[i]));
-    if (i < second.size()) found.push_back(std::move(second[i]));
+    for (auto* family : {&first, &second}) {
+      if (i < family->size()) found.push_back(std::move((*family)[i]));
+    }
   }
   return found;
 }
@@ -6665,9 +6669,8 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<resolver_job>> ask_for(const fetch_con
     if (each->host == host) return each;
     ++own;
   }
-  const bool granted =
-      own == 0 || (own < max_resolver_threads_per_fetcher && std::ssize(jobs.running) < max_resolver_threads);
-  if (!granted) return std::shared_ptr<resolver_job>();
+  const bool crowded = own >= max_resolver_threads_per_fetcher || std::ssize(jobs.running) >= max_resolver_threads;
+  if (own > 0 && crowded) return std::shared_ptr<resolver_job>();
   own_thread thread;
   jobs.running.push_back(fresh);
   if (!fresh->done.open() || !start_thread(thread, [fresh] { run_resolver(*fresh); })) {
@@ -6706,14 +6709,10 @@ AXIOMS_JWKS_INLINE result<std::vector<socket_address>> resolve(fetch_context& co
 
 // Leaves OpenSSL's per-thread error queue empty behind a fetch: what stays there confuses the next user of the thread.
 struct clean_error_queue {
-  clean_error_queue() noexcept { clear(); }
-  ~clean_error_queue() { clear(); }
-  static void clear() noexcept {
+  ~clean_error_queue() {
     const fork_gate inside;
     ERR_clear_error();
   }
-  clean_error_queue(const clean_error_queue&) = delete;
-  clean_error_queue& operator=(const clean_error_queue&) = delete;
 };
 
 inline std::string openssl_reason() {
@@ -6744,10 +6743,6 @@ template <class Pointer>
 class shared_load {
  public:
   using element = typename Pointer::element_type;
-
-  constexpr shared_load() noexcept = default;
-  shared_load(const shared_load&) = delete;
-  shared_load& operator=(const shared_load&) = delete;
   ~shared_load() { Pointer(object_.load(std::memory_order_acquire)); }
 
   template <class Load>
@@ -6767,23 +6762,23 @@ class shared_load {
 // A PEM file that wants a passphrase must fail: OpenSSL's own answer is to ask on the terminal and wait.
 inline int no_passphrase(char*, int, int, void*) { return 0; }
 
-// Read here and not by OpenSSL, whose calls are inside the gate.
-inline result<std::string> read_file(const std::string& path, std::string_view what) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "re"), std::fclose);
-  std::string text;
-  if (file) {
+// A file that the user named, and its text. Read here and not by OpenSSL, whose calls are inside the gate.
+struct named_file {
+  std::string name, text;
+
+  [[nodiscard]] result<void> read(const char* what, const std::string& path) {
+    if (path.empty()) return {};
+    name = concat(what, ' ', quote(path));
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "re"), std::fclose);
     std::array<char, 4096> piece;
-    while (const auto got = std::fread(piece.data(), 1, piece.size(), file.get())) {
-      text.append(piece.data(), got);
-      if (text.size() > (std::size_t{64} << 20U))
-        return make_error(errc::tls_failed, what, ' ', quote(path), " is too large");
+    constexpr std::size_t most = std::size_t{64} << 20U;
+    for (std::size_t got = 1; file && got > 0 && text.size() < most; text.append(piece.data(), got)) {
+      got = std::fread(piece.data(), 1, piece.size(), file.get());
     }
+    if (file && std::ferror(file.get()) == 0) return {};
+    return make_error(errc::tls_failed, "cannot read ", name, ": ", errno_text(errno));
   }
-  if (!file || std::ferror(file.get()) != 0) {
-    return make_error(errc::tls_failed, "cannot read ", what, ' ', quote(path), ": ", errno_text(errno));
-  }
-  return text;
-}
+};
 
 inline bio_ptr memory_bio(const std::string& text) {
   constexpr std::size_t most = std::numeric_limits<int>::max();
@@ -6801,57 +6796,25 @@ inline result<std::vector<x509_ptr>> read_certificates(const std::string& pem, s
     X509_check_purpose(certificate.get(), -1, 0);
     out.push_back(std::move(certificate));
   }
-  if (!text || ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE) {
-    return make_error(errc::tls_failed, "cannot read ", name, ": ", openssl_reason());
+  const bool at_end = text && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+  if (!at_end || out.empty()) {
+    return make_error(errc::tls_failed, "cannot read certificates from ", name, ": ", openssl_reason());
   }
-  if (out.empty()) return make_error(errc::tls_failed, "cannot read ", name, ": it holds no PEM certificate");
   ERR_clear_error();
   return out;
 }
 
-// A fetch may outlive static objects, so what it uses is none that gets destroyed.
-template <class T>
-union never_destroyed {
-  constexpr never_destroyed() noexcept : value() {}
-  ~never_destroyed() {}
-  T value;
-};
-inline constinit never_destroyed<shared_load<x509_store_ptr>> system_trust_store;
-
 // The system's trust store, or the file and directory that SSL_CERT_FILE and SSL_CERT_DIR name: tens of milliseconds to
-// read, so once per process.
+// read, so once per process. Never destroyed: a fetch may outlive static objects.
 inline result<X509_STORE*> system_trust() {
-  return system_trust_store.value.get([]() -> result<x509_store_ptr> {
+  static shared_load<x509_store_ptr>& only = *new shared_load<x509_store_ptr>;
+  return only.get([]() -> result<x509_store_ptr> {
     x509_store_ptr store(X509_STORE_new());
     if (!store || X509_STORE_set_default_paths(store.get()) != 1) {
       return make_error(errc::tls_failed, "cannot load the system's trusted certificates: ", openssl_reason());
     }
     return store;
   });
-}
-
-// The texts of the files that the user named.
-struct tls_files {
-  std::string ca_name, ca, certificate_name, certificate, key_name, key;
-};
-
-inline result<tls_files> read_tls_files(const httplib_options& options) {
-  tls_files out;
-  const auto read = [](const std::string& path, const char* what, std::string& name,
-                       std::string& text) -> result<void> {
-    if (path.empty()) return {};
-    name = concat(what, ' ', quote(path));
-    auto got = read_file(path, what);
-    if (!got) return std::move(got).error();
-    text = *std::move(got);
-    return {};
-  };
-  const std::string& key = options.client_key_file.empty() ? options.client_cert_file : options.client_key_file;
-  auto done = read(options.ca_file, "the CA file", out.ca_name, out.ca);
-  if (done) done = read(options.client_cert_file, "the client certificate", out.certificate_name, out.certificate);
-  if (done) done = read(key, "the client key", out.key_name, out.key);
-  if (!done) return std::move(done).error();
-  return out;
 }
 
 // What the user gave is trusted, also without the root above it.
@@ -6867,16 +6830,16 @@ inline result<void> trust(SSL_CTX* tls, const std::string& pem, std::string_view
   return {};
 }
 
-inline result<void> use_client_certificate(SSL_CTX* tls, const tls_files& files) {
-  const auto chain = read_certificates(files.certificate, files.certificate_name);
+inline result<void> use_client_certificate(SSL_CTX* tls, const named_file& certificate, const named_file& secret) {
+  const auto chain = read_certificates(certificate.text, certificate.name);
   if (!chain) return chain.error();
-  const bio_ptr text = memory_bio(files.key);
+  const bio_ptr text = memory_bio(secret.text);
   const std::unique_ptr<EVP_PKEY, pkey_free> key(
       text ? PEM_read_bio_PrivateKey(text.get(), nullptr, no_passphrase, nullptr) : nullptr);
   bool used = key && SSL_CTX_use_certificate(tls, chain->front().get()) == 1;
   for (std::size_t i = 1; used && i < chain->size(); ++i) used = SSL_CTX_add1_chain_cert(tls, (*chain)[i].get()) == 1;
   if (!used || SSL_CTX_use_PrivateKey(tls, key.get()) != 1) {
-    return make_error(errc::tls_failed, "cannot use ", files.key_name, ": ", openssl_reason());
+    return make_error(errc::tls_failed, "cannot use ", secret.name, ": ", openssl_reason());
   }
   return {};
 }
@@ -6895,8 +6858,12 @@ inline bool leave_out_dhe(SSL_CTX* tls) {
 
 // The system's certificates are read only if the user gave none, and @p with_system.
 AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options, bool with_system = true) {
-  const auto files = read_tls_files(options);
-  if (!files) return files.error();
+  named_file authority, certificate, secret;
+  result<void> done = authority.read("the CA file", options.ca_file);
+  if (done) done = certificate.read("the client certificate", options.client_cert_file);
+  const std::string& key = options.client_key_file.empty() ? options.client_cert_file : options.client_key_file;
+  if (done) done = secret.read("the client key", key);
+  if (!done) return std::move(done).error();
   const fork_gate inside;
   ERR_clear_error();
   ssl_ctx_ptr tls(SSL_CTX_new(TLS_client_method()));
@@ -6906,8 +6873,7 @@ AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options, 
   SSL_CTX_set_verify(tls.get(), SSL_VERIFY_PEER, nullptr);
   SSL_CTX_set_session_cache_mode(tls.get(), SSL_SESS_CACHE_OFF);
   SSL_CTX_set_options(tls.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  result<void> done;
-  if (!options.ca_file.empty()) done = trust(tls.get(), files->ca, files->ca_name);
+  if (!options.ca_file.empty()) done = trust(tls.get(), authority.text, authority.name);
   if (done && !options.ca_pem.empty()) done = trust(tls.get(), options.ca_pem, "the CA certificates of ca_pem");
   if (done && options.ca_file.empty() && options.ca_pem.empty() && with_system) {
     const auto system = system_trust();
@@ -6917,7 +6883,7 @@ AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options, 
       done = system.error();
     }
   }
-  if (done && !options.client_cert_file.empty()) done = use_client_certificate(tls.get(), *files);
+  if (done && !options.client_cert_file.empty()) done = use_client_certificate(tls.get(), certificate, secret);
   if (!done) return std::move(done).error();
   ERR_clear_error();
   return tls;
@@ -6956,7 +6922,7 @@ class connection {
     fetch_time until;
   };
   [[nodiscard]] int begin(attempt& fresh, std::chrono::milliseconds limit) const;
-  void succeed(const std::string& host, attempt& winner);
+  [[nodiscard]] result<void> succeed(const std::string& host, attempt& winner);
   // As recv() and send(), and would block when the fetch has to end: OpenSSL reads on inside one call for as long as a
   // peer sends what it skips (a HelloRequest in a handshake, say), and only what it reads by can make it return.
   [[nodiscard]] ssize_t receive_some(char* out, std::size_t size) const noexcept;
@@ -6964,8 +6930,7 @@ class connection {
   // Calls OpenSSL, inside the gate, until it returns 1 or fails; waits between, outside, for what it wants.
   template <class Call>
   [[nodiscard]] result<void> tls_call(std::string_view action, Call call);
-  [[nodiscard]] error tls_error(std::string_view action, int reason, int system) const;
-  [[nodiscard]] error handshake_error(int system) const;
+  [[nodiscard]] error tls_error(std::string_view action, int system) const;
   [[nodiscard]] bool prepare_tls(SSL_CTX* tls, const std::string& host, bool identified);
   static BIO_METHOD* bio_method();
 
@@ -6975,13 +6940,11 @@ class connection {
   ssl_ptr ssl_;  // last: its BIO uses the rest
 };
 
-inline ssize_t send_quietly(int fd, const char* data, std::size_t size) noexcept {
 #if defined(MSG_NOSIGNAL)
-  return ::send(fd, data, size, MSG_NOSIGNAL);
+inline constexpr int send_flags = MSG_NOSIGNAL;
 #else
-  return ::send(fd, data, size, 0);  // SO_NOSIGPIPE is set where this flag is missing
+inline constexpr int send_flags = 0;  // SO_NOSIGPIPE is set where that is missing
 #endif
-}
 
 inline descriptor open_socket(int family) noexcept {
 #if defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK)
@@ -6997,10 +6960,6 @@ inline descriptor open_socket(int family) noexcept {
 #endif
   ::setsockopt(made.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   return made;
-}
-
-inline bool is_shortage(int number) noexcept {
-  return number == EMFILE || number == ENFILE || number == ENOBUFS || number == ENOMEM;
 }
 
 inline int socket_error(int fd) noexcept {
@@ -7024,9 +6983,10 @@ AXIOMS_JWKS_INLINE int connection::begin(attempt& fresh, std::chrono::millisecon
   return errno == EINTR ? EINPROGRESS : errno;
 }
 
-AXIOMS_JWKS_INLINE void connection::succeed(const std::string& host, attempt& winner) {
+AXIOMS_JWKS_INLINE result<void> connection::succeed(const std::string& host, attempt& winner) {
   socket_ = std::move(winner.socket);
   peer_ = concat(quote(host), " (", winner.to->text, ')');
+  return {};
 }
 
 // RFC 8305 section 5: the next address begins when all before it have failed, or a quarter of a second after the last one
@@ -7047,15 +7007,13 @@ AXIOMS_JWKS_INLINE result<void> connection::open(std::uint64_t owner, const std:
       attempt fresh{&*next++, {}, {}};
       turn = std::chrono::steady_clock::now() + std::chrono::milliseconds(250);
       const int failed = begin(fresh, limit);
-      if (failed == 0) return succeed(host, fresh), result<void>();
-      if (!fresh.socket && running.empty() && is_shortage(failed)) {
+      if (failed == 0) return succeed(host, fresh);
+      const bool shortage = failed == EMFILE || failed == ENFILE || failed == ENOBUFS || failed == ENOMEM;
+      if (!fresh.socket && running.empty() && shortage) {
         return context_.fail(errc::no_resources, "no socket: ", errno_text(failed));
       }
-      if (failed != EINPROGRESS) {
-        give_up(fresh, errno_text(failed));
-      } else {
-        running.push_back(std::move(fresh));
-      }
+      if (failed != EINPROGRESS) give_up(fresh, errno_text(failed));
+      if (failed == EINPROGRESS) running.push_back(std::move(fresh));
       continue;
     }
     std::vector<pollfd> watched(1);
@@ -7069,7 +7027,7 @@ AXIOMS_JWKS_INLINE result<void> connection::open(std::uint64_t owner, const std:
     for (std::size_t i = 0; i < running.size(); ++i) {
       if (watched[i + 1].revents != 0) {
         const int failed = socket_error(running[i].socket.get());
-        if (failed == 0) return succeed(host, running[i]), result<void>();
+        if (failed == 0) return succeed(host, running[i]);
         give_up(running[i], errno_text(failed));
       } else if (std::chrono::steady_clock::now() >= running[i].until) {
         give_up(running[i], "no answer within ", limit.count(), " ms");
@@ -7089,7 +7047,7 @@ AXIOMS_JWKS_INLINE ssize_t connection::receive_some(char* out, std::size_t size)
 }
 
 AXIOMS_JWKS_INLINE ssize_t connection::send_some(const char* data, std::size_t size) const noexcept {
-  if (!context_.over()) return send_quietly(socket_.get(), data, size);
+  if (!context_.over()) return ::send(socket_.get(), data, size, send_flags);
   errno = EWOULDBLOCK;
   return -1;
 }
@@ -7129,38 +7087,25 @@ result<void> connection::tls_call(std::string_view action, Call call) {
       const int returned = call();
       if (returned == 1) return {};
       const int system = errno, reason = SSL_get_error(ssl_.get(), returned);
-      if (reason != SSL_ERROR_WANT_READ && reason != SSL_ERROR_WANT_WRITE) return tls_error(action, reason, system);
+      if (reason != SSL_ERROR_WANT_READ && reason != SSL_ERROR_WANT_WRITE) return tls_error(action, system);
       wanted = reason == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT;
     }
     if (const auto ready = context_.wait(socket_.get(), wanted); !ready) return ready.error();
   }
 }
 
-AXIOMS_JWKS_INLINE error connection::tls_error(std::string_view action, int reason, int system) const {
+AXIOMS_JWKS_INLINE error connection::tls_error(std::string_view action, int system) const {
   const unsigned long code = ERR_peek_error();
-  if (!SSL_is_init_finished(ssl_.get())) return handshake_error(system);
-  if (reason == SSL_ERROR_SYSCALL && code == 0) {
-    return context_.fail(
-        errc::fetch_failed, action, ' ', peer_, " failed: ",
-        system != 0 ? errno_text(system) : std::string("the connection was closed without a TLS close_notify"));
-  }
-  // With TLS 1.3 the server's verdict on our certificate comes as an alert after the handshake.
-  const bool ended = ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
-  return context_.fail(ended ? errc::fetch_failed : errc::tls_failed, action, ' ', peer_,
-                       " failed: ", openssl_reason());
-}
-
-AXIOMS_JWKS_INLINE error connection::handshake_error(int system) const {
   const long verdict = SSL_get_verify_result(ssl_.get());
-  std::string why;
-  if (verdict != X509_V_OK) {
-    why = concat("certificate not accepted: ", X509_verify_cert_error_string(verdict));
-  } else if (ERR_peek_error() != 0) {
-    why = openssl_reason();
-  } else {
-    why = system != 0 ? errno_text(system) : std::string("the connection was closed");
-  }
-  return context_.fail(errc::tls_failed, "TLS handshake with ", peer_, " failed: ", why);
+  const std::string why = verdict != X509_V_OK
+                              ? concat("certificate not accepted: ", X509_verify_cert_error_string(verdict))
+                          : code != 0   ? openssl_reason()
+                          : system != 0 ? errno_text(system)
+                                        : std::string("the connection was closed without a TLS close_notify");
+  // With TLS 1.3 the server's verdict on our certificate comes as an alert after the handshake.
+  const bool ended = code == 0 || ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+  return context_.fail(ended && SSL_is_init_finished(ssl_.get()) ? errc::fetch_failed : errc::tls_failed, action, ' ',
+                       peer_, " failed: ", why);
 }
 
 AXIOMS_JWKS_INLINE bool connection::prepare_tls(SSL_CTX* tls, const std::string& host, bool identified) {
@@ -7197,7 +7142,7 @@ AXIOMS_JWKS_INLINE result<void> connection::start_tls(SSL_CTX* tls, const std::s
   // Cannot happen after SSL_VERIFY_PEER; a change that breaks the set-up above must not go unnoticed.
   const fork_gate inside;
   if (SSL_get_verify_result(ssl_.get()) != X509_V_OK || SSL_get0_peer_certificate(ssl_.get()) == nullptr) {
-    return handshake_error(0);
+    return tls_error("TLS handshake with", 0);
   }
   return {};
 }
@@ -7255,13 +7200,6 @@ struct response_head {
     return status >= 200 && status < 300 && status != 204 && status != 205;
   }
 };
-
-constexpr bool is_token(std::string_view text) noexcept {  // RFC 9110 section 5.6.2
-  for (const char c : text) {
-    if (!is_alnum(c) && std::string_view("!#$%&'*+-.^_`|~").find(c) == std::string_view::npos) return false;
-  }
-  return !text.empty();
-}
 
 // The first of the content codings in a list that changes the bytes. Some servers write a charset there, or "none".
 inline std::string_view real_coding(std::string_view list) noexcept {
@@ -7529,25 +7467,24 @@ inline std::string percent_decoded(std::string_view text) {
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
     unsigned byte = 0;
-    if (text[i] == '%' && i + 2 < text.size() &&
-        std::from_chars(text.data() + i + 1, text.data() + i + 3, byte, 16).ptr == text.data() + i + 3) {
-      out += static_cast<char>(byte);
-      i += 2;
-    } else {
-      out += text[i];
-    }
+    const char* digits = text.data() + i + 1;
+    const bool coded =
+        text[i] == '%' && i + 2 < text.size() && std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2;
+    out += coded ? static_cast<char>(byte) : text[i];
+    if (coded) i += 2;
   }
   return out;
 }
 
 // The text may hold a password: no error repeats any of it.
-AXIOMS_JWKS_INLINE result<proxy_route> parse_proxy(const fetch_context& context, std::string_view text,
-                                                   std::string_view origin) {
+AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> parse_proxy(const fetch_context& context, std::string_view text,
+                                                                  std::string_view origin) {
   const auto refuse = [&] {
     return context.fail(errc::connect_failed, "the proxy from ", origin,
                         " is not of the form http://[user:password@]host[:port]");
   };
   text = trim(text);
+  if (text.empty()) return std::optional<proxy_route>();
   if (const auto scheme = text.find("://"); scheme != std::string_view::npos) {
     if (!iequals(text.substr(0, scheme), "http")) return refuse();
     text.remove_prefix(scheme + 3);
@@ -7567,35 +7504,27 @@ AXIOMS_JWKS_INLINE result<proxy_route> parse_proxy(const fetch_context& context,
   auto where = parse_url(concat("http://", text));
   if (!where) return refuse();
   route.where = *std::move(where);
-  return route;
+  return std::optional(std::move(route));
 }
 
-// The bytes of an address, or of the network that it begins; empty: it is none.
+// The bytes of an address, or of the one that a network begins with; empty: it is none.
 inline std::string address_bytes(std::string_view text) {
   if (text.size() > 2 && text.front() == '[' && text.back() == ']') text = text.substr(1, text.size() - 2);
-  const auto address = numeric_address(std::string(text), 0);
-  if (!address) return {};
+  const std::string name(text);
   std::array<char, 16> raw{};
-  const bool v6 = address->storage.ss_family == AF_INET6;
-  if (v6) {
-    std::memcpy(raw.data(), &reinterpret_cast<const sockaddr_in6*>(&address->storage)->sin6_addr, 16);
-  } else {
-    std::memcpy(raw.data(), &reinterpret_cast<const sockaddr_in*>(&address->storage)->sin_addr, 4);
-  }
-  return std::string(raw.data(), v6 ? 16 : 4);
+  if (::inet_pton(AF_INET, name.c_str(), raw.data()) == 1) return std::string(raw.data(), 4);
+  return ::inet_pton(AF_INET6, name.c_str(), raw.data()) == 1 ? std::string(raw.data(), 16) : std::string();
 }
 
 inline bool in_network(const std::string& host, std::string_view network, std::string_view prefix) {
   const std::string base = address_bytes(network);
   std::size_t bits = 0;
   const auto [end, failed] = std::from_chars(prefix.data(), prefix.data() + prefix.size(), bits);
-  if (failed != std::errc() || end != prefix.data() + prefix.size() || prefix.empty()) return false;
-  if (base.size() != host.size() || bits > 8 * host.size()) return false;
-  for (std::size_t i = 0; i < bits; ++i) {
-    const unsigned bit = 0x80U >> (i % 8);
-    if (((static_cast<unsigned char>(host[i / 8]) ^ static_cast<unsigned char>(base[i / 8])) & bit) != 0) return false;
+  if (failed != std::errc() || end != prefix.data() + prefix.size() || base.size() != host.size()) return false;
+  for (std::size_t i = 0; i < std::min(bits, 8 * host.size()); ++i) {
+    if (((host[i / 8] ^ base[i / 8]) & (0x80 >> (i % 8))) != 0) return false;
   }
-  return true;
+  return bits <= 8 * host.size();
 }
 
 // One entry of NO_PROXY: `*`, a name that stands for its subdomains too, with or without `.` or `*.` before it, an address or a
@@ -7649,21 +7578,6 @@ struct proxy_environment {
   }
 };
 
-AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> choose_proxy(const fetch_context& context,
-                                                                   const httplib_options& options,
-                                                                   const proxy_environment& environment,
-                                                                   const parsed_url& url) {
-  std::string_view text = options.proxy, origin = "httplib_options::proxy";
-  if (text.empty() && options.proxy_from_environment && !bypasses_proxy(environment.bypass, url)) {
-    origin = "the environment";
-    text = url.https ? environment.https : environment.http;
-  }
-  if (trim(text).empty()) return std::optional<proxy_route>();
-  auto route = parse_proxy(context, text, origin);
-  if (!route) return std::move(route).error();
-  return std::optional<proxy_route>(*std::move(route));
-}
-
 AXIOMS_JWKS_INLINE result<void> open_tunnel(fetch_context& context, connection& link, const proxy_route& proxy,
                                             const parsed_url& url) {
   context.enter("asking the proxy ", quote(proxy.where.authority()), " for a tunnel");
@@ -7688,17 +7602,15 @@ AXIOMS_JWKS_INLINE result<void> open_tunnel(fetch_context& context, connection& 
 
 // The options of a fetcher and what has been made of them.
 struct httplib_setup {
-  explicit httplib_setup(httplib_options given)
-      : options(std::move(given)),
-        environment(options.proxy_from_environment ? proxy_environment::read() : proxy_environment()) {
+  httplib_setup(std::uint64_t fetcher, httplib_options given)
+      : owner(fetcher), options(std::move(given)), environment(proxy_environment::read()) {
     for (const std::string& each : options.credential_origins) {
-      auto url = parse_url(each);
-      if (url && origin_of(url->normalized).size() + 1 >= url->normalized.size() && url->target == "/") {
+      const auto url = parse_url(each);
+      if (url && url->target == "/") {
         credential_origins.emplace_back(origin_of(url->normalized));
       } else if (!wrong) {
-        wrong =
-            make_error(errc::invalid_config, "credential_origins: ",
-                       url ? concat(quote(each), " is not of the form scheme://host[:port]") : url.error().description);
+        wrong = make_error(errc::invalid_config,
+                           "credential_origins holds no origin: ", url ? quote(each) : url.error().description);
       }
     }
     if (!wrong && !options.client_key_file.empty() && options.client_cert_file.empty()) {
@@ -7706,6 +7618,7 @@ struct httplib_setup {
     }
   }
 
+  const std::uint64_t owner;  // for its resolver threads
   const httplib_options options;
   const proxy_environment environment;
   std::vector<std::string> credential_origins;
@@ -7713,20 +7626,13 @@ struct httplib_setup {
   mutable shared_load<ssl_ctx_ptr> tls;
 };
 
+inline std::atomic<std::uint64_t> fetchers_made{0};
+
 // What the copies of a fetcher share. A fetch keeps the setup that it began with.
 class httplib_state {
  public:
   explicit httplib_state(httplib_options options)
-      : id_([] {
-          static std::atomic<std::uint64_t> last{0};
-          return last.fetch_add(1, std::memory_order_relaxed) + 1;
-        }()),
-        current_(std::make_shared<const httplib_setup>(std::move(options))) {}
-  httplib_state(const httplib_state&) = delete;
-  httplib_state& operator=(const httplib_state&) = delete;
-  ~httplib_state() = default;
-
-  [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
+      : id_(++fetchers_made), current_(std::make_shared<const httplib_setup>(id_, std::move(options))) {}
   // Locked inside the gate only, so that no child finds the mutex taken.
   [[nodiscard]] std::shared_ptr<const httplib_setup> current() const noexcept {
     const fork_gate inside;
@@ -7734,11 +7640,10 @@ class httplib_state {
     return current_;
   }
   void set(httplib_options options) {
-    auto other =
-        std::make_shared<const httplib_setup>(std::move(options));  // then the old one, which goes without the mutex
+    auto other = std::make_shared<const httplib_setup>(id_, std::move(options));
     const fork_gate inside;
     const std::lock_guard lock(mutex_);
-    current_.swap(other);
+    current_.swap(other);  // the old one goes when the mutex is free
   }
 
  private:
@@ -7746,6 +7651,14 @@ class httplib_state {
   mutable std::mutex mutex_;  // guards current_
   std::shared_ptr<const httplib_setup> current_;
 };
+
+AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> choose_proxy(const fetch_context& context,
+                                                                   const httplib_setup& setup, const parsed_url& url) {
+  const auto& [http, https, bypass] = setup.environment;
+  if (!setup.options.proxy.empty()) return parse_proxy(context, setup.options.proxy, "httplib_options::proxy");
+  const bool direct = !setup.options.proxy_from_environment || bypasses_proxy(bypass, url);
+  return parse_proxy(context, direct ? "" : url.https ? https : http, "the environment");
+}
 
 // The reference @p location as seen from @p base (RFC 3986 section 5.2), not yet checked.
 AXIOMS_JWKS_INLINE std::string resolve_reference(const parsed_url& base, std::string_view location) {
@@ -7782,15 +7695,12 @@ AXIOMS_JWKS_INLINE std::string resolve_reference(const parsed_url& base, std::st
 
 // Percent-encodes what no URL may hold but servers send: blanks and bytes outside ASCII.
 inline std::string escaped(std::string_view text) {
+  constexpr std::string_view hex = "0123456789ABCDEF";
   std::string out;
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    if (byte > 0x20 && byte < 0x7f) {
-      out += c;
-    } else {
-      constexpr std::string_view hex = "0123456789ABCDEF";
-      out.append(1, '%').append(1, hex[byte >> 4U]).append(1, hex[byte & 0xfU]);
-    }
+    const bool plain = byte > 0x20 && byte < 0x7f;
+    out += plain ? std::string(1, c) : std::string{'%', hex[byte >> 4U], hex[byte & 0xfU]};
   }
   return out;
 }
@@ -7814,24 +7724,20 @@ AXIOMS_JWKS_INLINE result<header_list> application_headers(const fetch_context& 
   header_list out;
   AXIOMS_JWKS_TRY { out = options.headers(); }
   AXIOMS_JWKS_CATCH_ALL { return context.fail(errc::fetch_failed, "httplib_options::headers threw an exception"); }
+  const auto refuse = [&](const auto&... what) {
+    return context.fail(errc::fetch_failed, "httplib_options::headers gave ", what...);
+  };
   std::size_t bytes = 0;
   for (const auto& [name, value] : out) {
     bytes += name.size() + value.size();
-    // No server takes them.
-    if (bytes > max_head_bytes) {
-      return context.fail(errc::fetch_failed, "httplib_options::headers gave more than ", max_head_bytes, " bytes");
-    }
+    if (bytes > max_head_bytes) return refuse("more than ", max_head_bytes, " bytes");  // no server takes them
     // Never the value in the text: it is likely a token.
-    if (!is_token(name)) {
-      return context.fail(errc::fetch_failed, "httplib_options::headers gave the illegal name ", quote(name, 48));
-    }
-    if (!is_header_safe(value)) {
-      return context.fail(errc::fetch_failed, "httplib_options::headers gave ", quote(name, 48), " a control byte");
-    }
+    if (!is_token(name)) return refuse("the illegal name ", quote(name, 48));
+    if (!is_header_safe(value)) return refuse(quote(name, 48), " a control byte");
     for (const std::string_view own :
          {"Host", "Connection", "Content-Length", "Transfer-Encoding", "Accept-Encoding", "TE", "Trailer", "Expect",
           "Upgrade", "Proxy-Authorization", "Proxy-Connection", "Keep-Alive"}) {
-      if (iequals(name, own)) return context.fail(errc::fetch_failed, "httplib_options::headers must not give ", own);
+      if (iequals(name, own)) return refuse(own, ", which is not for it to give");
     }
   }
   return out;
@@ -7863,10 +7769,10 @@ AXIOMS_JWKS_INLINE header_list request_headers(const fetch_request& request, con
   return out;
 }
 
-AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, std::uint64_t owner,
-                                                    const httplib_setup& setup, const fetch_request& request,
-                                                    const parsed_url& url, header_list headers, bool identified) {
-  const auto proxy = choose_proxy(context, setup.options, setup.environment, url);
+AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, const httplib_setup& setup,
+                                                    const fetch_request& request, const parsed_url& url,
+                                                    header_list headers, bool identified) {
+  const auto proxy = choose_proxy(context, setup, url);
   if (!proxy) return proxy.error();
   SSL_CTX* tls = nullptr;
   if (url.https) {
@@ -7876,7 +7782,7 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, std:
   }
   connection link(context);
   const parsed_url& next_hop = *proxy ? (*proxy)->where : url;
-  if (auto opened = link.open(owner, next_hop.host, next_hop.port, request.connect_timeout); !opened) {
+  if (auto opened = link.open(setup.owner, next_hop.host, next_hop.port, request.connect_timeout); !opened) {
     return std::move(opened).error();
   }
   if (tls != nullptr) {
@@ -7895,8 +7801,8 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, std:
   return answer;
 }
 
-AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_state& state, const httplib_setup& setup,
-                                                const fetch_request& request, stop_token stop) {
+AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_setup& setup, const fetch_request& request,
+                                                stop_token stop) {
   const clean_error_queue queue;
   auto url = parse_url(request.url);
   if (!url) return std::move(url).error();
@@ -7916,8 +7822,8 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_state& state, cons
   auto extra = identified ? application_headers(context, setup.options) : header_list();
   if (!extra) return std::move(extra).error();
   for (int redirects = 0;; ++redirects) {
-    auto answer = fetch_hop(context, state.id(), setup, request, *url,
-                            request_headers(request, *url, *extra, same_origin), identified);
+    auto answer =
+        fetch_hop(context, setup, request, *url, request_headers(request, *url, *extra, same_origin), identified);
     if (!answer) return answer;
     const int status = answer->status;
     const std::string_view location = answer->header("Location");
@@ -7948,9 +7854,8 @@ AXIOMS_JWKS_INLINE httplib_fetcher::httplib_fetcher(httplib_options options)
 
 AXIOMS_JWKS_INLINE result<fetch_response> httplib_fetcher::operator()(const fetch_request& request,
                                                                       stop_token stop) const {
-  const auto state = state_;  // this handle may be assigned to in the meantime
-  const auto setup = state->current();
-  return detail::fetch(*state, *setup, request, std::move(stop));
+  const auto setup = state_->current();  // this handle may be assigned to in the meantime
+  return detail::fetch(*setup, request, std::move(stop));
 }
 
 AXIOMS_JWKS_INLINE result<void> httplib_fetcher::check() const {
