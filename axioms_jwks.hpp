@@ -1756,8 +1756,8 @@ inline std::atomic<std::uint64_t> fork_counter{1};
 [[nodiscard]] inline std::uint64_t fork_epoch() noexcept { return fork_counter.load(std::memory_order_relaxed); }
 void watch_forks() noexcept;
 
-// Held round calls of OpenSSL: a forked child would find a lock held for ever that a thread of its parent had taken. fork()
-// shuts out who comes and waits for who is inside, but not for its own thread. Never held over what may wait.
+// Held round calls of OpenSSL: a forked child would find a lock held for ever that a thread of its parent had taken.
+// fork() shuts out who comes and waits for who is inside, but not for its own thread. Never held over what may wait.
 class fork_gate {
  public:
   fork_gate() noexcept;
@@ -1823,10 +1823,10 @@ struct httplib_access;
 
 /// How httplib_fetcher reaches a provider. There is no option that turns certificate checks off.
 ///
-/// Files are read at the first https fetch, and by check(); a bad one is that fetch's `tls_failed`, and the next fetch reads
-/// it again. "Credentials" are `headers` and the client certificate: they go to the origin of the URL that the application
-/// named (fetch_request::origin) and to `credential_origins`, nowhere else. Each hop of a redirect is judged by its own
-/// origin, and after one that may not see them no later one does.
+/// Files are read at the first https fetch, and by check(); a bad one is that fetch's `tls_failed`, and the next fetch
+/// reads it again. "Credentials" are `headers` and the client certificate: they go to the origin of the URL that the
+/// application named (fetch_request::origin) and to `credential_origins`, nowhere else. Each hop of a redirect is
+/// judged by its own origin, and after one that may not see them no later one does.
 struct httplib_options {
   std::string ca_file{};  ///< PEM file of trusted certificates, in place of the system's; default: the system's
   std::string ca_pem{};   ///< the same as text; what stands in either is trusted, an intermediate or a leaf, too
@@ -1835,13 +1835,14 @@ struct httplib_options {
   /// `http://[user:password@]host[:port]` for every fetch; default: none. https goes through CONNECT.
   std::string proxy{};
   /// Without `proxy`: `https_proxy`, `HTTPS_PROXY`, `http_proxy`, `HTTP_PROXY` and `no_proxy`, `NO_PROXY` (names,
-  /// addresses, networks, with or without a port), as they are when the fetcher is made. HTTP_PROXY is not believed in a
-  /// CGI process (REQUEST_METHOD set): there a client can set it.
+  /// addresses, networks, with or without a port), as they are when the fetcher is made. HTTP_PROXY is not believed in
+  /// a CGI process (REQUEST_METHOD set): there a client can set it.
   bool proxy_from_environment = true;
-  /// Further origins, `scheme://host[:port]`, that may see the credentials, as that of a `jwks_uri` elsewhere. Default: none.
+  /// Further origins, `scheme://host[:port]`, that may see the credentials, as that of a `jwks_uri` elsewhere. Default:
+  /// none.
   std::vector<std::string> credential_origins{};
-  /// Further request headers, asked for once per fetch that may send them, from the fetching thread, so that a token can be
-  /// renewed; default: none. At most 64 KiB together. What it throws becomes `fetch_failed`.
+  /// Further request headers, asked for once per fetch that may send them, from the fetching thread, so that a token
+  /// can be renewed; default: none. At most 64 KiB together. What it throws becomes `fetch_failed`.
   std::function<std::vector<std::pair<std::string, std::string>>()> headers{};
 };
 
@@ -1849,8 +1850,8 @@ struct httplib_options {
 ///
 /// One deadline covers the whole exchange with all its redirects (at most 5, never from https to http, never with
 /// user-info; the response tells the last URL). TLS is 1.2 or later with peer and host verified. Bodies come with 2xx
-/// only, unencoded, within `max_body_bytes`; header names and values come as they were received, folded lines joined, what is
-/// no header left out. Copies share one state.
+/// only, unencoded, within `max_body_bytes`; header names and values come as they were received, folded lines joined,
+/// what is no header left out. Copies share one state.
 ///
 /// Threads: callable from any number at once.
 /// Blocks:  at most `timeout`; a stop ends it within 50 ms in every phase, name resolution too.
@@ -1866,7 +1867,8 @@ class httplib_fetcher {
 
   result<fetch_response> operator()(const fetch_request& request, stop_token stop) const;
 
-  /// Reads the files that the options name, never the system's certificates. initialize() and add() of the managers call it.
+  /// Reads the files that the options name, never the system's certificates. initialize() and add() of the managers
+  /// call it.
   ///
   /// Errors: invalid_config: a file is missing or no good, the key is not the certificate's, an origin is none.
   [[nodiscard]] result<void> check() const;
@@ -4750,8 +4752,8 @@ AXIOMS_JWKS_INLINE bool refresh_policy::restore(steady_point now, steady_point f
 
 // -- clocks --
 
-// How many threads are inside, and above that how many wait to fork. No mutex: whatever is waited for here would be in an
-// unknown state in the child.
+// How many threads are inside, and above that how many wait to fork. No mutex: whatever is waited for here would be in
+// an unknown state in the child.
 inline std::atomic<std::uint64_t> gate{0};
 inline constexpr std::uint64_t one_fork = std::uint64_t{1} << 32U;
 inline thread_local constinit int gate_depth = 0;
@@ -4790,8 +4792,8 @@ AXIOMS_JWKS_INLINE void watch_forks() noexcept {
 // -- threads --
 
 #if defined(__unix__) || defined(__APPLE__)
-// What is started meanwhile takes no signal of the application's, whose handlers expect their own threads. Those that tell
-// of a fault come to the thread that has it.
+// What is started meanwhile takes no signal of the application's, whose handlers expect their own threads. Those that
+// tell of a fault come to the thread that has it.
 class signals_blocked {
  public:
   signals_blocked() noexcept {
@@ -6422,10 +6424,10 @@ namespace detail {
 
 // -- default fetcher --
 //
-// Why it has a transport of its own: no release of cpp-httplib keeps an overall deadline, can be stopped while it connects or
-// shakes hands, or writes without risking SIGPIPE; and Debian's 0.11.4 overflows the stack on a long status line,
-// percent-decodes header values and takes host names from the CN. So sockets, TLS, limits and heads are ours. How a body ends,
-// and its chunks, are httplib's to read, from a Stream that bounds them.
+// Why it has a transport of its own: no release of cpp-httplib keeps an overall deadline, can be stopped while it
+// connects or shakes hands, or writes without risking SIGPIPE; and Debian's 0.11.4 overflows the stack on a long status
+// line, percent-decodes header values and takes host names from the CN. So sockets, TLS, limits and heads are ours. How
+// a body ends, and its chunks, are httplib's to read, from a Stream that bounds them.
 
 using fetch_time = std::chrono::steady_clock::time_point;
 
@@ -6590,8 +6592,8 @@ inline std::optional<socket_address> numeric_address(const std::string& host, st
   return std::nullopt;
 }
 
-// One name asked of the system's resolver, which cannot be interrupted: a thread of its own, which whoever gives up leaves
-// behind.
+// One name asked of the system's resolver, which cannot be interrupted: a thread of its own, which whoever gives up
+// leaves behind.
 struct resolver_job {
   std::uint64_t owner = 0;  // the fetcher
   std::string host;
@@ -6844,8 +6846,9 @@ inline result<void> use_client_certificate(SSL_CTX* tls, const named_file& certi
   return {};
 }
 
-// Without finite-field DH: in TLS 1.2 a server may name a group of 10,000 bits, and then OpenSSL computes for a second or
-// more, in which nothing can stop it; in TLS 1.3 one of 8,192 bits, for a tenth of a second. Browsers do without it, too.
+// Without finite-field DH: in TLS 1.2 a server may name a group of 10,000 bits, and then OpenSSL computes for a second
+// or more, in which nothing can stop it; in TLS 1.3 one of 8,192 bits, for a tenth of a second. Browsers do without it,
+// too.
 inline bool leave_out_dhe(SSL_CTX* tls) {
   if (SSL_CTX_set_cipher_list(tls, "DEFAULT:!kDHE") != 1) return false;
   // Names that a release or a provider does not know fail the whole list.
@@ -6989,8 +6992,8 @@ AXIOMS_JWKS_INLINE result<void> connection::succeed(const std::string& host, att
   return {};
 }
 
-// RFC 8305 section 5: the next address begins when all before it have failed, or a quarter of a second after the last one
-// began; the first that answers wins.
+// RFC 8305 section 5: the next address begins when all before it have failed, or a quarter of a second after the last
+// one began; the first that answers wins.
 AXIOMS_JWKS_INLINE result<void> connection::open(std::uint64_t owner, const std::string& host, std::uint16_t port,
                                                  std::chrono::milliseconds limit) {
   if (auto live = context_.check(); !live) return live;
@@ -7214,8 +7217,8 @@ inline std::string_view real_coding(std::string_view list) noexcept {
   return {};
 }
 
-// What a server sends: first the heads, which are read here, then the body, for cpp-httplib to read. Its virtual functions
-// are those of every release since 0.11.4, none of which has them all: hence no `override`.
+// What a server sends: first the heads, which are read here, then the body, for cpp-httplib to read. Its virtual
+// functions are those of every release since 0.11.4, none of which has them all: hence no `override`.
 class response_stream : public httplib::Stream {
  public:
   response_stream(connection& link, const fetch_context& context, std::size_t max_body) noexcept
@@ -7349,8 +7352,8 @@ AXIOMS_JWKS_INLINE result<response_head> response_stream::head() {
 
 // - exchange -
 
-// Puts before the body what httplib has to know of the head. Without the reason phrase: its regular expression takes 320
-// bytes of stack for each character.
+// Puts before the body what httplib has to know of the head. Without the reason phrase: its regular expression takes
+// 320 bytes of stack for each character.
 AXIOMS_JWKS_INLINE result<void> response_stream::begin_body(const response_head& head) {
   std::string text = concat("HTTP/1.1 ", head.status, "\r\n");
   for (const auto& [name, value] : head.headers) {
@@ -7527,8 +7530,8 @@ inline bool in_network(const std::string& host, std::string_view network, std::s
   return bits <= 8 * host.size();
 }
 
-// One entry of NO_PROXY: `*`, a name that stands for its subdomains too, with or without `.` or `*.` before it, an address or a
-// network; all but networks also with a port.
+// One entry of NO_PROXY: `*`, a name that stands for its subdomains too, with or without `.` or `*.` before it, an
+// address or a network; all but networks also with a port.
 inline bool entry_matches(std::string_view entry, const parsed_url& url) {
   if (entry == "*") return true;
   const std::string host = address_bytes(url.host);
@@ -7810,8 +7813,8 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_setup& setup, cons
   fetch_context context(std::move(stop), request.timeout, url->normalized);
   if (auto live = context.check(); !live) return std::move(live).error();
 
-  // Credentials are for the origin that the application named and for those that it allowed; no hop after one that may not
-  // see them does.
+  // Credentials are for the origin that the application named and for those that it allowed; no hop after one that may
+  // not see them does.
   const auto named = parse_url(request.origin.empty() ? url->normalized : request.origin);
   const auto may_see = [&](std::string_view origin) {
     const auto& more = setup.credential_origins;
