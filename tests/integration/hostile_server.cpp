@@ -307,7 +307,7 @@ void misframed(std::vector<row>& table) {
   taken("truncated in the last chunk", 1800, 2900, chunked + "2\r\n12\r\n0\r\n");
   taken("trailers", 1202, always, chunked + "3\r\nabc\r\n0\r\nX-Trailer: 1\r\n\r\n");
   taken("a trailer that is none", 1202, 2900, chunked + "0\r\nno colon\r\n\r\n");
-  taken("two lengths", 0, 5000, ok + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd");
+  taken("two lengths", 0, 3702, ok + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd");
   for (const char* length : {"+3", "3, 3", "abc", "3 3", "0x3", "3\r\n 3"}) {
     taken("Content-Length \""s + length + '"', 0, 1805, ok + "Content-Length: " + length + "\r\n\r\nabc");
   }
