@@ -507,6 +507,14 @@ TEST_CASE("four dead addresses before a live one cost a second, and a dead one o
   CHECK(second.took >= 250ms);
   CHECK(second.took < 1000ms * slow);
 
+  if (raw_server::can_listen("::1")) {  // IPv6 that leads nowhere
+    full.address = "::1";
+    dead.push_back(std::make_unique<raw_server>([](raw_connection&) {}, full));
+    addresses = {"::1", "127.0.0.1"};
+    const outcome other_family = fetch(good.url("/", "both.addresses"));
+    CHECK_MESSAGE(other_family.status() == 200, other_family.text());
+    CHECK(other_family.took < 1000ms * slow);
+  }
   addresses = {"127.0.0.2", "127.0.0.3"};  // each has its own time from when it began
   fetch_request request = request_for(good.url("/", "dead.addresses"));
   request.connect_timeout = 400ms;
@@ -702,7 +710,7 @@ TEST_CASE("bodies end by length, by chunks with extensions and trailers, or with
   const std::string chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
   CHECK(fetch_reply(with_length("")).status() == 200);
   for (const std::string text :
-       {"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\nabc",
+       {"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 203 By a proxy\r\nContent-Length: 3\r\n\r\nabc",
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
         "HTTP/1.1 200 OK\nContent-Length: 3\n\nabc", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef",
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\nHTTP/1.1 200 OK\r\n\r\nabc"}) {
