@@ -1229,7 +1229,8 @@ TEST_CASE("NO_PROXY: names, suffixes, addresses, networks and ports") {
                                                         {"::1", "[0:0:0:0:0:0:0:1]:1"},
                                                         {"0000:0000::0001/128", "[::1]:1"},
                                                         {"::/64", "[::1]:1"}}) {
-    CHECK_MESSAGE(past_it(list, host), list << " and " << host);
+    const std::string shown = list + " and " + host;
+    CHECK_MESSAGE(past_it(list, host), shown);
   }
   for (const auto& [list, host] :
        std::vector<std::pair<std::string, std::string>>{{"dp.addresses", "idp.addresses"},
@@ -1251,7 +1252,8 @@ TEST_CASE("NO_PROXY: names, suffixes, addresses, networks and ports") {
                                                         {"::2", "[::1]"},
                                                         {"[::1]:81", "[::1]"},
                                                         {",, .,*.,/", "idp.addresses"}}) {
-    CHECK_MESSAGE(!past_it(list, host), list << " and " << host);
+    const std::string shown = list + " and " + host;
+    CHECK_MESSAGE(!past_it(list, host), shown);
   }
 }
 
