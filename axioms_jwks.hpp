@@ -7191,8 +7191,8 @@ AXIOMS_JWKS_INLINE result<void> connection::write(std::string_view text) {
 
 using header_list = std::vector<std::pair<std::string, std::string>>;
 
-inline constexpr std::size_t max_head_bytes =
-    64 * 1024;  // of all heads; and of what may stand between two pieces of a body
+// Of all heads; and of what may stand between two pieces of a body.
+inline constexpr std::size_t max_head_bytes = std::size_t{64} * 1024;
 inline constexpr int max_interim_responses = 8;
 
 struct response_head {
