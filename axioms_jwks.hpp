@@ -3978,7 +3978,8 @@ inline constexpr int no_openssl_error = 7517;
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::refused() {
   const unsigned long last = ERR_peek_last_error();
   const int library = ERR_GET_LIB(last), code = ERR_GET_REASON(last);
-  out_of_memory = code == ERR_R_MALLOC_FAILURE || (library == ERR_LIB_USER && code == no_openssl_error);
+  // Without memory there is not even an error queue.
+  out_of_memory = last == 0 || code == ERR_R_MALLOC_FAILURE || (library == ERR_LIB_USER && code == no_openssl_error);
   doubtful = library != ERR_LIB_EC || (code != EC_R_POINT_IS_NOT_ON_CURVE && code != EC_R_INVALID_ENCODING);
   return "OpenSSL refuses the key";
 }
@@ -4078,6 +4079,7 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_raw(const json_node& m
   if (raw.size() != bytes) return concat(name, " has ", raw.size(), " bytes, not ", bytes);
   published.emplace_back(name, concat('"', base64url_encode(raw), '"'));
   doubtful = !openssl_knows(type);
+  out_of_memory = doubtful && !openssl_knows("RSA");  // which every OpenSSL has
   if (doubtful) return concat("this OpenSSL has no ", type);
   out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, type, nullptr,
                                                 reinterpret_cast<const unsigned char*>(raw.data()), raw.size()));
@@ -5733,8 +5735,8 @@ AXIOMS_JWKS_INLINE result<bool> engine::import_document(const saved_document& sa
     if (!placed) return placed.error();
     const std::shared_ptr<entry>& on = *placed;
     if (!on || !on->policy.restore(now, now - *age)) return false;
-    entries_.emplace(on->url, on);
     load(*on, std::move(given), system_now - *age, fx);
+    entries_.emplace(on->url, on);
     settle(*on, now, settling::restored, fx);
   }
   perform(fx);

@@ -14,6 +14,8 @@
 #include <cstdlib>
 #include <new>
 #include <string>
+#include <string_view>
+#include <thread>
 
 using axioms::errc, axioms::jwk_set, axioms::detail::metadata, axioms::detail::verdict;
 using support::failing_new;
@@ -91,7 +93,8 @@ void fails_cleanly(F f) {
   CHECK(tried() == outcome::whole);
 }
 
-bool holds_secret(std::string_view text) { return text.find("c2VjcmV0") != text.npos; }
+using support::holds;
+bool holds_secret(std::string_view text) { return holds(text, "c2VjcmV0"); }
 
 }  // namespace
 
@@ -151,6 +154,40 @@ TEST_CASE("a cache is exported whole, or bad_alloc leaves nothing behind") {
   fails_cleanly([&] { return r.manager.export_cache() == whole ? outcome::whole : outcome::wrong; });
 }
 
+// Red when an URL that was imported is in its place before its document is.
+TEST_CASE("a cache is imported whole, or bad_alloc leaves the manager as it was") {
+  support::rig first;
+  first.provider.always(support::response(200, mixed_set()));
+  first.start();
+  const std::string saved = first.manager.export_cache();
+  bool failed = true;
+  std::uint64_t n = 0, refused = 0;
+  for (; failed; ++n) {
+    CAPTURE(n);
+    const std::int64_t before = failing_new::alive();
+    {
+      support::rig next;
+      bool threw = false;
+      failed = failing_new::during(n, [&] {
+        try {
+          threw = !next.manager.import_cache(saved);
+        } catch (const std::bad_alloc&) { threw = true; }
+      });
+      CHECK((failed || !threw));
+      refused += threw ? 1U : 0U;
+      const std::string now = next.manager.export_cache();
+      CHECK((now == saved || (threw && holds(now, R"("documents":[])"))));
+      const auto again = next.manager.import_cache(saved);
+      REQUIRE(again);
+      CHECK(*again == (now == saved ? 0U : 1U));
+      CHECK(next.manager.export_cache() == saved);
+    }
+    CHECK(failing_new::alive() == before);
+  }
+  CHECK(n > 50);
+  CHECK(refused > n / 2);
+}
+
 // Red when a member is not tried again that OpenSSL refused for another reason than its point. One place is left where it says that the
 // point is not on the curve although it had no memory.
 TEST_CASE("one allocation of OpenSSL's that fails costs no key") {
@@ -191,5 +228,29 @@ TEST_CASE("a set is not made smaller when OpenSSL has no memory at all") {
     REQUIRE_FALSE(set);
     CHECK(set.error().code == errc::no_resources);
     CHECK(set.error().description == "OpenSSL had no memory for key " + std::to_string(keys) + " of the set");
+  }
+}
+
+// Red when an empty error queue is taken for a refusal (the thread's queue needs memory itself), or a key type that is not found for
+// one that OpenSSL lacks.
+TEST_CASE("on a thread that has no memory for OpenSSL from its n-th allocation on, a set is whole or not there") {
+  const std::string text = support::set_of({std::string(vectors::rsa_jwk), std::string(vectors::ed25519_jwk)});
+  REQUIRE(jwk_set::parse(text));
+  bool came_to_it = true;
+  for (std::uint64_t n = 0; came_to_it; ++n) {
+    std::size_t keys = 0;
+    std::string why;
+    std::thread([&] {
+      openssl_seen = 0;
+      openssl_fails_from = n;
+      const auto set = jwk_set::parse(text);
+      openssl_fails_from = never;
+      came_to_it = openssl_seen > n;
+      if (set) keys = set->size();
+      if (!set) why = to_string(set.error().code);
+    }).join();
+    CAPTURE(n);
+    CHECK((keys == 2 || why == "no_resources"));
+    CHECK((keys == 2) == !came_to_it);
   }
 }
