@@ -3862,6 +3862,7 @@ inline constexpr std::size_t max_key_ops = 32;
 inline constexpr std::array<std::string_view, 10> unread_names{"d",  "p",   "q", "dp",   "dq",
                                                                "qi", "oth", "k", "priv", "x5c"};
 inline bool is_secret(const json_node& member) noexcept {
+  if (member.name == "kty") return member.text == "oct";  // then any member may hold the key
   return !member.holds_nothing() && member.name != unread_names.back() &&
          std::find(unread_names.begin(), unread_names.end(), member.name) != unread_names.end();
 }
@@ -4198,7 +4199,6 @@ AXIOMS_JWKS_INLINE result<jwk_set> jwk_builder::build_set(std::string_view text)
     reason why = concat("the set has more than ", max_set_members, " members");
     const auto key = index < max_set_members ? build_surely(member, why) : std::shared_ptr<jwk>(new jwk);
     if (out_of_memory) return make_error(errc::no_resources, "OpenSSL had no memory for key ", index, " of the set");
-    if (key->kty_ == "oct") set.held_secrets_ = true;
     if (why) {
       set.skipped_.push_back({index, std::move(key->kid_), *std::move(why)});
     } else {

@@ -125,7 +125,7 @@ TEST_CASE("an answer is judged without an exception: a document, or out of memor
   });
 }
 
-// Red when `what` is set before the URL is there.
+// Red when judge_metadata() throws.
 TEST_CASE("metadata are found with their URL, or not") {
   axioms::jwks_config config;
   config.issuer = "https://idp.example.com/a/tenant/with/a/long/name";
@@ -193,9 +193,12 @@ TEST_CASE("a cache is imported whole, or bad_alloc leaves the manager as it was"
 TEST_CASE("one allocation of OpenSSL's that fails costs no key") {
   REQUIRE(openssl_replaced == 1);
   const std::string text = mixed_set();
-  REQUIRE(jwk_set::parse(text));
+  const auto good = jwk_set::parse(text);
+  REQUIRE(good);
   const std::uint64_t all = openssl_allocations([&] { REQUIRE(jwk_set::parse(text)); });
   CHECK(all > 100);
+  std::string as_published;
+  for (const auto& key : *good) as_published += "," + key->thumbprint() + key->to_json();
   std::size_t whole = 0, refused = 0, smaller = 0;
   for (std::uint64_t n = 0; n < all; ++n) {
     openssl_seen = 0;
@@ -205,6 +208,7 @@ TEST_CASE("one allocation of OpenSSL's that fails costs no key") {
     CHECK(ERR_peek_error() == 0);
     if (set) {
       ++(set->size() == 3 ? whole : smaller);
+      for (const auto& key : *set) CHECK(holds(as_published, "," + key->thumbprint() + key->to_json()));
     } else {
       CHECK(set.error().code == errc::no_resources);
       ++refused;

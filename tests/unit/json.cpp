@@ -288,6 +288,10 @@ TEST_CASE("in a saved cache the last of equal names counts, and a zero byte is r
   CHECK(taken(saved.substr(0, begin + 1) + R"("url":"https://first/","body":7,)" + saved.substr(begin + 1)) == "1");
   CHECK(taken(R"({"axioms_jwks_cache":2,"documents":7,)" + saved.substr(1)) == "1");
   CHECK(taken(saved.substr(0, saved.size() - 1) + R"(,"documents":[]})") == "0");
+  const auto limit = axioms::detail::max_saved_bytes;
+  CHECK(taken(saved + std::string(limit - saved.size(), ' ')) == "1");
+  CHECK(taken(saved + std::string(limit + 1 - saved.size(), ' ')) ==
+        "the text is no exported cache: it is over the limit of " + std::to_string(limit) + " bytes");
   for (std::size_t at = 0; at <= saved.size(); ++at) {
     CHECK(taken(saved.substr(0, at) + '\0' + saved.substr(at)) ==
           "the text is no exported cache: it is no JSON from byte " + std::to_string(at + 1) + " on, a zero byte");
