@@ -3975,11 +3975,10 @@ struct jwk_builder {
 inline constexpr int no_openssl_error = 7517;
 
 // OpenSSL did not do what it was asked for with a key that passed our own checks: the point is none of the curve, or there was no
-// memory, for which OpenSSL gives many reasons or none at all.
+// memory, for which OpenSSL gives many reasons, none at all, or has not even a queue.
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::refused() {
   const unsigned long last = ERR_peek_last_error();
   const int library = ERR_GET_LIB(last), code = ERR_GET_REASON(last);
-  // Without memory there is not even an error queue.
   out_of_memory = last == 0 || code == ERR_R_MALLOC_FAILURE || (library == ERR_LIB_USER && code == no_openssl_error);
   doubtful = library != ERR_LIB_EC || (code != EC_R_POINT_IS_NOT_ON_CURVE && code != EC_R_INVALID_ENCODING);
   return "OpenSSL refuses the key";
