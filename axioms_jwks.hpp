@@ -3222,7 +3222,6 @@ void shutdown_jwks_manager() noexcept;
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
-#include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
@@ -3980,7 +3979,7 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::refused() {
   const unsigned long last = ERR_peek_last_error();
   const int library = ERR_GET_LIB(last), code = ERR_GET_REASON(last);
   out_of_memory = last == 0 || code == ERR_R_MALLOC_FAILURE || (library == ERR_LIB_USER && code == no_openssl_error);
-  doubtful = library != ERR_LIB_EC || (code != EC_R_POINT_IS_NOT_ON_CURVE && code != EC_R_INVALID_ENCODING);
+  doubtful = true;  // it may even say that a point is not on its curve when it had no memory to find out
   return "OpenSSL refuses the key";
 }
 

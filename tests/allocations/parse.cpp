@@ -188,8 +188,8 @@ TEST_CASE("a cache is imported whole, or bad_alloc leaves the manager as it was"
   CHECK(refused > n / 2);
 }
 
-// Red when a member is not tried again that OpenSSL refused for another reason than its point. One place is left where it says that the
-// point is not on the curve although it had no memory.
+// Red when a member is not tried again that OpenSSL refused, for whatever reason: at one place it says that the point is not on the curve
+// although it had no memory. Or when the second try finds what the first has left in the key.
 TEST_CASE("one allocation of OpenSSL's that fails costs no key") {
   REQUIRE(openssl_replaced == 1);
   const std::string text = mixed_set();
@@ -215,7 +215,7 @@ TEST_CASE("one allocation of OpenSSL's that fails costs no key") {
     }
   }
   MESSAGE("of ", all, " allocations of OpenSSL: ", whole, " cost nothing, ", refused, " the set, ", smaller, " a key");
-  CHECK(smaller <= 1);
+  CHECK(smaller == 0);
 }
 
 // Red when a member for which OpenSSL had no memory is skipped like one that it refuses: a smaller set that looks good.
