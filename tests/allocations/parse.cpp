@@ -160,6 +160,7 @@ TEST_CASE("a cache is imported whole, or bad_alloc leaves the manager as it was"
   first.provider.always(support::response(200, mixed_set()));
   first.start();
   const std::string saved = first.manager.export_cache();
+  REQUIRE(support::rig().manager.import_cache(saved));  // what is made once is made here
   bool failed = true;
   std::uint64_t n = 0, refused = 0;
   for (; failed; ++n) {
