@@ -3279,7 +3279,6 @@ void shutdown_jwks_manager() noexcept;
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
-#include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
@@ -3927,6 +3926,7 @@ inline constexpr std::size_t max_key_ops = 32;
 inline constexpr std::array<std::string_view, 10> unread_names{"d",  "p",   "q", "dp",   "dq",
                                                                "qi", "oth", "k", "priv", "x5c"};
 inline bool is_secret(const json_node& member) noexcept {
+  if (member.name == "kty") return member.text == "oct";  // then any member may hold the key
   return !member.holds_nothing() && member.name != unread_names.back() &&
          std::find(unread_names.begin(), unread_names.end(), member.name) != unread_names.end();
 }
@@ -4039,12 +4039,12 @@ struct jwk_builder {
 inline constexpr int no_openssl_error = 7517;
 
 // OpenSSL did not do what it was asked for with a key that passed our own checks: the point is none of the curve, or there was no
-// memory, for which OpenSSL gives many reasons or none at all.
+// memory, for which OpenSSL gives many reasons, none at all, or has not even a queue.
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::refused() {
   const unsigned long last = ERR_peek_last_error();
   const int library = ERR_GET_LIB(last), code = ERR_GET_REASON(last);
-  out_of_memory = code == ERR_R_MALLOC_FAILURE || (library == ERR_LIB_USER && code == no_openssl_error);
-  doubtful = library != ERR_LIB_EC || (code != EC_R_POINT_IS_NOT_ON_CURVE && code != EC_R_INVALID_ENCODING);
+  out_of_memory = last == 0 || code == ERR_R_MALLOC_FAILURE || (library == ERR_LIB_USER && code == no_openssl_error);
+  doubtful = true;  // it may even say that a point is not on its curve when it had no memory to find out
   return "OpenSSL refuses the key";
 }
 
@@ -4143,6 +4143,7 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_raw(const json_node& m
   if (raw.size() != bytes) return concat(name, " has ", raw.size(), " bytes, not ", bytes);
   published.emplace_back(name, concat('"', base64url_encode(raw), '"'));
   doubtful = !openssl_knows(type);
+  out_of_memory = doubtful && !openssl_knows("RSA");  // which every OpenSSL has
   if (doubtful) return concat("this OpenSSL has no ", type);
   out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, type, nullptr,
                                                 reinterpret_cast<const unsigned char*>(raw.data()), raw.size()));
@@ -4261,7 +4262,6 @@ AXIOMS_JWKS_INLINE result<jwk_set> jwk_builder::build_set(std::string_view text)
     reason why = concat("the set has more than ", max_set_members, " members");
     const auto key = index < max_set_members ? build_surely(member, why) : std::shared_ptr<jwk>(new jwk);
     if (out_of_memory) return make_error(errc::no_resources, "OpenSSL had no memory for key ", index, " of the set");
-    if (key->kty_ == "oct") set.held_secrets_ = true;
     if (why) {
       set.skipped_.push_back({index, std::move(key->kid_), *std::move(why)});
     } else {
@@ -5921,8 +5921,8 @@ AXIOMS_JWKS_INLINE result<bool> engine::import_document(const saved_document& sa
     if (!placed) return placed.error();
     const std::shared_ptr<entry>& on = *placed;
     if (!on || !on->policy.restore(now, now - *age)) return false;
-    entries_.emplace(on->url, on);
     load(*on, std::move(given), system_now - *age, fx);
+    entries_.emplace(on->url, on);
     settle(*on, now, settling::restored, fx);
   }
   perform(fx);
