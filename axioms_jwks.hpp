@@ -738,6 +738,11 @@ constexpr bool iequals(std::string_view a, std::string_view b) noexcept {
   return true;
 }
 
+// Names that differ mostly do so in length, first or last byte; a call of memcmp for each would be most of what a hit costs.
+constexpr bool same_name(std::string_view a, std::string_view b) noexcept {
+  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && a.back() == b.back() && a == b));
+}
+
 constexpr std::string_view trim(std::string_view text) noexcept {
   constexpr std::string_view blank = " \t";
   const auto first = text.find_first_not_of(blank);
@@ -3847,11 +3852,6 @@ AXIOMS_JWKS_INLINE bool openssl_knows(const char* type) noexcept {
   EVP_KEYMGMT* found = EVP_KEYMGMT_fetch(nullptr, type, nullptr);
   EVP_KEYMGMT_free(found);
   return found != nullptr;
-}
-
-// Names that differ mostly do so in length, first or last byte; a call of memcmp for each would be most of what a hit costs.
-constexpr bool same_name(std::string_view a, std::string_view b) noexcept {
-  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && a.back() == b.back() && a == b));
 }
 
 // A bit for each kind of key: what select() compares, for every key, in place of names.
