@@ -1335,11 +1335,6 @@ inline namespace AXIOMS_JWKS_ABI {
 
 namespace detail {
 
-// Names that differ mostly do so in length, first or last byte; a call of memcmp for each would be most of what a hit costs.
-constexpr bool same_name(std::string_view a, std::string_view b) noexcept {
-  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && a.back() == b.back() && a == b));
-}
-
 // One value of a JSON text. What is in it follows it in the array of its json_tree, so a walk over its members or elements
 // steps from one to the next over all that is in them.
 struct json_node {
@@ -3408,7 +3403,7 @@ namespace detail {
 
 struct token_header;
 struct token_content;
-class token_core;
+struct token_core;
 class token_check;
 
 }  // namespace detail
@@ -4075,6 +4070,12 @@ AXIOMS_JWKS_INLINE std::uint64_t default_random() noexcept {
   return z ^ (z >> 31U);
 }
 
+// A variable that is unset is as good as an empty one.
+AXIOMS_JWKS_INLINE std::string_view environment(const char* variable) noexcept {
+  const char* value = std::getenv(variable);
+  return value != nullptr ? value : "";
+}
+
 AXIOMS_JWKS_INLINE result<std::int64_t> integer_from(std::string_view variable, std::string_view text) {
   std::int64_t value = 0;
   const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -4097,23 +4098,20 @@ AXIOMS_JWKS_INLINE result<bool> boolean_from(std::string_view variable, std::str
 }  // namespace detail
 
 AXIOMS_JWKS_INLINE result<jwks_config> jwks_config::from_environment() {
-  const auto read = [](const char* variable) -> std::string_view {
-    const char* value = std::getenv(variable);
-    return value != nullptr ? value : "";
-  };
+  using detail::environment;
   jwks_config config;
-  config.jwks_url = read("AXIOMS_JWKS_URL");
-  config.issuer = read("AXIOMS_ISS_URL");
-  config.domain = read("AXIOMS_DOMAIN");
+  config.jwks_url = environment("AXIOMS_JWKS_URL");
+  config.issuer = environment("AXIOMS_ISS_URL");
+  config.domain = environment("AXIOMS_DOMAIN");
   for (const auto& [variable, option] : {std::pair("AXIOMS_JWKS_REFRESH_INTERVAL", &jwks_config::refresh_interval),
                                          std::pair("AXIOMS_JWKS_CACHE_TTL", &jwks_config::cache_ttl)}) {
-    if (const std::string_view text = read(variable); !text.empty()) {
+    if (const std::string_view text = environment(variable); !text.empty()) {
       const auto value = detail::integer_from(variable, text);
       if (!value) return value.error();
       config.*option = std::chrono::seconds(*value);
     }
   }
-  if (const std::string_view text = read("AXIOMS_JWKS_PREFETCH"); !text.empty()) {
+  if (const std::string_view text = environment("AXIOMS_JWKS_PREFETCH"); !text.empty()) {
     const auto value = detail::boolean_from("AXIOMS_JWKS_PREFETCH", text);
     if (!value) return value.error();
     config.prefetch = *value;
@@ -8649,11 +8647,8 @@ struct token_content {
   bool split_roles = false;
 };
 
-// The rules of a verifier, checked once.
-class token_core {
- public:
-  explicit token_core(std::vector<token_rules> rules);
-
+// The rules of a verifier, checked once and made ready.
+struct token_core {
   std::vector<token_rules> rules;
   std::optional<axioms::error> broken;
 };
@@ -8680,17 +8675,12 @@ AXIOMS_JWKS_INLINE const json_node* claim_at(const json_node& root, std::string_
       step += !escaped ? raw[i] : raw[i + 1] == '0' ? '~' : '/';
       i += escaped ? 1U : 0U;
     }
-    if (at->type != json_node::kind::array) {
-      at = at->find(step);
-      continue;
-    }
+    const json_node* next = nullptr;
     std::uint32_t index = 0;
-    const auto [end, fault] = std::from_chars(step.data(), step.data() + step.size(), index);
-    const bool number = fault == std::errc() && end == step.data() + step.size() && (step == "0" || step[0] != '0');
-    if (!number || index >= at->count) return nullptr;
-    auto element = at->begin();
-    while (index-- > 0) ++element;
-    at = element.at;
+    for (const json_node& each : *at) {
+      if (at->type == json_node::kind::array ? std::to_string(index++) == step : each.name == step) next = &each;
+    }
+    at = next;
   }
   return at;
 }
@@ -8771,7 +8761,10 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> broken_rule(const token_rules& r
   return broken;
 }
 
-AXIOMS_JWKS_INLINE token_core::token_core(std::vector<token_rules> given) : rules(std::move(given)) {
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> given) {
+  const auto core = std::make_shared<token_core>();
+  auto& [rules, broken] = *core;
+  rules = std::move(given);
   std::size_t before = 0;
   if (rules.empty()) broken = make_error(errc::invalid_config, "there are no rules; there must be some");
   for (auto& each : rules) {
@@ -8793,10 +8786,7 @@ AXIOMS_JWKS_INLINE token_core::token_core(std::vector<token_rules> given) : rule
     if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     for (auto& type : each.types) type = media_type(type);
   }
-}
-
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules) {
-  return std::make_shared<const token_core>(std::move(rules));
+  return core;
 }
 
 // ---- form
@@ -9143,7 +9133,7 @@ AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
   }
   if (keys.count == 0) {
     if (auto why = check_claims(now)) return fail(*std::move(why));
-    return served != nullptr ? need::key : need::document;
+    return query_of(*header_, nullptr).kid.empty() ? need::document : need::key;
   }
   const signature_state state = keys.check(header_->alg, text_.substr(0, text_.rfind('.')), signature_);
   if (state == signature_state::failed) return fail(no_verification_error());
@@ -9296,13 +9286,10 @@ AXIOMS_JWKS_INLINE bool token_task::go_on() noexcept {
 // ---- what users call
 
 AXIOMS_JWKS_INLINE result<token_rules> token_rules::from_environment() {
-  const auto read = [](const char* variable) -> std::string_view {
-    const char* value = std::getenv(variable);
-    return value != nullptr ? value : "";
-  };
+  using detail::environment;
   token_rules out;
-  out.issuer = read("AXIOMS_ISS_URL");
-  if (const auto domain = read("AXIOMS_DOMAIN"); out.issuer.empty() && !domain.empty())
+  out.issuer = environment("AXIOMS_ISS_URL");
+  if (const auto domain = environment("AXIOMS_DOMAIN"); out.issuer.empty() && !domain.empty())
     out.issuer = detail::concat("https://", domain);
   for (const auto& [variable, list] :
        {std::pair("AXIOMS_AUDIENCE", &out.audience), std::pair("AXIOMS_TOKEN_TYPS", &out.types),
@@ -9310,7 +9297,7 @@ AXIOMS_JWKS_INLINE result<token_rules> token_rules::from_environment() {
         std::pair("AXIOMS_PERMISSIONS_CLAIMS", &out.permission_claims)}) {
     std::vector<std::string> names;
     constexpr std::string_view between = ", \t";
-    for (std::string_view rest = read(variable); !rest.empty();) {
+    for (std::string_view rest = environment(variable); !rest.empty();) {
       const std::string_view one = rest.substr(0, rest.find_first_of(between));
       if (!one.empty()) names.emplace_back(one);
       rest.remove_prefix(std::min(one.size() + 1, rest.size()));
