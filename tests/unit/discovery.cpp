@@ -150,24 +150,25 @@ metadata of_kind(metadata::kind kind, std::string why = "down") {
   return out;
 }
 struct guide {
-  discovery_policy policy{*metadata_source_of(discovering()), discovering()};
+  discovery_policy policy{std::make_shared<metadata_source>(*metadata_source_of(discovering())), discovering()};
   steady_point now{1000h};
   step begin() { return policy.begin(now); }
+  step begin_for_token() { return policy.begin(now, true); }
   step read(metadata what) { return policy.read(now, std::move(what)); }
 };
 }  // namespace
 
-// Red when begin() reads them always, never again, or later than a refresh may come.
-TEST_CASE("metadata are read by the first flight and by every refresh, and not by a refetch in between") {
+// Red when begin() reads them for every token, for none, or looks at their age before a refresh.
+TEST_CASE("metadata are read by every refresh, and for a token when they are older than min_refresh_interval") {
   guide g;
-  CHECK(g.begin() == step::metadata);
+  CHECK(g.begin_for_token() == step::metadata);  // there are none
   CHECK(g.read(found()) == step::keys);
   g.policy.ended(true);
-  g.now += 3239s;
-  CHECK(g.begin() == step::keys);
-  g.policy.ended(true);
-  g.now += 1s;  // refresh_interval less all its jitter
+  g.now += 60s - steady_point::duration(1);
+  CHECK(g.begin_for_token() == step::keys);
   CHECK(g.begin() == step::metadata);
+  g.now += steady_point::duration(1);
+  CHECK(g.begin_for_token() == step::metadata);
 }
 
 // Red when ended(false) is forgotten.
@@ -177,11 +178,26 @@ TEST_CASE("metadata are read again when the key set was not to be had where they
   g.read(found());
   g.policy.ended(false);
   g.now += 1s;
-  CHECK(g.begin() == step::metadata);
+  CHECK(g.begin_for_token() == step::metadata);
   CHECK(g.read(found(moved_url)) == step::keys);
   CHECK(g.policy.jwks_uri() == moved_url);
   g.policy.ended(true);
-  CHECK(g.begin() == step::keys);
+  CHECK(g.begin_for_token() == step::keys);
+}
+
+// Red when keys_failed() reads them twice in one flight, or while they are left alone.
+TEST_CASE("a flight that finds no key set reads the metadata, if it has not yet") {
+  guide g;
+  g.begin();
+  g.read(found());
+  CHECK(g.policy.keys_failed(g.now) == step::fail);
+  g.policy.ended(true);
+  g.begin_for_token();
+  CHECK(g.policy.keys_failed(g.now) == step::metadata);
+  CHECK(g.read(of_kind(metadata::kind::failure)) == step::keys);
+  g.policy.ended(true);
+  g.begin_for_token();
+  CHECK(g.policy.keys_failed(g.now) == step::fail);  // for a minute
 }
 
 // Red when read() fails although there is an old jwks_uri, or uses it past cache_ttl + outage_window.
@@ -594,21 +610,6 @@ TEST_CASE("metadata that cannot be read are tried by every flight while the key 
   }
 }
 
-// Red when read() leaves out the freshness, or its limits.
-TEST_CASE("metadata may ask to be read again sooner, down to min_refresh_interval, and not later") {
-  for (const auto& [asked, due] : {std::pair(10s, 60s), std::pair(600s, 600s), std::pair(100000s, 3240s)}) {
-    guide g;
-    g.begin();
-    metadata what = found();
-    what.freshness = asked;
-    g.read(std::move(what));
-    g.now += due - 1s;
-    CHECK(g.begin() == step::keys);
-    g.now += 1s;
-    CHECK(g.begin() == step::metadata);
-  }
-}
-
 // Red when arrive() and go_on() judge what another configuration asked for.
 TEST_CASE("a flight begins anew when the configuration that sent it is replaced") {
   discovered_loop l;
@@ -762,8 +763,9 @@ TEST_CASE("bad signatures and unknown kids share one budget") {
   CHECK(r.manager.refresh_after_bad_signature("k1").has_value());
   r.settle(1);
   r.clock.advance(30s);
-  CHECK(r.manager.refresh_after_bad_signature("k1").error().code == errc::throttled);
-  CHECK(r.manager.get_key(kid("b")).error().code == errc::throttled);
+  CHECK(r.manager.refresh_after_bad_signature("k1").value() == false);  // the set is younger than the interval
+  CHECK(r.manager.get_key(kid("b")).error().code == errc::key_not_found);
+  CHECK(r.manager.stats().throttled == 2);
   CHECK(r.provider.requests() == 3);
 }
 
