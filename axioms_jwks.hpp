@@ -5592,6 +5592,7 @@ AXIOMS_JWKS_INLINE bool engine::goes_on(flight& what, result<fetch_response>&& r
     said = judge_metadata(what.request, std::move(response), *what.source, wall);
   } else {
     brought = judge(what.request, std::move(response), wall, what.accepts);
+    if (brought.content) brought.content->url = what.request.url;
     if (!what.source && brought.what != verdict::kind::failure) return false;
   }
   errands todo;
@@ -5677,7 +5678,6 @@ AXIOMS_JWKS_INLINE void engine::receive(const std::shared_ptr<flight>& what, ste
                                         std::uint64_t random, verdict& brought, errands& todo) noexcept {
   entry& on = *what->on;
   const auto before = on.content();
-  if (brought.content) brought.content->url = what->request.url;
   const bool same = brought.content && before && is_same(*brought.content, *before);
   if (same) brought.what = verdict::kind::not_modified;  // a 200 with the same bytes confirms like a 304
   const bool fresh = brought.what == verdict::kind::document;
