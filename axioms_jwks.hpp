@@ -189,6 +189,7 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -251,7 +252,7 @@ enum class errc {
   claim_missing,
   insufficient_scope,
   token_missing,
-  no_resources  ///< a thread could not be started
+  no_resources  ///< a thread could not be started, or there was no memory
 };
 
 /// The name of @p code as it stands in the enumeration, for logs.
@@ -1164,7 +1165,7 @@ inline namespace AXIOMS_JWKS_ABI {
 /// What a jwks_event tells.
 enum class jwks_event_kind {
   fetched = 1,   ///< a new document was published; `added`, `removed` and `changed` say how its keys differ
-  not_modified,  ///< the provider confirmed the document (304)
+  not_modified,  ///< the provider confirmed the document (304, or the same bytes again)
   failed,        ///< a fetch failed; the old document stays
   stale,         ///< told once when lookups begin to get a document past its `cache_ttl`
   throttled,     ///< told once when the budget for unknown kids is used up
@@ -1195,16 +1196,20 @@ struct jwks_event {
   std::chrono::steady_clock::time_point next_attempt{};  ///< when the next fetch is due, by the manager's clock
 };
 
+/// One line for a log: kind, URL, status, duration, kids and error, as far as there are any. What comes from outside is escaped
+/// and cut.
+[[nodiscard]] std::string to_string(const jwks_event& event);
+
 /// Counters since the manager was made; they only grow.
 struct jwks_stats {
   std::uint64_t hits = 0;            ///< lookups answered with a document younger than `cache_ttl`
   std::uint64_t misses = 0;          ///< lookups that had to wait, or found nothing to serve
   std::uint64_t stale_served = 0;    ///< lookups answered with a document past `cache_ttl`
   std::uint64_t fetched = 0;         ///< fetches that published a document
-  std::uint64_t not_modified = 0;    ///< fetches answered with 304
+  std::uint64_t not_modified = 0;    ///< fetches that confirmed it (304, or the same bytes again)
   std::uint64_t failed = 0;          ///< fetches that failed
   std::uint64_t coalesced = 0;       ///< lookups and refreshes that joined a fetch of somebody else
-  std::uint64_t throttled = 0;       ///< lookups refused by a budget
+  std::uint64_t throttled = 0;       ///< lookups for which a budget allowed no fetch
   std::uint64_t events_dropped = 0;  ///< events a slow listener lost
 };
 
@@ -1256,15 +1261,17 @@ struct jwks_config {
   /// Fetch threads at most. 1 to 64. Default 8. Of initialize() only.
   std::size_t max_parallel_fetches = 8;
   /// Refetches for kids that the set lacks: a bucket of `unknown_kid_burst` (0 to 1000, 0 is never), one more per
-  /// `unknown_kid_interval` (more than 0); a caller waits at most `unknown_kid_wait` (0 or more). Default 3, 30 s
+  /// `unknown_kid_interval` (more than 0). Without budget such a kid is `key_not_found` while the set is younger than that
+  /// interval, else `throttled`. A caller waits until `unknown_kid_wait` (0 or more) after the fetch began. Default 3, 30 s
   /// and 2 s.
   int unknown_kid_burst = 3;
   std::chrono::milliseconds unknown_kid_interval{30000}, unknown_kid_wait{2000};
   /// Refuses http. Default false, as in the Python original.
   bool require_https = false;
   /// Finds the key set through the metadata of `issuer` (or of https://`domain`): OpenID Connect Discovery 1.0 section 4, else
-  /// RFC 8414. The metadata must name exactly that issuer, and are read again when a refresh is due and after the key set could
-  /// not be fetched; they outlive an outage like the keys. `jwks_url` must be empty. Default false.
+  /// RFC 8414, if there are none of that issuer. They must name exactly that issuer. They are read again by every refresh, for a
+  /// token if they are older than `min_refresh_interval`, and when the key set cannot be fetched; they outlive an outage like the
+  /// keys. `jwks_url` must be empty. Default false.
   bool discovery = false;
   /// Accepts secp256k1 keys for ES256K (RFC 8812). Default false: they are skipped.
   bool allow_es256k = false;
@@ -1275,6 +1282,8 @@ struct jwks_config {
   std::function<void(const jwks_event&)> on_event{};
   /// Uniform random numbers for jitter, called from any thread. Default: seeded per process. Of initialize() only.
   std::function<std::uint64_t()> random{};
+  /// With `discovery`: where the metadata are, if not under the issuer, which they must still name. Default: under the issuer.
+  std::string metadata_url{};
 
   /// Reads AXIOMS_JWKS_URL, AXIOMS_ISS_URL, AXIOMS_DOMAIN, AXIOMS_JWKS_REFRESH_INTERVAL and AXIOMS_JWKS_CACHE_TTL
   /// (seconds) and AXIOMS_JWKS_PREFETCH (true/false, 1/0, yes/no, on/off). A variable that is unset or empty leaves
@@ -1283,7 +1292,7 @@ struct jwks_config {
   /// Errors: invalid_config for a value that cannot be read; it names the variable. The rest is validate()'s.
   [[nodiscard]] static result<jwks_config> from_environment();
 
-  /// The URL that will be fetched; with `discovery` that of the OpenID Connect metadata, by which lookups name the key set.
+  /// The URL that will be fetched; with `discovery` that of the metadata, by which lookups name the key set.
   ///
   /// Errors: invalid_config (no URL option is set), invalid_url, unsupported_scheme.
   [[nodiscard]] result<std::string> resolved_url() const;
@@ -1304,6 +1313,64 @@ inline namespace AXIOMS_JWKS_ABI {
 
 namespace detail {
 
+// One value of a JSON text. What is in it follows it in the array of its json_tree, so a walk over its members or elements
+// steps from one to the next over all that is in them.
+struct json_node {
+  enum class kind : std::uint8_t { null, boolean, integer, real, string, array, object };
+  struct iterator {
+    const json_node* at;
+    const json_node& operator*() const noexcept { return *at; }
+    iterator& operator++() noexcept { return at += at->span, *this; }
+    bool operator==(const iterator&) const noexcept = default;
+  };
+
+  kind type = kind::null;
+  bool twice = false;        // of an object: a name stands in it twice
+  std::uint32_t count = 0;   // of members, of elements, or of the bytes of a string
+  std::uint32_t span = 1;    // of nodes: this one and all below it
+  std::string_view name{};   // of a member, without escapes
+  std::string_view text{};   // of a string, without escapes; empty if the reader was told not to keep it
+  std::int64_t integer = 0;  // of a whole number that fits; 1 for true
+  double real = 0;           // of every number
+
+  [[nodiscard]] iterator begin() const noexcept { return {this + 1}; }
+  [[nodiscard]] iterator end() const noexcept { return {this + span}; }
+  // null, "", [] or {}.
+  [[nodiscard]] bool holds_nothing() const noexcept {
+    return type == kind::null || (count == 0 && (type == kind::string || type == kind::array || type == kind::object));
+  }
+  // The member of that name, of several the last; nullptr if there is none.
+  [[nodiscard]] const json_node* find(std::string_view wanted) const noexcept {
+    const json_node* found = nullptr;
+    for (const json_node& each : *this) found = type == kind::object && each.name == wanted ? &each : found;
+    return found;
+  }
+  // The same, where a member of another kind, or null, is as good as none.
+  [[nodiscard]] const json_node* find(std::string_view wanted, kind as) const noexcept {
+    const json_node* found = find(wanted);
+    return found != nullptr && found->type == as ? found : nullptr;
+  }
+};
+
+// How large a text may be, and how it is refused.
+struct json_rules {
+  errc code = errc::not_a_key_set;
+  std::size_t bytes = std::size_t{1} << 30U;
+  std::size_t depth = 32;
+  std::size_t values = 65536;
+  std::span<const std::string_view> unkept{};  // what stands under these names keeps its kind and loses its texts
+};
+
+// A JSON text, read in one pass into a flat array of nodes. Their texts stand in one block that never moves.
+struct json_tree {
+  std::unique_ptr<char[]> texts;
+  std::vector<json_node> nodes;
+
+  [[nodiscard]] const json_node& root() const noexcept { return nodes.front(); }
+  // An error says what the text does wrong ("is no JSON from byte 7 on") and quotes nothing of it.
+  static result<json_tree> read(std::string_view text, const json_rules& rules);
+};
+
 struct pkey_free {
   void operator()(EVP_PKEY* key) const noexcept;
 };
@@ -1323,9 +1390,7 @@ class jwk {
 
   [[nodiscard]] std::string_view kid() const noexcept { return kid_; }  ///< key id, empty if the member has none
   [[nodiscard]] std::string_view kty() const noexcept { return kty_; }  ///< "RSA", "EC", "OKP" or "AKP"
-  [[nodiscard]] std::string_view alg() const noexcept {
-    return alg_;
-  }  ///< the one algorithm it is for, empty if not said
+  [[nodiscard]] std::string_view alg() const noexcept { return alg_; }  ///< the only one it is for; empty: not said
   [[nodiscard]] std::string_view use() const noexcept { return use_; }  ///< "sig", SPIFFE's "jwt-svid", or empty
   /// "P-256", "Ed25519", ..., empty for RSA and AKP
   [[nodiscard]] std::string_view curve() const noexcept { return curve_; }
@@ -1389,10 +1454,11 @@ class jwk_set {
   /// Reads a key set: RSA of 2048 to 16384 bits, EC P-256, P-384, P-521 and on request secp256k1, OKP Ed25519 and
   /// Ed448, AKP ML-DSA-44, -65 and -87 where the OpenSSL at run time has them (3.5 and later).
   ///
-  /// Skipped are also members that repeat a name (RFC 7517 section 4), and members past 256. Private and symmetric
-  /// key material is never copied out of @p json: the parser is given a text in which it is masked.
+  /// Skipped are also members that repeat a name (RFC 7517 section 4), and members past 1,024. A member of a key that is
+  /// null counts as absent. Private and symmetric key material is not kept.
   ///
-  /// Errors: not_a_key_set (not a JSON object with one array `keys`, or nested deeper than 32), no_usable_key.
+  /// Errors: not_a_key_set (no JSON object with one array `keys`; nested deeper than 32; over 65,536 values; a zero byte
+  ///         in it), no_usable_key, no_resources (OpenSSL had no memory for a key).
   [[nodiscard]] static result<jwk_set> parse(std::string_view json, const jwk_options& options = {});
 
   [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
@@ -1451,12 +1517,11 @@ class jwks_document {
   [[nodiscard]] std::string_view body() const noexcept { return content_->body; }
   [[nodiscard]] const jwk_set& keys() const noexcept { return content_->keys; }
   [[nodiscard]] std::string_view url() const noexcept { return content_->url; }
-  [[nodiscard]] time_point fetched_at() const noexcept {
-    return fetched_at_;
-  }  ///< last confirmed, by the manager's clock
+  /// When it was confirmed last, by the manager's clock.
+  [[nodiscard]] time_point fetched_at() const noexcept { return fetched_at_; }
   [[nodiscard]] time_point expires_at() const noexcept { return expires_at_; }  ///< fetched_at() + `cache_ttl`
   [[nodiscard]] std::chrono::system_clock::time_point fetched_at_system() const noexcept { return fetched_at_system_; }
-  /// Grows with every new content of a manager; a 304 keeps it.
+  /// From one counter per process, which a forked child continues; a 304, or the same bytes again, keep it.
   [[nodiscard]] std::uint64_t generation() const noexcept { return content_->generation; }
   [[nodiscard]] const std::shared_ptr<const detail::document_content>& content() const noexcept { return content_; }
 
@@ -1522,6 +1587,8 @@ struct reply {
   int status = 0;
   std::string etag{}, last_modified{};
   std::optional<seconds> freshness{}, retry_after{};
+
+  void refuse(axioms::error&& reason) noexcept;  // with what it tells
 };
 
 // What a flight brought, judged without a lock: a document, a confirmation, or a reason why not.
@@ -1533,8 +1600,8 @@ struct verdict : reply {
 
 // The rule of acceptance: only a 200 with a usable key set is a document, and only a 304 that was asked for confirms
 // one.
-[[nodiscard]] verdict judge(const fetch_request& request, result<fetch_response> response,
-                            std::chrono::system_clock::time_point now, const jwk_options& options = {});
+[[nodiscard]] verdict judge(const fetch_request& request, result<fetch_response> response, wall_point now,
+                            const jwk_options& options = {});
 
 // A body that is equal to the served one confirms it like a 304. One that the keys of were read by other options does not.
 [[nodiscard]] bool is_same(const document_content& brought, const document_content& served) noexcept;
@@ -1563,7 +1630,7 @@ struct metadata_source {
 // The rule of acceptance for metadata: a JSON object of exactly that issuer, whose jwks_uri is a URL that we may fetch, and not
 // http if the metadata came by https. Absent: what came is no metadata of that issuer, and no outage.
 [[nodiscard]] metadata judge_metadata(const fetch_request& request, result<fetch_response> response,
-                                      const metadata_source& source, std::chrono::system_clock::time_point now);
+                                      const metadata_source& source, wall_point now);
 
 // From an issuer to the URL of its key set. Sans-I/O, like refresh_policy. It says what each flight asks for next.
 class discovery_policy {
@@ -3499,6 +3566,7 @@ void shutdown_jwks_manager() noexcept;
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
+#include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
@@ -3776,6 +3844,27 @@ AXIOMS_JWKS_INLINE result<bool> boolean_from(std::string_view variable, std::str
 
 }  // namespace detail
 
+AXIOMS_JWKS_INLINE std::string to_string(const jwks_event& event) {
+  constexpr std::size_t most = 8;
+  std::string out = detail::concat(to_string(event.kind), ' ', detail::quote(event.url, 256));
+  if (event.status != 0) out += detail::concat(", status ", event.status);
+  if (event.duration.count() > 0) out += detail::concat(", ", event.duration.count(), " ms");
+  for (const auto& [name, kids] :
+       {std::pair("added", &event.added), std::pair("removed", &event.removed), std::pair("changed", &event.changed)}) {
+    for (std::size_t i = 0; i < kids->size() && i < most; ++i)
+      out += detail::concat(i == 0 ? ", " : " ", i == 0 ? name : "", i == 0 ? " " : "", detail::quote((*kids)[i]));
+    if (kids->size() > most) out += detail::concat(" and ", kids->size() - most, " more");
+  }
+  if (!event.error) return out;
+  out += detail::concat(": ", to_string(event.error->code), ": ");
+  // Our own texts are escaped already; a fetcher's may hold anything.
+  for (const char c : std::string_view(event.error->description).substr(0, 1024)) {
+    const auto byte = static_cast<unsigned char>(c);
+    out += byte < 0x20 || byte == 0x7f ? '?' : c;
+  }
+  return out;
+}
+
 AXIOMS_JWKS_INLINE result<jwks_config> jwks_config::from_environment() {
   const auto read = [](const char* variable) -> std::string_view {
     const char* value = std::getenv(variable);
@@ -3840,6 +3929,7 @@ AXIOMS_JWKS_INLINE result<std::string> jwks_config::resolved_url() const {
   if (!jwks_url.empty() && !discovery) return detail::checked_url(jwks_url);
   const auto base = detail::issuer_base(*this);
   if (!base) return base.error();
+  if (discovery && !metadata_url.empty()) return detail::checked_url(metadata_url);
   return detail::checked_url(*base + (discovery ? "/.well-known/openid-configuration" : "/.well-known/jwks.json"));
 }
 
@@ -3878,6 +3968,7 @@ AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
   duration("unknown_kid_interval", unknown_kid_interval, false);
   duration("unknown_kid_wait", unknown_kid_wait, true);
   rule(!discovery || jwks_url.empty(), "jwks_url", "set", "", "empty with discovery");
+  rule(discovery || metadata_url.empty(), "metadata_url", "set", "", "empty without discovery");
   if (broken) return *broken;
 
   const auto url = resolved_url();
@@ -3888,9 +3979,115 @@ AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
 
 namespace detail {
 
-// -- keys --
+// -- json --
 
 using json = nlohmann::json;
+
+// nlohmann's parser calls these for what it meets; false ends it.
+class json_reader {
+ public:
+  json_reader(std::size_t bytes, const json_rules& rules) : rules_(rules) {
+    tree.nodes.reserve(std::min(bytes / 16 + 4, rules.values));
+    tree.texts = std::make_unique_for_overwrite<char[]>(bytes);  // without its escapes no text is longer
+    free_ = tree.texts.get();
+  }
+  bool null() { return add({}); }
+  bool boolean(bool value) { return add({.type = json_node::kind::boolean, .integer = value ? 1 : 0}); }
+  bool number_integer(std::int64_t value) {
+    return add({.type = json_node::kind::integer, .integer = value, .real = static_cast<double>(value)});
+  }
+  bool number_unsigned(std::uint64_t value) {
+    const bool fits = value <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+    return fits ? number_integer(static_cast<std::int64_t>(value)) : number_float(static_cast<double>(value), {});
+  }
+  bool number_float(double value, const std::string&) { return add({.type = json_node::kind::real, .real = value}); }
+  bool string(const std::string& value) {
+    return add({.type = json_node::kind::string, .count = static_cast<std::uint32_t>(value.size()), .text = value});
+  }
+  bool binary(const json::binary_t&) { return false; }
+  bool key(const std::string& name) { return name_ = keep(name), true; }
+  bool start_object(std::size_t) { return open(json_node::kind::object); }
+  bool start_array(std::size_t) { return open(json_node::kind::array); }
+  bool end_object() { return look_for_repeated_names(close()), true; }
+  bool end_array() { return close(), true; }
+  // The texts that come with it quote what they are about. True would not mean that it goes on.
+  bool parse_error(std::size_t at, const std::string&, const json::exception&) {
+    return refuse("is no JSON from byte ", at, " on");
+  }
+
+  json_tree tree{};
+  std::string fault{};
+
+ private:
+  bool add(json_node node);
+  bool open(json_node::kind type);
+  json_node& close();
+  std::string_view keep(std::string_view text) {
+    char* const begin = std::exchange(free_, std::copy(text.begin(), text.end(), free_));
+    return {begin, text.size()};
+  }
+  [[nodiscard]] bool keeps(const json_node& node) const {
+    return unkept_at_ == 0 && std::find(rules_.unkept.begin(), rules_.unkept.end(), node.name) == rules_.unkept.end();
+  }
+  void look_for_repeated_names(json_node& object);
+  bool refuse(const auto&... why) { return fault = concat(why...), false; }
+
+  const json_rules& rules_;
+  char* free_ = nullptr;     // where the next text goes
+  std::string_view name_{};  // of the next value
+  std::size_t depth_ = 0;
+  std::size_t unkept_at_ = 0;  // the depth of the container that loses its texts, 0: none
+  std::uint32_t open_ = 0;     // the innermost container; while it is open its span is the index of the one round it
+  std::vector<std::string_view> names_{};
+};
+
+AXIOMS_JWKS_INLINE bool json_reader::add(json_node node) {
+  if (tree.nodes.size() >= rules_.values) return refuse("holds more than ", rules_.values, " values");
+  if (!tree.nodes.empty()) ++tree.nodes[open_].count;
+  node.name = std::exchange(name_, {});
+  if (keeps(node)) {
+    node.text = keep(node.text);
+  } else {
+    node = {.type = node.type, .count = node.count, .name = node.name};
+  }
+  tree.nodes.push_back(node);
+  return true;
+}
+
+AXIOMS_JWKS_INLINE bool json_reader::open(json_node::kind type) {
+  if (++depth_ > rules_.depth) return refuse("is nested deeper than ", rules_.depth, " levels");
+  if (!add({.type = type})) return false;
+  if (unkept_at_ == 0 && !keeps(tree.nodes.back())) unkept_at_ = depth_;
+  tree.nodes.back().span = std::exchange(open_, static_cast<std::uint32_t>(tree.nodes.size() - 1));
+  return true;
+}
+
+AXIOMS_JWKS_INLINE json_node& json_reader::close() {
+  json_node& node = tree.nodes[open_];
+  open_ = std::exchange(node.span, static_cast<std::uint32_t>(tree.nodes.size()) - open_);
+  if (unkept_at_ == depth_) unkept_at_ = 0;
+  --depth_;
+  return node;
+}
+
+AXIOMS_JWKS_INLINE void json_reader::look_for_repeated_names(json_node& object) {
+  names_.clear();
+  for (const json_node& each : object) names_.push_back(each.name);
+  std::sort(names_.begin(), names_.end());
+  object.twice = std::adjacent_find(names_.begin(), names_.end()) != names_.end();
+}
+
+AXIOMS_JWKS_INLINE result<json_tree> json_tree::read(std::string_view text, const json_rules& rules) {
+  if (text.size() > rules.bytes) return make_error(rules.code, "is over the limit of ", rules.bytes, " bytes");
+  // nlohmann takes a zero byte for the end of the text.
+  if (const auto zero = text.find('\0'); zero != text.npos)
+    return make_error(rules.code, "is no JSON from byte ", zero + 1, " on, a zero byte");
+  json_reader reader(text.size(), rules);
+  if (!json::sax_parse(text.begin(), text.end(), &reader)) return axioms::error{rules.code, std::move(reader.fault)};
+  return std::move(reader.tree);
+}
+
+// -- keys --
 
 AXIOMS_JWKS_INLINE void pkey_free::operator()(EVP_PKEY* key) const noexcept { EVP_PKEY_free(key); }
 
@@ -3913,8 +4110,7 @@ struct openssl_free {
 };
 
 struct curve_info {
-  std::string_view kty, crv,
-      alg;  // the one alg of an EC curve; EdDSA for OKP (RFC 8037), or the curve's own name (RFC 9864)
+  std::string_view kty, crv, alg;  // OKP: the curve's name is an alg, too (RFC 9864)
   const char* openssl_name;
   int bits;
   std::size_t bytes;
@@ -3983,24 +4179,31 @@ constexpr key_kinds kinds_of_alg(std::string_view alg) noexcept {
 }
 inline constexpr key_kinds opt_in_kind = kinds_of_alg("ES256K");  // needs jwk_options::allow_es256k
 
-// RFC 4648 section 5. Padding is dropped: some providers send it.
-AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view text) {
-  while (!text.empty() && text.back() == '=') text.remove_suffix(1);
-  if (text.empty() || text.size() % 4 == 1) return std::nullopt;
-  std::string block(text);
-  for (char& c : block) {
-    if (!is_alnum(c) && c != '-' && c != '_') return std::nullopt;
-    c = c == '-' ? '+' : c == '_' ? '/' : c;
-  }
-  const std::size_t padding = (4 - block.size() % 4) % 4;
-  block.append(padding, '=');
-  std::string out(block.size() / 4 * 3, '\0');
+// The digits of RFC 4648 section 4, without padding.
+AXIOMS_JWKS_INLINE std::optional<std::string> base64_decode(std::string digits) {
+  if (digits.empty() || digits.size() % 4 == 1) return std::nullopt;
+  const std::size_t padding = (4 - digits.size() % 4) % 4;
+  digits.append(padding, '=');
+  std::string out(digits.size() / 4 * 3, '\0');
   const int length =
       EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                      reinterpret_cast<const unsigned char*>(block.data()), static_cast<int>(block.size()));
+                      reinterpret_cast<const unsigned char*>(digits.data()), static_cast<int>(digits.size()));
   if (length < 0) return std::nullopt;
   out.resize(static_cast<std::size_t>(length) - padding);
   return out;
+}
+
+// Key material as providers publish it: RFC 4648 section 5, but also in the alphabet of section 4, padded, or with line breaks.
+AXIOMS_JWKS_INLINE std::optional<std::string> key_bytes(std::string_view text) {
+  std::string digits;
+  digits.reserve(text.size() + 2);
+  for (const char c : text) {
+    if (c != '\r' && c != '\n') digits += c == '-' ? '+' : c == '_' ? '/' : c;
+  }
+  digits.erase(digits.find_last_not_of('=') + 1);
+  if (!std::all_of(digits.begin(), digits.end(), [](char c) { return is_alnum(c) || c == '+' || c == '/'; }))
+    return std::nullopt;
+  return base64_decode(std::move(digits));
 }
 
 AXIOMS_JWKS_INLINE std::string base64url_encode(std::string_view bytes) {
@@ -4014,139 +4217,21 @@ AXIOMS_JWKS_INLINE std::string base64url_encode(std::string_view bytes) {
   return out;
 }
 
-// RFC 4648 section 4, as x5c has it.
-constexpr bool is_base64(char c) noexcept { return is_alnum(c) || c == '+' || c == '/' || c == '='; }
-
 inline void trim_zeros(std::string& number) {
   number.erase(0, std::min(number.find_first_not_of('\0'), number.size()));
 }
 
-inline constexpr std::size_t max_json_depth = 32;
-inline constexpr std::size_t max_set_members = 256;
+inline constexpr std::size_t max_set_members = 1024;
 inline constexpr std::size_t max_key_ops = 32;
 
-// Members that hold private or symmetric key material: RFC 7518 sections 6.2.2, 6.3.2 and 6.4, RFC 8037, RFC 9964.
-inline constexpr std::array<const char*, 9> secret_names{"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"};
-
-// Compares a name as it stands in JSON text: "\u0064" is "d".
-inline bool spells(std::string_view raw, std::string_view name) noexcept {
-  for (const char c : name) {
-    std::size_t taken = 1;
-    unsigned code = 0;
-    if (raw.size() >= 6 && raw[0] == '\\' && raw[1] == 'u') {
-      if (std::from_chars(raw.data() + 2, raw.data() + 6, code, 16).ptr != raw.data() + 6) return false;
-      taken = 6;
-    } else if (!raw.empty()) {
-      code = static_cast<unsigned char>(raw[0]);
-    }
-    if (raw.empty() || code != static_cast<unsigned char>(c)) return false;
-    raw.remove_prefix(taken);
-  }
-  return raw.empty();
+// Members that hold private or symmetric key material (RFC 7518 sections 6.2.2, 6.3.2 and 6.4, RFC 8037, RFC 9964), and the
+// certificates, which are most of what a provider sends. Nobody reads what they hold.
+inline constexpr std::array<std::string_view, 10> unread_names{"d",  "p",   "q", "dp",   "dq",
+                                                               "qi", "oth", "k", "priv", "x5c"};
+inline bool is_secret(const json_node& member) noexcept {
+  return !member.holds_nothing() && member.name != unread_names.back() &&
+         std::find(unread_names.begin(), unread_names.end(), member.name) != unread_names.end();
 }
-
-// What has to be known of a key set before a parser may see it, found in one pass that builds nothing: whether it is nested
-// deeper than any key set needs, how many names each of its keys has (a parser keeps the last of equal ones and tells
-// nobody), and where secrets are. Those are masked in a copy, and only that one is parsed: a parser copies every value
-// into buffers that nobody can wipe. The copy is made round them, for even memcpy leaves bytes behind in registers, which
-// the dynamic linker may save on the stack. Certificates are left out of the same copy: most of what a provider sends is x5c,
-// nobody reads it, and a parser takes ten times as long over it as this pass.
-//
-// It need not know whether the text is JSON: up to where a parser would stop, both see the same.
-class json_outline {
- public:
-  explicit json_outline(std::string_view text) : text_(text) { read(); }
-  json_outline(const json_outline&) = delete;
-  json_outline& operator=(const json_outline&) = delete;
-
-  [[nodiscard]] bool too_deep() const noexcept { return depth_ > max_json_depth; }
-  [[nodiscard]] bool secrets() const noexcept { return secrets_; }
-  [[nodiscard]] std::string_view text() const noexcept { return copied_ > 0 ? std::string_view(copy_) : text_; }
-  // Of the top-level member `keys`.
-  [[nodiscard]] int keys_count() const noexcept { return keys_count_; }
-  // Of that member's index-th element, if it is an object.
-  [[nodiscard]] std::size_t names_of(std::size_t index) const noexcept { return names_[index]; }
-
- private:
-  void read();
-  std::size_t read_string(std::size_t open);
-  void read_name(std::string_view raw);
-  void replace(std::size_t first, std::size_t last, std::size_t count, char by);
-
-  std::string_view text_;
-  bool secrets_ = false;
-  std::string copy_;        // of the text up to copied_, without what is not meant for a parser
-  std::size_t copied_ = 0;  // 0: nothing had to go
-  std::size_t depth_ = 0;
-  std::size_t mask_depth_ = 0;  // of the object whose member is being masked, 0: none is
-  int keys_count_ = 0;
-  bool in_keys_ = false, in_x5c_ = false;
-  std::size_t index_ = 0;  // of the element of `keys`
-  std::array<std::uint32_t, max_set_members> names_{};
-};
-
-AXIOMS_JWKS_INLINE void json_outline::read() {
-  for (std::size_t i = 0; i < text_.size(); ++i) {
-    const char c = text_[i];
-    const bool at_mask = mask_depth_ != 0 && depth_ == mask_depth_;
-    if (c == '"') {
-      i = read_string(i);
-    } else if (c == '{' || c == '[') {
-      if (++depth_ > max_json_depth) return;
-    } else if (c == '}' || c == ']') {
-      if (at_mask) mask_depth_ = 0;
-      if (depth_ > 0) --depth_;
-    } else if (c == ',') {
-      if (at_mask) mask_depth_ = 0;
-      if (in_keys_ && depth_ == 2) ++index_;
-    } else if (mask_depth_ != 0 && c >= '0' && c <= '9') {
-      replace(i, i + 1, 1, '1');  // still a number
-    }
-  }
-  if (copied_ > 0) copy_.append(text_, copied_);
-}
-
-AXIOMS_JWKS_INLINE void json_outline::replace(std::size_t first, std::size_t last, std::size_t count, char by) {
-  if (copied_ == 0) copy_.reserve(text_.size());
-  copy_.append(text_, copied_, first - copied_).append(count, by);
-  copied_ = last;
-}
-
-// Returns where the string ends: at its closing quote, or at the end of a text that is cut off.
-AXIOMS_JWKS_INLINE std::size_t json_outline::read_string(std::size_t open) {
-  std::size_t close = open + 1;
-  while (close < text_.size() && text_[close] != '"') close += text_[close] == '\\' ? 2U : 1U;
-  close = std::min(close, text_.size());
-  if (mask_depth_ != 0) {
-    replace(open + 1, close, close - open - 1, 'x');
-    return close;
-  }
-  const std::string_view raw = text_.substr(open + 1, close - open - 1);
-  const std::size_t next = text_.find_first_not_of(" \t\r\n", std::min(close + 1, text_.size()));
-  if (next != std::string_view::npos && text_[next] == ':') {
-    read_name(raw);
-  } else if (in_x5c_ && depth_ == 4 && std::all_of(raw.begin(), raw.end(), is_base64)) {
-    replace(open + 1, close, 0, ' ');  // anything else in there is the parser's to judge
-  }
-  return close;
-}
-
-AXIOMS_JWKS_INLINE void json_outline::read_name(std::string_view raw) {
-  if (depth_ == 1) {
-    in_keys_ = spells(raw, "keys");
-    if (in_keys_) ++keys_count_;
-  } else if (depth_ == 3 && in_keys_) {
-    in_x5c_ = spells(raw, "x5c");
-    if (index_ < names_.size()) ++names_[index_];
-  }
-  const bool secret = depth_ > 0 && std::any_of(secret_names.begin(), secret_names.end(),
-                                                [&](const char* name) { return spells(raw, name); });
-  if (!secret) return;
-  secrets_ = true;
-  mask_depth_ = depth_;
-}
-
-AXIOMS_JWKS_INLINE bool too_deep(std::string_view text) { return json_outline(text).too_deep(); }
 
 // A text as JSON writes it.
 AXIOMS_JWKS_INLINE std::string json_string(std::string_view text) {
@@ -4156,22 +4241,15 @@ AXIOMS_JWKS_INLINE std::string json_string(std::string_view text) {
 }
 
 // The public members of a key, each with its value as JSON.
-class public_members {
- public:
-  void add(std::string_view name, std::string value) { members_.emplace_back(name, std::move(value)); }
-  // RFC 7638 section 3.3: sorted, no blanks.
-  std::string to_json() {
-    std::sort(members_.begin(), members_.end());
-    std::string out;
-    for (const auto& [name, value] : members_) {
-      out.append(out.empty() ? "{\"" : ",\"").append(name).append("\":").append(value);
-    }
-    return out + '}';
-  }
+using public_members = std::vector<std::pair<std::string_view, std::string>>;
 
- private:
-  std::vector<std::pair<std::string_view, std::string>> members_;
-};
+// RFC 7638 section 3.3: sorted, no blanks.
+AXIOMS_JWKS_INLINE std::string json_object(public_members& members) {
+  std::sort(members.begin(), members.end());
+  std::string out;
+  for (const auto& [name, value] : members) append_to(out, concat(out.empty() ? "{\"" : ",\"", name, "\":", value));
+  return out + '}';
+}
 
 // What OpenSSL looks up by name, once for a whole set: it takes longer than to make a key.
 class openssl_lookups {
@@ -4182,7 +4260,6 @@ class openssl_lookups {
     if (!maker) maker.reset(EVP_PKEY_CTX_new_from_name(nullptr, type == "RSA" ? "RSA" : "EC", nullptr));
     return maker.get();
   }
-  EVP_PKEY* key_without_point(const curve_info& curve);
   const EVP_MD* sha256() {
     if (!sha256_) sha256_.reset(EVP_MD_fetch(nullptr, "SHA256", nullptr));
     return sha256_.get();
@@ -4193,33 +4270,51 @@ class openssl_lookups {
   std::unique_ptr<EVP_MD, openssl_free<&EVP_MD_free>> sha256_;
 };
 
-// Three quarters of making an EC key are spent on its group, so one key of each curve that was met is kept to be duplicated. It is
-// never freed: static objects may still parse a key set when the program ends. nullptr if there is no such curve.
-AXIOMS_JWKS_INLINE EVP_PKEY* openssl_lookups::key_without_point(const curve_info& curve) {
-  static constinit std::array<std::atomic<EVP_PKEY*>, curves.size()> kept{};
-  auto& place = kept[static_cast<std::size_t>(&curve - curves.data())];
-  if (EVP_PKEY* key = place.load(std::memory_order_acquire); key != nullptr) return key;
-  std::string name = curve.openssl_name;
-  const std::array parameters{OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, name.data(), name.size()),
-                              OSSL_PARAM_construct_end()};
-  EVP_PKEY_CTX* maker = keys_of("EC");
-  EVP_PKEY* made = nullptr;
-  if (maker == nullptr || EVP_PKEY_fromdata_init(maker) != 1 ||
-      EVP_PKEY_fromdata(maker, &made, EVP_PKEY_KEY_PARAMETERS, const_cast<OSSL_PARAM*>(parameters.data())) != 1) {
-    return nullptr;
-  }
-  EVP_PKEY* other = nullptr;  // of another thread that was here at the same time
-  if (place.compare_exchange_strong(other, made, std::memory_order_acq_rel)) return made;
-  EVP_PKEY_free(made);
-  return other;
+// Why a member of a key set is skipped.
+using skip_reason = std::optional<std::string>;
+
+AXIOMS_JWKS_INLINE skip_reason read_text(const json_node& member, std::string_view name, std::string& out,
+                                         std::size_t limit) {
+  const json_node* found = member.find(name);
+  if (found == nullptr || found->type == json_node::kind::null) return std::nullopt;
+  if (found->type != json_node::kind::string) return concat(name, " is no string");
+  if (found->text.size() > limit) return concat(name, " has more than ", limit, " bytes");
+  out = found->text;
+  return std::nullopt;
 }
 
-// Turns members of a key set into keys. What it returns as text is the reason why a member is skipped.
+AXIOMS_JWKS_INLINE skip_reason read_number(const json_node& member, std::string_view name, std::string& out) {
+  std::string text;
+  if (auto why = read_text(member, name, text, 8192)) return why;
+  auto bytes = key_bytes(text);
+  if (!bytes) return concat(name, text.empty() ? " is missing" : " is no base64url");
+  out = std::move(*bytes);
+  return std::nullopt;
+}
+
+// RFC 7517 section 4.3; some providers write one operation as a string.
+AXIOMS_JWKS_INLINE skip_reason read_key_ops(const json_node& operations, std::vector<std::string>& out) {
+  const bool one = operations.type == json_node::kind::string;
+  if (!one && operations.type != json_node::kind::array) return "key_ops is no array";
+  if (!one && operations.count > max_key_ops) return concat("key_ops has more than ", max_key_ops, " entries");
+  for (auto at = one ? json_node::iterator{&operations} : operations.begin(); at != operations.end(); ++at) {
+    const json_node& each = *at;
+    if (each.type != json_node::kind::string) return "key_ops holds something other than strings";
+    if (each.text.size() > max_kid_bytes) return concat("key_ops has an entry of more than ", max_kid_bytes, " bytes");
+    out.emplace_back(each.text);
+  }
+  if (std::find(out.begin(), out.end(), "verify") == out.end()) return "key_ops lacks verify";
+  return std::nullopt;
+}
+
+// Turns members of a key set into keys.
 struct jwk_builder {
-  using reason = std::optional<std::string>;
+  using reason = skip_reason;
 
   const jwk_options options;
   openssl_lookups lookups{};
+  bool doubtful = false;       // the member that was built last may be a good key: another try may tell
+  bool out_of_memory = false;  // as far as OpenSSL says
 
   static jwk_set set_of(std::vector<key_ptr> keys) {
     jwk_set set;
@@ -4230,89 +4325,73 @@ struct jwk_builder {
     return set;
   }
   result<jwk_set> build_set(std::string_view text);
-  reason build(const json& member, std::size_t names, jwk& out);
-  static reason read_common(const json& member, jwk& out);
-  static reason read_text(const json& member, const char* name, std::string& out, std::size_t limit);
-  static reason read_number(const json& member, const char* name, std::string& out);
-  reason build_rsa(const json& member, jwk& out, public_members& published);
-  reason build_ec(const json& member, const curve_info& curve, jwk& out, public_members& published);
-  static reason build_okp(const json& member, const curve_info& curve, jwk& out, public_members& published);
-  static reason build_ml_dsa(const json& member, jwk& out, public_members& published);
+  reason build(const json_node& member, jwk& out);
+  static reason read_common(const json_node& member, jwk& out);
+  reason build_rsa(const json_node& member, jwk& out, public_members& published);
+  reason build_ec(const json_node& member, const curve_info& curve, jwk& out, public_members& published);
+  reason build_raw(const json_node& member, std::string_view name, std::size_t bytes, const char* type, jwk& out,
+                   public_members& published);
+  reason build_ml_dsa(const json_node& member, jwk& out, public_members& published);
   reason publish(jwk& out, public_members& published);
-  static reason import(EVP_PKEY_CTX* maker, OSSL_PARAM_BLD* parameters, jwk& out);
+  reason import(EVP_PKEY_CTX* maker, OSSL_PARAM_BLD* parameters, jwk& out);
+  reason refused();
+  std::shared_ptr<jwk> build_surely(const json_node& member, reason& why);
 };
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_text(const json& member, const char* name, std::string& out,
-                                                              std::size_t limit) {
-  const auto found = member.find(name);
-  if (found == member.end()) return std::nullopt;
-  const auto* text = found->get_ptr<const json::string_t*>();
-  if (text == nullptr) return concat(name, " is no string");
-  if (text->size() > limit) return concat(name, " has more than ", limit, " bytes");
-  out = *text;
-  return std::nullopt;
+inline constexpr int no_openssl_error = 7517;
+
+// OpenSSL did not do what it was asked for with a key that passed our own checks: the point is none of the curve, or there was no
+// memory, for which OpenSSL gives many reasons or none at all.
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::refused() {
+  const unsigned long last = ERR_peek_last_error();
+  const int library = ERR_GET_LIB(last), code = ERR_GET_REASON(last);
+  out_of_memory = code == ERR_R_MALLOC_FAILURE || (library == ERR_LIB_USER && code == no_openssl_error);
+  doubtful = library != ERR_LIB_EC || (code != EC_R_POINT_IS_NOT_ON_CURVE && code != EC_R_INVALID_ENCODING);
+  return "OpenSSL refuses the key";
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_number(const json& member, const char* name,
-                                                                std::string& out) {
-  std::string text;
-  if (auto why = read_text(member, name, text, 8192)) return why;
-  auto bytes = base64url_decode(text);
-  if (!bytes) return concat(name, text.empty() ? " is missing" : " is no base64url");
-  out = std::move(*bytes);
-  return std::nullopt;
-}
-
-// kid, alg, use and key_ops, and whether they allow the key to verify signatures at all (RFC 7517 section 4).
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_common(const json& member, jwk& out) {
-  for (const auto& [name, field] :
-       {std::pair("kty", &out.kty_), std::pair("kid", &out.kid_), std::pair("alg", &out.alg_),
-        std::pair("use", &out.use_), std::pair("crv", &out.curve_)}) {
+// What a key is and what it is for, and whether it may verify signatures at all (RFC 7517 section 4).
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::read_common(const json_node& member, jwk& out) {
+  for (const auto& [name, field] : {std::pair("kty", &out.kty_), std::pair("kid", &out.kid_),
+                                    std::pair("alg", &out.alg_), std::pair("use", &out.use_)}) {
     if (auto why = read_text(member, name, *field, max_kid_bytes)) return why;
   }
   if (out.kty_ == "oct") return "a symmetric key does not belong into a public key set";
-  for (const char* secret : secret_names) {
-    if (member.contains(secret)) return "it holds private members";
+  for (const json_node& each : member) {
+    if (is_secret(each)) return "it holds private members";
   }
   // Only identifiers: one that is of no use must not cost the key.
   for (const auto& [name, field] : {std::pair("x5t", &out.x5t_), std::pair("x5t#S256", &out.x5t_s256_)}) {
     if (read_text(member, name, *field, max_kid_bytes)) field->clear();
   }
   if (out.kty_.empty()) return "kty is missing";
-  if (out.kty_ != "RSA" && out.kty_ != "EC" && out.kty_ != "OKP" && out.kty_ != "AKP")
-    return concat("kty ", quote(out.kty_), " is not supported");
+  const bool on_curve = out.kty_ == "EC" || out.kty_ == "OKP";
+  if (!on_curve && out.kty_ != "RSA" && out.kty_ != "AKP") return concat("kty ", quote(out.kty_), " is not supported");
+  if (on_curve) {
+    if (auto why = read_text(member, "crv", out.curve_, max_kid_bytes)) return why;
+  }
   // SPIFFE marks its signing keys "jwt-svid".
   if (!out.use_.empty() && out.use_ != "sig" && out.use_ != "jwt-svid")
     return concat("use is ", quote(out.use_), ", not sig");
-  if (const auto operations = member.find("key_ops"); operations != member.end()) {
-    if (!operations->is_array()) return "key_ops is no array";
-    if (operations->size() > max_key_ops) return concat("key_ops has more than ", max_key_ops, " entries");
-    for (const auto& operation : *operations) {
-      const auto* text = operation.get_ptr<const json::string_t*>();
-      if (text == nullptr) return "key_ops holds something other than strings";
-      if (text->size() > max_kid_bytes) return concat("key_ops has an entry of more than ", max_kid_bytes, " bytes");
-      out.key_ops_.push_back(*text);
-    }
-    if (std::find(out.key_ops_.begin(), out.key_ops_.end(), "verify") == out.key_ops_.end())
-      return "key_ops lacks verify";
-  }
-  return std::nullopt;
+  const json_node* operations = member.find("key_ops");
+  if (operations == nullptr || operations->type == json_node::kind::null) return std::nullopt;
+  return read_key_ops(*operations, out.key_ops_);
 }
 
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::import(EVP_PKEY_CTX* maker, OSSL_PARAM_BLD* parameters, jwk& out) {
   const std::unique_ptr<OSSL_PARAM, openssl_free<&OSSL_PARAM_free>> params(OSSL_PARAM_BLD_to_param(parameters));
   EVP_PKEY* key = nullptr;
   if (!params || maker == nullptr || EVP_PKEY_fromdata_init(maker) != 1 ||
-      EVP_PKEY_fromdata(maker, &key, EVP_PKEY_PUBLIC_KEY, params.get()) != 1) {
-    return "OpenSSL refuses the key";
-  }
+      EVP_PKEY_fromdata(maker, &key, EVP_PKEY_PUBLIC_KEY, params.get()) != 1)
+    return refused();
   // No EVP_PKEY_public_check: fromdata has seen that a point is on its curve, and for RSA it is a primality test of n,
   // which takes seconds for a hostile 16384-bit modulus and milliseconds for an honest one.
   out.key_.reset(key);
   return std::nullopt;
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_rsa(const json& member, jwk& out, public_members& published) {
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_rsa(const json_node& member, jwk& out,
+                                                              public_members& published) {
   std::string n, e;
   if (auto why = read_number(member, "n", n)) return why;
   if (auto why = read_number(member, "e", e)) return why;
@@ -4323,97 +4402,83 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_rsa(const json& member
   const bignum modulus(BN_bin2bn(as_bytes(n), static_cast<int>(n.size()), nullptr));
   const bignum exponent(BN_bin2bn(as_bytes(e), static_cast<int>(e.size()), nullptr));
   const std::unique_ptr<OSSL_PARAM_BLD, openssl_free<&OSSL_PARAM_BLD_free>> parameters(OSSL_PARAM_BLD_new());
-  if (!modulus || !exponent || !parameters) return "out of memory";
+  if (!modulus || !exponent || !parameters) return refused();
   out.bits_ = BN_num_bits(modulus.get());
   if (out.bits_ < 2048 || out.bits_ > 16384) return concat("the modulus has ", out.bits_, " bits, not 2048 to 16384");
   if (BN_is_odd(modulus.get()) == 0) return "the modulus is even";
-  if (BN_is_odd(exponent.get()) == 0 || BN_is_one(exponent.get()) != 0 || BN_num_bits(exponent.get()) > 64) {
+  if (BN_is_odd(exponent.get()) == 0 || BN_is_one(exponent.get()) != 0 || BN_num_bits(exponent.get()) > 64)
     return "the exponent is not odd, at least 3 and at most 64 bits";
-  }
-  published.add("n", concat('"', base64url_encode(n), '"'));
-  published.add("e", concat('"', base64url_encode(e), '"'));
+  published.emplace_back("n", concat('"', base64url_encode(n), '"'));
+  published.emplace_back("e", concat('"', base64url_encode(e), '"'));
   if (OSSL_PARAM_BLD_push_BN(parameters.get(), OSSL_PKEY_PARAM_RSA_N, modulus.get()) != 1 ||
-      OSSL_PARAM_BLD_push_BN(parameters.get(), OSSL_PKEY_PARAM_RSA_E, exponent.get()) != 1) {
-    return "out of memory";
-  }
+      OSSL_PARAM_BLD_push_BN(parameters.get(), OSSL_PKEY_PARAM_RSA_E, exponent.get()) != 1)
+    return refused();
   return import(lookups.keys_of("RSA"), parameters.get(), out);
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json& member, const curve_info& curve, jwk& out,
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json_node& member, const curve_info& curve, jwk& out,
                                                              public_members& published) {
   std::string point(1, '\x04');  // SEC 1 section 2.3.4: uncompressed
-  for (const char* name : {"x", "y"}) {
+  for (const std::string_view name : {"x", "y"}) {
     std::string coordinate;
     if (auto why = read_number(member, name, coordinate)) return why;
     trim_zeros(coordinate);  // one coordinate in 256 starts with a zero, and some providers drop it
     if (coordinate.size() > curve.bytes) return concat(name, " has more than ", curve.bytes, " bytes");
     coordinate.insert(0, curve.bytes - coordinate.size(), '\0');
-    published.add(name, concat('"', base64url_encode(coordinate), '"'));
+    published.emplace_back(name, concat('"', base64url_encode(coordinate), '"'));
     point += coordinate;
   }
-  const auto* bytes = reinterpret_cast<const unsigned char*>(point.data());
-  if (EVP_PKEY* kept = lookups.key_without_point(curve); kept != nullptr) {
-    out.key_.reset(EVP_PKEY_dup(kept));
-    if (out.key_ && EVP_PKEY_set1_encoded_public_key(out.key_.get(), bytes, point.size()) == 1) return std::nullopt;
-    out.key_.reset();
-  }
-  // The long way round: a provider need not be able to duplicate keys. It also is what judges a point that was refused.
   const std::unique_ptr<OSSL_PARAM_BLD, openssl_free<&OSSL_PARAM_BLD_free>> parameters(OSSL_PARAM_BLD_new());
   if (!parameters ||
       OSSL_PARAM_BLD_push_utf8_string(parameters.get(), OSSL_PKEY_PARAM_GROUP_NAME, curve.openssl_name, 0) != 1 ||
-      OSSL_PARAM_BLD_push_octet_string(parameters.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(), point.size()) != 1) {
-    return "out of memory";
-  }
+      OSSL_PARAM_BLD_push_octet_string(parameters.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(), point.size()) != 1)
+    return refused();
   return import(lookups.keys_of("EC"), parameters.get(), out);
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_okp(const json& member, const curve_info& curve, jwk& out,
+// A key that OpenSSL takes as bytes.
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_raw(const json_node& member, std::string_view name,
+                                                              std::size_t bytes, const char* type, jwk& out,
                                                               public_members& published) {
-  std::string x;
-  if (auto why = read_number(member, "x", x)) return why;
-  if (x.size() != curve.bytes) return concat("x has ", x.size(), " bytes, not ", curve.bytes);
-  published.add("x", concat('"', base64url_encode(x), '"'));
-  out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, curve.openssl_name, nullptr,
-                                                reinterpret_cast<const unsigned char*>(x.data()), x.size()));
-  if (!out.key_) return "OpenSSL refuses the key";
-  return std::nullopt;
-}
-
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ml_dsa(const json& member, jwk& out,
-                                                                 public_members& published) {
-  if (out.alg_.empty()) return "alg is missing";  // RFC 9964: it says what kind of key this is
-  const ml_dsa_info* info = ml_dsa_of(out.alg_);
-  if (info == nullptr) return concat("alg ", quote(out.alg_), " is not supported");
-  std::string pub;
-  if (auto why = read_number(member, "pub", pub)) return why;
-  if (pub.size() != info->bytes) return concat("pub has ", pub.size(), " bytes, not ", info->bytes);
-  out.kind_ = kinds_of_alg(out.alg_);
-  published.add("alg", json_string(out.alg_));
-  published.add("pub", concat('"', base64url_encode(pub), '"'));
-  if (!openssl_knows(info->alg.data())) return concat("this OpenSSL has no ", info->alg, "; 3.5 and later have");
-  out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, info->alg.data(), nullptr,
-                                                reinterpret_cast<const unsigned char*>(pub.data()), pub.size()));
-  if (!out.key_) return "OpenSSL refuses the key";
+  std::string raw;
+  if (auto why = read_number(member, name, raw)) return why;
+  if (raw.size() != bytes) return concat(name, " has ", raw.size(), " bytes, not ", bytes);
+  published.emplace_back(name, concat('"', base64url_encode(raw), '"'));
+  doubtful = !openssl_knows(type);
+  if (doubtful) return concat("this OpenSSL has no ", type);
+  out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, type, nullptr,
+                                                reinterpret_cast<const unsigned char*>(raw.data()), raw.size()));
+  if (!out.key_) return refused();
   out.bits_ = EVP_PKEY_get_bits(out.key_.get());
   return std::nullopt;
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, std::size_t names, jwk& out) {
-  const openssl_errors
-      scope;  // per member: the queue has 16 places, and many bad keys would push the application's entries out
-  if (!member.is_object()) return "it is no object";
+// RFC 9964.
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ml_dsa(const json_node& member, jwk& out,
+                                                                 public_members& published) {
+  if (out.alg_.empty()) return "alg is missing";  // it says what kind of key this is
+  const ml_dsa_info* info = ml_dsa_of(out.alg_);
+  if (info == nullptr) return concat("alg ", quote(out.alg_), " is not supported");
+  out.kind_ = kinds_of_alg(out.alg_);
+  published.emplace_back("alg", json_string(out.alg_));
+  return build_raw(member, "pub", info->bytes, info->alg.data(), out, published);
+}
+
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json_node& member, jwk& out) {
+  // Per member: the queue has 16 places, and many bad keys would push the application's entries out.
+  const openssl_errors scope;
+  ERR_raise(ERR_LIB_USER, no_openssl_error);
+  if (member.type != json_node::kind::object) return "it is no object";
   if (auto why = read_common(member, out)) return why;
   // RFC 7517 section 4: of equal names either the last counts or the key is refused. Other readers may take the first.
-  if (member.size() != names) return "a name stands in it twice";
+  if (member.twice) return "a name stands in it twice";
   public_members published;
-  published.add("kty", json_string(out.kty_));
+  published.emplace_back("kty", json_string(out.kty_));
   reason why;
   if (out.kty_ == "RSA") {
-    out.curve_.clear();
     out.kind_ = rsa_kind;
     why = build_rsa(member, out, published);
   } else if (out.kty_ == "AKP") {
-    out.curve_.clear();
     why = build_ml_dsa(member, out, published);
   } else {
     const auto* end = curves.data() + curves.size();
@@ -4424,8 +4489,9 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, st
       return concat("crv ", quote(out.curve_), " is used with the option allow_es256k only");
     out.bits_ = curve->bits;
     out.kind_ = curve_kind(static_cast<std::size_t>(curve - curves.data()));
-    published.add("crv", json_string(out.curve_));
-    why = out.kty_ == "EC" ? build_ec(member, *curve, out, published) : build_okp(member, *curve, out, published);
+    published.emplace_back("crv", json_string(out.curve_));
+    why = out.kty_ == "EC" ? build_ec(member, *curve, out, published)
+                           : build_raw(member, "x", curve->bytes, curve->openssl_name, out, published);
   }
   if (why) return why;
   if (!out.alg_.empty() && (kinds_of_alg(out.alg_) & out.kind_) == 0)
@@ -4436,72 +4502,79 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json& member, st
 // Makes the thumbprint of the required members, and the JSON of all public ones.
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::publish(jwk& out, public_members& published) {
   // RFC 7638 section 3.3: exactly the required members are hashed. None of them needs an escape.
-  const std::string canonical = published.to_json();
+  const std::string canonical = json_object(published);
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   unsigned length = 0;
   const EVP_MD* sha256 = lookups.sha256();
   if (sha256 == nullptr || EVP_Digest(canonical.data(), canonical.size(), digest.data(), &length, sha256, nullptr) != 1)
-    return "SHA-256 is not available";
+    return refused();
   out.thumbprint_ = base64url_encode({reinterpret_cast<const char*>(digest.data()), length});
 
   for (const auto& [name, text] :
        {std::pair("kid", &out.kid_), std::pair("alg", &out.alg_), std::pair("use", &out.use_),
         std::pair("x5t", &out.x5t_), std::pair("x5t#S256", &out.x5t_s256_)}) {
     const bool there = text == &out.alg_ && out.kty_ == "AKP";  // required there
-    if (!text->empty() && !there) published.add(name, json_string(*text));
+    if (!text->empty() && !there) published.emplace_back(name, json_string(*text));
   }
   if (!out.key_ops_.empty()) {
     std::string operations;
     for (const auto& operation : out.key_ops_)
       operations += concat(operations.empty() ? "[" : ",", json_string(operation));
-    published.add("key_ops", operations + ']');
+    published.emplace_back("key_ops", operations + ']');
   }
-  out.json_ = published.to_json();
+  out.json_ = json_object(published);
   return std::nullopt;
 }
 
-AXIOMS_JWKS_INLINE result<jwk_set> jwk_builder::build_set(std::string_view text) {
-  const json_outline outline(text);
-  if (outline.too_deep())
-    return make_error(errc::not_a_key_set, "the JSON is nested deeper than ", max_json_depth, " levels");
-  const json document = json::parse(outline.text(), nullptr, false);
-  if (document.is_discarded()) {
-    // Only markup is quoted: a cut-off key set may begin with the bytes of a private key.
-    const auto first = text.find_first_not_of(" \t\r\n");
-    const bool markup = first != std::string_view::npos && text[first] == '<';
-    return make_error(errc::not_a_key_set, "the body (", text.size(), " bytes) is no JSON",
-                      markup ? "; it starts with " : "", markup ? quote(text.substr(first), 32) : std::string());
+// A key is not left out for want of memory, which may be there again the next moment.
+AXIOMS_JWKS_INLINE std::shared_ptr<jwk> jwk_builder::build_surely(const json_node& member, reason& why) {
+  std::shared_ptr<jwk> key;
+  doubtful = true;
+  for (int tries = 0; doubtful && tries < 2; ++tries) {
+    doubtful = out_of_memory = false;
+    key.reset(new jwk);
+    why = build(member, *key);
   }
-  if (!document.is_object()) return make_error(errc::not_a_key_set, "the body is JSON, but no object");
-  const auto members = document.find("keys");
-  if (members == document.end() || !members->is_array())
-    return make_error(errc::not_a_key_set, "the JSON object has no array named keys");
-  if (outline.keys_count() != 1)
-    return make_error(errc::not_a_key_set, "the JSON object has several members named keys");
+  return key;
+}
+
+AXIOMS_JWKS_INLINE result<jwk_set> jwk_builder::build_set(std::string_view text) {
+  const auto refuse = [](const auto&... why) { return make_error(errc::not_a_key_set, why...); };
+  const auto tree = json_tree::read(text, {.unkept = unread_names});
+  if (!tree) {
+    const bool markup = text.substr(std::min(text.find_first_not_of(" \t\r\n"), text.size())).starts_with('<');
+    return refuse("the body (", text.size(), " bytes) ", tree.error().description,
+                  markup ? "; it looks like HTML" : "");
+  }
+  const json_node& root = tree->root();
+  if (root.type != json_node::kind::object) return refuse("the body is JSON, but no object");
+  const json_node* members = root.find("keys", json_node::kind::array);
+  if (members == nullptr) return refuse("the JSON object has no array named keys");
+  std::size_t named_keys = 0;
+  for (const json_node& each : root) named_keys += each.name == "keys" ? 1U : 0U;
+  if (named_keys > 1) return refuse("the JSON object has several members named keys");
 
   jwk_set set;
   set.allow_es256k_ = options.allow_es256k;
-  set.held_secrets_ = outline.secrets();
-  for (std::size_t index = 0; index < members->size(); ++index) {
-    const json& member = (*members)[index];
-    if (index >= max_set_members) {
-      if (set.skipped_.size() >= 2 * max_set_members) break;
-      set.skipped_.push_back({index, {}, concat("the set has more than ", max_set_members, " members")});
-      continue;
-    }
-    const std::shared_ptr<jwk> key(new jwk);
-    reason why = build(member, outline.names_of(index), *key);
+  set.held_secrets_ = std::any_of(tree->nodes.begin(), tree->nodes.end(), is_secret);
+  std::size_t index = 0;
+  for (const json_node& member : *members) {
+    if (index >= 2 * max_set_members) break;
+    reason why = concat("the set has more than ", max_set_members, " members");
+    const auto key = index < max_set_members ? build_surely(member, why) : std::shared_ptr<jwk>(new jwk);
+    if (out_of_memory) return make_error(errc::no_resources, "OpenSSL had no memory for key ", index, " of the set");
     if (key->kty_ == "oct") set.held_secrets_ = true;
     if (why) {
       set.skipped_.push_back({index, std::move(key->kid_), *std::move(why)});
     } else {
       set.keys_.push_back(key);
     }
+    ++index;
   }
   if (set.keys_.empty()) {
     std::string first = set.skipped_.empty() ? std::string("the set is empty")
                                              : concat("the first was skipped because ", set.skipped_.front().reason);
-    return make_error(errc::no_usable_key, "none of ", members->size(), " members is a usable key: ", first);
+    return make_error(errc::no_usable_key, "none of ", members->count, " members is a usable key: ", first);
   }
   return set;
 }
@@ -4512,18 +4585,6 @@ AXIOMS_JWKS_INLINE std::string public_part(const jwk_set& set) {
   for (const auto& key : set) out += concat(out.back() == '[' ? "" : ",", key->to_json());
   return out + "]}";
 }
-
-// Overwrites what is still in the text at the end of the scope.
-class wiped_string {
- public:
-  explicit wiped_string(std::string& text) noexcept : text_(text) {}
-  ~wiped_string() { OPENSSL_cleanse(text_.data(), text_.size()); }
-  wiped_string(const wiped_string&) = delete;
-  wiped_string& operator=(const wiped_string&) = delete;
-
- private:
-  std::string& text_;
-};
 
 // ADFS names its keys by x5t alone, so what is no kid of the set may be the thumbprint of a certificate.
 inline bool has_x5t(const jwk& key, std::string_view id) noexcept { return key.x5t() == id || key.x5t_s256() == id; }
@@ -4582,9 +4643,8 @@ AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const
   using detail::concat, detail::make_error, detail::quote;
   const detail::key_kinds kinds = detail::kinds_of_alg(query.alg);
   const bool opt_in = kinds == detail::opt_in_kind && !allow_es256k_;
-  if (!query.alg.empty() && (kinds == 0 || opt_in)) {
+  if (!query.alg.empty() && (kinds == 0 || opt_in))
     return make_error(errc::unsupported_algorithm, "alg ", quote(query.alg), " is not accepted");
-  }
   const auto fits = [&](const jwk& key) {
     if (query.alg.empty()) return true;
     if ((key.kind_ & kinds) == 0) return false;
@@ -4633,43 +4693,62 @@ AXIOMS_JWKS_INLINE std::string validator(const fetch_response& response, std::st
   return value.size() <= 1024 && is_header_safe(value) ? std::string(value) : std::string();
 }
 
-AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_response> response,
-                                 std::chrono::system_clock::time_point now, const jwk_options& options) {
-  verdict out;
-  const auto failed = [&](axioms::error why) {
-    out.what = verdict::kind::failure;
-    out.why = std::move(why);
-    if (out.status != 0) out.why.http_status = out.status;          // else a fetcher may have told one, a proxy's 407
-    if (out.why.code == errc{}) out.why.code = errc::fetch_failed;  // a fetcher's error without a code is still one
-    return std::move(out);
-  };
-  const std::string from = quote(request.url, 256);
-  if (!response) return failed(std::move(response).error());
-  const wiped_string wiped(response->body);  // a body that is not handed on may hold a private key
+AXIOMS_JWKS_INLINE void reply::refuse(axioms::error&& reason) noexcept {
+  why = std::move(reason);
+  if (status != 0) why.http_status = status;              // else a fetcher may have told one, a proxy's 407
+  if (why.code == errc{}) why.code = errc::fetch_failed;  // a fetcher's error without a code is still one
+}
+
+// The rule for replies, whatever they carry. True: there is a body to be read; else out says all.
+template <class Judged>
+bool brings_body(const fetch_request& request, result<fetch_response>& response, wall_point now, Judged& out) {
+  if (!response) return out.refuse(std::move(response).error()), false;
   out.status = response->status;
   out.freshness = freshness_lifetime(*response, now);
   out.retry_after = retry_after(*response, now);
   out.etag = validator(*response, "ETag");
   out.last_modified = validator(*response, "Last-Modified");
+  const std::string from = quote(request.url, 256);
   if (out.status == 304 && !(request.etag.empty() && request.last_modified.empty())) {
-    out.what = verdict::kind::not_modified;
-    return out;
+    out.what = Judged::kind::not_modified;
+  } else if (out.status != 200 &&
+             out.status != 203) {  // which is a 200 that a proxy has changed (RFC 9110 section 15.3.4)
+    out.refuse(make_error(errc::http_status, "HTTP status ", out.status, " from ", from));
+  } else if (response->body.size() > request.max_body_bytes) {
+    out.refuse(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ",
+                          request.max_body_bytes, " bytes"));
+  } else {
+    return true;
   }
-  if (out.status != 200) return failed(make_error(errc::http_status, "HTTP status ", out.status, " from ", from));
-  if (response->body.size() > request.max_body_bytes) {
-    return failed(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ",
-                             request.max_body_bytes, " bytes"));
-  }
+  return false;
+}
+
+// Short enough for a string that allocates nothing.
+inline axioms::error memory_error() noexcept { return {errc::no_resources, "out of memory", 0}; }
+
+AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_response> response, wall_point now,
+                                 const jwk_options& options) {
+  verdict out;
   AXIOMS_JWKS_TRY {
+    if (!brings_body(request, response, now, out)) return out;
     auto keys = jwk_set::parse(response->body, options);
-    if (!keys) return failed(make_error(keys.error().code, "no key set from ", from, ": ", keys.error().description));
-    out.content = std::make_shared<document_content>();
-    out.content->body = keys->held_secrets() ? public_part(*keys) : std::move(response->body);
-    out.content->keys = *std::move(keys);
+    if (!keys) {
+      out.refuse(
+          make_error(keys.error().code, "no key set from ", quote(request.url, 256), ": ", keys.error().description));
+      return out;
+    }
+    auto content = std::make_shared<document_content>();
+    content->url = request.url;
+    content->body = keys->held_secrets() ? public_part(*keys) : std::move(response->body);
+    content->keys = *std::move(keys);
+    out.content = std::move(content);
     out.what = verdict::kind::document;
-    return out;
   }
-  AXIOMS_JWKS_CATCH_ALL { return failed({errc::fetch_failed, "out of memory while the key set was read", 0}); }
+  AXIOMS_JWKS_CATCH_ALL {
+    out = verdict();
+    out.why = memory_error();
+  }
+  return out;
 }
 
 AXIOMS_JWKS_INLINE bool is_same(const document_content& brought, const document_content& served) noexcept {
@@ -4694,68 +4773,65 @@ AXIOMS_JWKS_INLINE result<metadata_source> metadata_source_of(const jwks_config&
   metadata_source out;
   out.issuer = config.issuer.empty() ? *base : config.issuer;
   out.slash_optional = config.issuer.empty();
+  if (!config.metadata_url.empty()) {
+    out.urls[0] = config.metadata_url;
+    return out;
+  }
   out.urls[0] = concat(*base, "/.well-known/openid-configuration");
   out.urls[1] = concat(url->scheme(), "://", url->authority(), "/.well-known/oauth-authorization-server",
                        url->target == "/" ? std::string() : url->target);
   return out;
 }
 
+// The jwks_uri of metadata, or why they are none. absent: they are none of that issuer.
+AXIOMS_JWKS_INLINE result<std::string> jwks_uri_of(std::string_view body, const fetch_request& request,
+                                                   const metadata_source& source, bool& absent) {
+  const auto none = [&](const auto&... why) { return make_error(errc::not_a_key_set, why...); };
+  absent = true;
+  const auto document = json_tree::read(body, {});
+  if (!document) return none("the body ", document.error().description);
+  const json_node& root = document->root();
+  if (root.type != json_node::kind::object) return none("the body is JSON, but no object");
+  const json_node* const issuer = root.find("issuer", json_node::kind::string);
+  if (issuer == nullptr) return none("it has no string named issuer");
+  if (issuer->text != source.issuer && !(source.slash_optional && issuer->text == source.issuer + "/"))
+    return none("its issuer is ", quote(issuer->text, 256), ", not ", quote(source.issuer, 256));
+  const json_node* const jwks_uri = root.find("jwks_uri", json_node::kind::string);
+  if (jwks_uri == nullptr) return none("it has no string named jwks_uri");
+  absent = false;
+  auto url = parse_url(jwks_uri->text);
+  if (!url) return none("its jwks_uri: ", url.error().description);
+  if (const auto own = parse_url(request.url); own && own->https && !url->https)
+    return none("its jwks_uri ", quote(jwks_uri->text, 256), " is http, the metadata are https");
+  return std::move(url->normalized);
+}
+
 AXIOMS_JWKS_INLINE metadata judge_metadata(const fetch_request& request, result<fetch_response> response,
-                                           const metadata_source& source, std::chrono::system_clock::time_point now) {
+                                           const metadata_source& source, wall_point now) {
   metadata out;
-  const auto failed = [&](axioms::error why) {
-    out.why = std::move(why);
-    if (out.status != 0) out.why.http_status = out.status;
-    if (out.why.code == errc{}) out.why.code = errc::fetch_failed;
-    return std::move(out);
-  };
-  const std::string from = quote(request.url, 256);
-  const auto no_metadata = [&](const auto&... why) {
-    return failed(make_error(errc::not_a_key_set, "no metadata of the issuer from ", from, ": ", why...));
-  };
-  if (!response) return failed(std::move(response).error());
-  out.status = response->status;
-  out.freshness = freshness_lifetime(*response, now);
-  out.retry_after = retry_after(*response, now);
-  out.etag = validator(*response, "ETag");
-  out.last_modified = validator(*response, "Last-Modified");
-  if (out.status == 304 && !(request.etag.empty() && request.last_modified.empty())) {
-    out.what = metadata::kind::not_modified;
-    return out;
-  }
-  if (out.status != 200) {
-    // Not there, or not for us. Those that ask us to come back later say nothing about where the metadata are.
-    if (out.status >= 400 && out.status < 500 && out.status != 408 && out.status != 429)
-      out.what = metadata::kind::absent;
-    return failed(make_error(errc::http_status, "HTTP status ", out.status, " from ", from));
-  }
-  if (response->body.size() > request.max_body_bytes) {
-    return failed(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ",
-                             request.max_body_bytes, " bytes"));
-  }
   AXIOMS_JWKS_TRY {
-    if (too_deep(response->body)) return no_metadata("the JSON is nested deeper than ", max_json_depth, " levels");
-    const json document = json::parse(response->body, nullptr, false);
-    if (document.is_discarded() || !document.is_object()) return no_metadata("the body is no JSON object");
-    const auto text = [&](const char* name) {
-      const auto found = document.find(name);
-      return found != document.end() ? found->get_ptr<const json::string_t*>() : nullptr;
-    };
-    const std::string* const issuer = text("issuer");
-    if (issuer == nullptr) return no_metadata("it has no string named issuer");
-    if (*issuer != source.issuer && !(source.slash_optional && *issuer == source.issuer + "/"))
-      return no_metadata("its issuer is ", quote(*issuer, 256), ", not ", quote(source.issuer, 256));
-    const std::string* const jwks_uri = text("jwks_uri");
-    if (jwks_uri == nullptr) return no_metadata("it has no string named jwks_uri");
-    const auto url = parse_url(*jwks_uri);
-    if (!url) return failed(make_error(errc::not_a_key_set, "the jwks_uri from ", from, ": ", url.error().description));
-    if (const auto own = parse_url(request.url); own && own->https && !url->https)
-      return no_metadata("its jwks_uri ", quote(*jwks_uri, 256), " is http, the metadata are https");
-    out.what = metadata::kind::found;
-    out.jwks_uri = url->normalized;
-    return out;
+    bool absent = response.has_value();  // a page, a redirect or an error of the server: not there, or not for us
+    if (brings_body(request, response, now, out)) {
+      auto jwks_uri = jwks_uri_of(response->body, request, source, absent);
+      if (jwks_uri) {
+        if (response->body.size() <= max_kept_metadata_bytes)
+          out.document = std::make_shared<const std::string>(std::move(response->body));
+        out.jwks_uri = *std::move(jwks_uri);
+        out.what = metadata::kind::found;
+        return out;
+      }
+      out.refuse(make_error(errc::not_a_key_set, "no metadata of the issuer from ", quote(request.url, 256), ": ",
+                            jwks_uri.error().description));
+    }
+    // Who asks us to come back later says nothing about where they are.
+    if (out.what == metadata::kind::failure && absent && !out.retry_after && out.status != 408 && out.status != 429)
+      out.what = metadata::kind::absent;
   }
-  AXIOMS_JWKS_CATCH_ALL { return failed({errc::fetch_failed, "out of memory while the metadata were read", 0}); }
+  AXIOMS_JWKS_CATCH_ALL {
+    out = metadata();
+    out.why = memory_error();
+  }
+  return out;
 }
 
 AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::begin(steady_point now, bool for_token) noexcept {
@@ -5126,7 +5202,6 @@ inline error shut_down_error() {
 }
 inline error cancelled_error() noexcept { return short_error(errc::cancelled, 0, "the caller asked to stop"); }
 inline error clock_error() noexcept { return short_error(errc::fetch_failed, 0, "the clock threw an exception"); }
-inline error memory_error() noexcept { return short_error(errc::fetch_failed, 0, "out of memory"); }
 inline outcome failed(error&& why) noexcept {
   outcome out;
   out.failure = std::move(why);
@@ -5592,7 +5667,6 @@ AXIOMS_JWKS_INLINE bool engine::goes_on(flight& what, result<fetch_response>&& r
     said = judge_metadata(what.request, std::move(response), *what.source, wall);
   } else {
     brought = judge(what.request, std::move(response), wall, what.accepts);
-    if (brought.content) brought.content->url = what.request.url;
     if (!what.source && brought.what != verdict::kind::failure) return false;
   }
   errands todo;
@@ -6141,10 +6215,7 @@ AXIOMS_JWKS_INLINE verdict engine::judge_given(const parsed_url& at, fetch_respo
   }
   verdict out = judge(request, std::move(given), wall, accepts);
   out.why.http_status = 0;  // there was no response
-  if (out.content) {
-    out.content->url = at.normalized;
-    out.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1;
-  }
+  if (out.content) { out.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1; }
   return out;
 }
 
@@ -6198,7 +6269,7 @@ AXIOMS_JWKS_INLINE result<void> engine::add_static(std::string_view url, std::st
 AXIOMS_JWKS_INLINE std::string engine::export_cache() {
   steady_point now{};
   wall_point wall{};
-  json out = {{"axioms_jwks_cache", 1}, {"documents", json::array()}};
+  std::string out = R"({"axioms_jwks_cache":1,"documents":[)";
   if (read_clock(now) && read_clock(wall)) {
     std::vector<std::tuple<jwks_ptr, std::string, std::string, std::string>> documents;
     auto room = static_cast<std::ptrdiff_t>(max_saved_bytes);
@@ -6213,14 +6284,13 @@ AXIOMS_JWKS_INLINE std::string engine::export_cache() {
     }
     for (const auto& [document, url, etag, last_modified] : documents) {
       const auto fetched_at = wall.time_since_epoch() - (now - document->fetched_at());
-      out["documents"].push_back({{"url", url},
-                                  {"fetched_at", std::chrono::floor<seconds>(fetched_at).count()},
-                                  {"etag", etag},
-                                  {"last_modified", last_modified},
-                                  {"body", document->body()}});
+      append_to(out, concat(out.back() == '[' ? "" : ",", R"({"url":)", json_string(url), R"(,"fetched_at":)",
+                            std::chrono::floor<seconds>(fetched_at).count(), R"(,"etag":)", json_string(etag),
+                            R"(,"last_modified":)", json_string(last_modified), R"(,"body":)",
+                            json_string(document->body()), "}"));
     }
   }
-  return out.dump(-1, ' ', false, json::error_handler_t::replace);
+  return out + "]}";
 }
 
 // One document of an exported cache.
@@ -6228,22 +6298,18 @@ struct saved_document {
   std::string url, etag, last_modified, body;
   std::int64_t fetched_at = 0;  // seconds since 1970
 
-  static result<saved_document> read(const json& member) {
+  static result<saved_document> read(const json_node& member) {
     saved_document out;
-    if (!member.is_object()) return make_error(errc::not_a_key_set, "it is no object");
+    if (member.type != json_node::kind::object) return make_error(errc::not_a_key_set, "it is no object");
     for (const auto& [name, field] : {std::pair("url", &out.url), std::pair("etag", &out.etag),
                                       std::pair("last_modified", &out.last_modified), std::pair("body", &out.body)}) {
-      const auto found = member.find(name);
-      const auto* text = found != member.end() ? found->get_ptr<const json::string_t*>() : nullptr;
-      if (text == nullptr) return make_error(errc::not_a_key_set, "it has no string named ", name);
-      *field = *text;
+      const json_node* found = member.find(name, json_node::kind::string);
+      if (found == nullptr) return make_error(errc::not_a_key_set, "it has no string named ", name);
+      *field = found->text;
     }
-    const auto when = member.find("fetched_at");
-    if (when == member.end() || !when->is_number_integer())
-      return make_error(errc::not_a_key_set, "it has no integer named fetched_at");
-    out.fetched_at = when->is_number_unsigned() && when->get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max()
-                         ? std::numeric_limits<std::int64_t>::max()
-                         : when->get<std::int64_t>();
+    const json_node* when = member.find("fetched_at", json_node::kind::integer);
+    if (when == nullptr) return make_error(errc::not_a_key_set, "it has no integer named fetched_at");
+    out.fetched_at = when->integer;
     return out;
   }
 };
@@ -6263,19 +6329,19 @@ AXIOMS_JWKS_INLINE result<std::size_t> engine::import_cache(std::string_view tex
   const auto refuse = [](const auto&... why) {
     return make_error(errc::not_a_key_set, "the text is no exported cache: ", why...);
   };
-  if (text.size() > max_saved_bytes) return refuse("it is over the limit of ", max_saved_bytes, " bytes");
-  if (too_deep(text)) return refuse("its JSON is nested deeper than ", max_json_depth, " levels");
-  const json saved = json::parse(text, nullptr, false);
-  if (saved.is_discarded() || !saved.is_object()) return refuse("it is no JSON object");
-  if (const auto version = saved.find("axioms_jwks_cache"); version == saved.end() || *version != 1)
-    return refuse("it has no axioms_jwks_cache of 1");
-  const auto documents = saved.find("documents");
-  if (documents == saved.end() || !documents->is_array()) return refuse("it has no array named documents");
+  const auto saved = json_tree::read(text, {.bytes = max_saved_bytes});
+  if (!saved) return refuse("it ", saved.error().description);
+  const json_node& root = saved->root();
+  if (root.type != json_node::kind::object) return refuse("it is JSON, but no object");
+  const json_node* version = root.find("axioms_jwks_cache", json_node::kind::integer);
+  if (version == nullptr || version->integer != 1) return refuse("it has no axioms_jwks_cache of 1");
+  const json_node* documents = root.find("documents", json_node::kind::array);
+  if (documents == nullptr) return refuse("it has no array named documents");
 
   std::size_t index = 0;
   std::optional<axioms::error> first_fault;
   std::vector<saved_set> sets;
-  for (const auto& document : *documents) {
+  for (const json_node& document : *documents) {
     auto judged =
         saved_document::read(document).and_then([&](const saved_document& each) { return judge_saved(each); });
     if (judged && *judged) sets.push_back(**std::move(judged));

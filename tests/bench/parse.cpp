@@ -1,6 +1,7 @@
 // What a key set costs on its way to usable keys, beside the same keys read from PEM.
 //
-//   parse             21 interleaved rounds; prints the median and the fastest us per set, and the ratio
+//   parse             21 interleaved rounds; prints the median and the fastest us per set, and the ratio; then what choosing a key
+//                     costs, and what the worst bodies of 1 MiB do
 //   parse --smoke     a moment of it, and only what must hold on any machine: the keys are there, and choosing one allocates nothing
 //
 // Build with -O2.
@@ -21,6 +22,10 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 // ---- allocations are counted ---------------------------------------------------------------------
 
@@ -101,12 +106,12 @@ void check_invariants(const std::string& text) {
   const axioms::jwk_set set = parsed(text);
   const std::uint64_t allocated = allocations - before_parse;
   check(allocated > 0, "the counter sees what parsing allocates", allocated);
-  // A parser would make room for the certificate, by doubling.
+  // nlohmann's lexer doubles its buffers for it; the reader keeps nothing of it.
   const std::string longer = key_set(64 * 1024);
   const std::uint64_t before_longer = allocations;
   const axioms::jwk_set same = parsed(longer);
-  check(allocations - before_longer == allocated, "a long certificate costs what a short one does",
-        allocations - before_longer);
+  const std::uint64_t more = allocations - before_longer - allocated;
+  check(more <= 16, "a certificate of 62 KB more costs a few doublings of the lexer's buffers", more);
   std::size_t right = 0;
   const std::uint64_t before = allocations;
   for (int i = 0; i < 1000; ++i) {
@@ -118,6 +123,70 @@ void check_invariants(const std::string& text) {
   }
   check(allocations == before, "select() that finds a key and contains() allocate nothing", allocations - before);
   check(right == 2000, "each finds the right key", right);
+}
+
+// n P-256 keys with kids of their own. The last one is looked for.
+void time_select(std::size_t keys) {
+  std::string text = R"({"keys":[)";
+  for (std::size_t i = 0; i < keys; ++i) {
+    text += std::string(vectors::p256_jwk.substr(0, vectors::p256_jwk.size() - 1)) + R"(,"kid":"key-)" +
+            std::to_string(10000 + i) + R"("},)";
+  }
+  text.back() = ']';
+  const auto set = axioms::jwk_set::parse(text + "}");
+  const std::string kid = "key-" + std::to_string(10000 + keys - 1);
+  std::vector<double> rounds;
+  for (int round = 0; round < 21; ++round) {
+    rounds.push_back(1000 * microseconds(2000, [&](int n) {
+                       for (int i = 0; i < n; ++i) {
+                         if (!set->select({.kid = kid, .alg = "ES256"})) std::abort();
+                       }
+                     }));
+  }
+  std::printf("select() of the last of %4zu keys                %9.0f ns\n", keys, median(rounds));
+}
+
+// Each in a process of its own, for the memory that it takes at most.
+void time_worst(const char* what, const std::string& begin, const std::string& piece, const std::string& end) {
+  std::string body = begin;
+  while (body.size() + piece.size() + end.size() < (1U << 20U)) body += piece;
+  body += end;
+  std::fflush(stdout);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    rusage before{}, after{};
+    ::getrusage(RUSAGE_SELF, &before);
+    std::size_t found = 0;
+    const double us = microseconds(1, [&](int) {
+      const auto set = axioms::jwk_set::parse(body);
+      if (set) found = set->size();
+    });
+    ::getrusage(RUSAGE_SELF, &after);
+    std::printf("%-45s %9.1f ms %5ld MiB, %zu keys\n", what, us / 1000, (after.ru_maxrss - before.ru_maxrss) / 1024,
+                found);
+    std::fflush(stdout);
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+}
+
+void time_worst_bodies() {
+  const std::string good(vectors::p256_jwk), tail = good + "]}", p256 = good + ",";
+  std::string off_curve = p256, many;
+  off_curve[off_curve.find("\"x\":\"") + 8] ^= 1;
+  for (int i = 0; i < 60000; ++i) many += "\"" + std::to_string(i) + "\":0,";
+  std::printf("\nThe worst bodies of 1 MiB\n");
+  time_worst("RSA keys of 16384 bits", R"({"keys":[)",
+             R"({"kty":"RSA","e":"AQAB","n":"w)" + std::string(2729, 'B') + "E\"},", tail);
+  time_worst("P-256 keys", R"({"keys":[)", p256, tail);
+  time_worst("P-256 keys off the curve", R"({"keys":[)", off_curve, tail);
+  time_worst("100,000 tiny members", R"({"keys":[)", "{},", tail);
+  time_worst("60,000 members that are 0", R"({"keys":[0)", std::string(16, ' ') + ",0", "," + tail);
+  time_worst("one member with 60,000 names", R"({"keys":[{)" + many, " ", R"("a":0},)" + tail);
+  time_worst("one member with 100,000 names", R"({"keys":[{)" + many, R"("a":0,)", R"("a":0},)" + tail);
+  time_worst("arrays 30 deep", R"({"keys":[)", std::string(28, '[') + std::string(28, ']') + ",", tail);
+  time_worst("one string of escapes", R"({"keys":[{"kid":")", "\\u0041", "\"}," + tail);
 }
 
 }  // namespace
@@ -149,5 +218,7 @@ int main(int argc, char** argv) {
   std::printf("%-45s %9.1f %9.1f\n", "jwk_set::parse, 2 KB, RSA 2048 + 3072 + P-256", median(sets), fastest(sets));
   std::printf("%-45s %9.1f %9.1f\n", "the same keys from PEM", median(keys), fastest(keys));
   std::printf("%-45s %8.1fx\n", "PEM / set", median(ratios));
+  for (const std::size_t n : {3U, 256U, 1024U}) time_select(n);
+  time_worst_bodies();
   return 0;
 }

@@ -384,7 +384,7 @@ TEST_CASE("an ML-DSA key is used where OpenSSL has the algorithm, and skipped wi
     CAPTURE(at.alg);
     const std::string member = with(at.jwk, R"("kid":"pq")");
     if (!openssl_has(at.alg.data())) {
-      CHECK(reason_of(member) == "this OpenSSL has no " + std::string(at.alg) + "; 3.5 and later have");
+      CHECK(reason_of(member) == "this OpenSSL has no " + std::string(at.alg));
       continue;
     }
     const jwk_set set = parsed({member, with(vectors::rsa_jwk, R"("kid":"pq")")});
@@ -439,6 +439,113 @@ TEST_CASE("base64url may be padded") {
   CHECK(rsa->thumbprint() == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
 }
 
+// Red when key_bytes() knows one alphabet only, keeps padding or stumbles over a line break.
+TEST_CASE(
+    "key material may be written in either alphabet, padded, and with line breaks, in every member that has some") {
+  struct row {
+    std::string_view jwk, name;
+  };
+  const auto standard = [](std::string_view text) {
+    std::string out(text);
+    for (char& c : out) c = c == '-' ? '+' : c == '_' ? '/' : c;
+    return out;
+  };
+  const auto padded = [](std::string text) { return text + std::string((4 - text.size() % 4) % 4, '='); };
+  const auto broken = [](const std::string& text, std::string_view by) {
+    std::string out;
+    for (std::size_t i = 0; i < text.size(); i += 20) out += text.substr(i, 20) + std::string(by);
+    return out;
+  };
+  for (const auto& [jwk, name] : {row{vectors::rsa_jwk, "n"}, row{vectors::rsa_jwk, "e"}, row{vectors::p256_jwk, "x"},
+                                  row{vectors::p256_jwk, "y"}, row{vectors::p521_zero_x_dropped_jwk, "x"},
+                                  row{vectors::ed25519_jwk, "x"}, row{vectors::ed448_jwk, "x"}}) {
+    const std::string plain(text_of(jwk, name));
+    const std::string as_published = only(std::string(jwk))->to_json();
+    for (const std::string& text :
+         {standard(plain), padded(plain), padded(standard(plain)), broken(plain, "\\n"), broken(plain, "\\r\\n"),
+          broken(padded(standard(plain)), "\\r\\n"), "\\n" + plain, plain + "===="}) {
+      CAPTURE(text);
+      CHECK(only(replaced(jwk, plain, text))->to_json() == as_published);
+    }
+    for (const std::string& text : {plain + " ", " " + plain, plain + "\\t", "=" + plain, plain + "=A", plain + "*",
+                                    plain.substr(0, 3) + "=" + plain.substr(3), plain + "\\u00e9"}) {
+      CAPTURE(text);
+      CHECK(reason_of(replaced(jwk, plain, text)) == std::string(name) + " is no base64url");
+    }
+  }
+  for (const ml_dsa_vector& at : ml_dsa_vectors) {
+    if (!openssl_has(at.alg.data())) continue;
+    const std::string plain(text_of(at.jwk, "pub"));
+    CHECK(only(replaced(at.jwk, plain, broken(padded(standard(plain)), "\\n")))->thumbprint() == at.thumbprint);
+  }
+}
+
+// Red when a member is looked at for its kind before it is looked at for null.
+TEST_CASE("a member that is null is as good as absent") {
+  const std::string rsa = with(vectors::rsa_jwk, R"("kid":"a","alg":"RS256","use":"sig")");
+  const std::string p256 = with(vectors::p256_jwk, R"("kid":"a","alg":"ES256","use":"sig")");
+  for (const std::string_view name : {"x5t", "x5t#S256", "key_ops", "x5c", "x5u", "d", "p", "q", "dp", "dq", "qi",
+                                      "oth", "k", "priv", "ext", "note"}) {
+    CAPTURE(name);
+    const std::string null = "\"" + std::string(name) + "\":null";
+    CHECK(only(with(rsa, null))->to_json() == only(rsa)->to_json());
+    CHECK(only(with(p256, null))->to_json() == only(p256)->to_json());
+  }
+  CHECK(only(with(vectors::rsa_jwk, R"("crv":null,"x":null,"y":null)"))->thumbprint() == vectors::rsa_thumbprint);
+  CHECK(only(with(vectors::p256_jwk, R"("n":null,"e":null)"))->thumbprint() == vectors::p256_thumbprint);
+  for (const std::string_view name : {"kid", "alg", "use"}) {
+    CAPTURE(name);
+    const std::string null = "\"" + std::string(name) + "\":null";
+    CHECK(only(with(rfc8037, null))->to_json() == only(std::string(rfc8037))->to_json());
+  }
+  CHECK(parsed({with(vectors::rsa_jwk, R"("kid":null)")}).select({.alg = "RS256"}));
+  // What a key cannot be without is then missing.
+  struct row {
+    std::string_view jwk, name, reason;
+  };
+  for (const auto& [jwk, name, reason] :
+       {row{vectors::rsa_jwk, "kty", "kty is missing"}, row{vectors::rsa_jwk, "n", "n is missing"},
+        row{vectors::rsa_jwk, "e", "e is missing"}, row{vectors::p256_jwk, "crv", "crv '' is not supported"},
+        row{vectors::p256_jwk, "x", "x is missing"}, row{vectors::p256_jwk, "y", "y is missing"},
+        row{vectors::ed25519_jwk, "x", "x is missing"}, row{vectors::ml_dsa_44_jwk, "pub", "pub is missing"},
+        row{vectors::ml_dsa_44_jwk, "alg", "alg is missing"}}) {
+    CHECK(reason_of(replaced(jwk, "\"" + std::string(text_of(jwk, name)) + "\"", "null")) == reason);
+  }
+}
+
+// Red when a private name is enough for a secret.
+TEST_CASE("a private member that holds nothing is no secret and costs nothing") {
+  const std::string with_kid = with(vectors::p256_jwk, R"("kid":"a")");
+  for (const std::string_view name : {"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"}) {
+    for (const std::string_view nothing : {"null", "\"\"", "[]", "{}"}) {
+      CAPTURE(name);
+      CAPTURE(nothing);
+      const std::string member = with(with_kid, "\"" + std::string(name) + "\":" + std::string(nothing));
+      const jwk_set set = parsed({member});
+      CHECK_FALSE(set.held_secrets());
+      REQUIRE(set.size() == 1);
+      CHECK((*set.begin())->to_json() == only(with_kid)->to_json());
+    }
+    for (const std::string_view something : {"\"x\"", "0", "-1.5", "true", "false", "[null]", "{\"a\":null}", "[[]]"}) {
+      CAPTURE(name);
+      CAPTURE(something);
+      const std::string member = with(with_kid, "\"" + std::string(name) + "\":" + std::string(something));
+      CHECK(reason_of(member) == "it holds private members");
+      CHECK(parsed({std::string(rfc8037), member}).held_secrets());
+    }
+  }
+}
+
+TEST_CASE("key_ops may be one operation as a string") {
+  const key_ptr key = only(with(rfc8037, R"("key_ops":"verify")"));
+  CHECK(key->key_ops() == std::vector<std::string>{"verify"});
+  CHECK(key->to_json() == only(with(rfc8037, R"("key_ops":["verify"])"))->to_json());
+  CHECK(reason_of(with(rfc8037, R"("key_ops":"sign")")) == "key_ops lacks verify");
+  CHECK(reason_of(with(rfc8037, R"("key_ops":"")")) == "key_ops lacks verify");
+  CHECK(reason_of(with(rfc8037, R"("key_ops":")" + std::string(1025, 'v') + "\"")) ==
+        "key_ops has an entry of more than 1024 bytes");
+}
+
 TEST_CASE("coordinates may lack their leading zeros" * doctest::test_suite("slow")) {
   struct row {
     std::string_view whole, dropped, pem, thumbprint;
@@ -487,8 +594,7 @@ TEST_CASE("an empty x5c, unknown members and unknown top-level members do no har
   CHECK(set->skipped().empty());
 }
 
-// Red when the strings of another array are taken for certificates: then key_ops lacks verify. That certificates do not reach the
-// parser is shown by what they do not allocate, in bench/parse.cpp.
+// That certificates are not kept is shown by what they do not allocate, in bench/parse.cpp.
 TEST_CASE("certificates are passed over, and nothing else is") {
   for (const std::string_view certificates :
        {R"("x5c":["MII+/w==","MIIC"])", R"("x5c" : [ "" , "AA" ])", R"("\u00785c":["MIIC"])", R"("x5c":"MIIC")",
@@ -516,7 +622,6 @@ TEST_CASE("what makes a text no JSON does so inside x5c too") {
   CHECK_FALSE(jwk_set::parse(R"({"keys":[{"x5c":["MIIC)"));
 }
 
-// Red when the key that is kept for its group is handed out instead of a duplicate.
 TEST_CASE("keys on one curve are keys of their own") {
   const std::string other = replaced(vectors::p256_zero_x_dropped_jwk, "{", R"({"kid":"other",)");
   const jwk_set first = parsed({std::string(vectors::p256_jwk), other}), second = parsed({other});
@@ -550,10 +655,13 @@ TEST_CASE("an empty use, alg or kid is as none") {
 
 // Red when a curve that is none of the key's is kept.
 TEST_CASE("a crv in an RSA key means nothing") {
-  const key_ptr key = only(with(vectors::rsa_jwk, R"("crv":"P-256")"));
-  CHECK(key->curve() == "");
-  CHECK(key->thumbprint() == vectors::rsa_thumbprint);
-  CHECK_FALSE(holds(key->to_json(), "crv"));
+  for (const std::string_view crv : {R"("P-256")", "null", "7", "[]", R"("")", R"({"crv":"P-256"})"}) {
+    CAPTURE(crv);
+    const key_ptr key = only(with(vectors::rsa_jwk, R"("crv":)" + std::string(crv)));
+    CHECK(key->curve() == "");
+    CHECK(key->thumbprint() == vectors::rsa_thumbprint);
+    CHECK_FALSE(holds(key->to_json(), "crv"));
+  }
 }
 
 TEST_CASE("key_ops may hold more than verify") {
@@ -618,7 +726,10 @@ TEST_CASE("each fault of a member has a reason of its own" * doctest::test_suite
       {with(p256, R"("use":1)"), "use is no string"},
       {with(p256, R"("key_ops":[])"), "key_ops lacks verify"},
       {with(p256, R"("key_ops":["encrypt","wrapKey"])"), "key_ops lacks verify"},
-      {with(p256, R"("key_ops":"verify")"), "key_ops is no array"},
+      {with(p256, R"("key_ops":"encrypt")"), "key_ops lacks verify"},
+      {with(p256, R"("key_ops":{"0":"verify"})"), "key_ops is no array"},
+      {with(p256, R"("key_ops":true)"), "key_ops is no array"},
+      {with(p256, R"("key_ops":["verify",null])"), "key_ops holds something other than strings"},
       {with(p256, R"("key_ops":["verify",1])"), "key_ops holds something other than strings"},
       {with(p256, R"("key_ops":["verify",["verify"]])"), "key_ops holds something other than strings"},
       {with(p256, R"("alg":"ES384")"), "alg 'ES384' does not go with the key"},
@@ -628,15 +739,15 @@ TEST_CASE("each fault of a member has a reason of its own" * doctest::test_suite
       {with(rsa, R"("alg":"HS256")"), "alg 'HS256' does not go with the key"},
       {with(rsa, R"("alg":"RSA-OAEP")"), "alg 'RSA-OAEP' does not go with the key"},
       {with(rfc8037, R"("alg":"Ed448")"), "alg 'Ed448' does not go with the key"},
-      {with(p256, R"("alg":null)"), "alg is no string"},
+      {with(p256, R"("alg":256)"), "alg is no string"},
+      {with(p256, R"("alg":["ES256"])"), "alg is no string"},
       {with(p256, R"("kid":17)"), "kid is no string"},
-      {with(p256, R"("kid":null)"), "kid is no string"},
+      {with(p256, R"("kid":{})"), "kid is no string"},
       // EC
       {changed("x", ""), "x is missing"},
       {R"({"kty":"EC","crv":"P-256","x":")" + std::string(x) + "\"}", "y is missing"},
       {replaced(p256, "\"" + std::string(y) + "\"", "12"), "y is no string"},
       {changed("x", "not base64url!"), "x is no base64url"},
-      {changed("x", "AB+/"), "x is no base64url"},
       {changed("x", "AB CD"), "x is no base64url"},
       {changed("x", "AB=CD"), "x is no base64url"},
       {changed("x", "ABCDE"), "x is no base64url"},
@@ -683,7 +794,7 @@ TEST_CASE("each fault of a member has a reason of its own" * doctest::test_suite
       {R"({"kty":"oct"})", "a symmetric key does not belong into a public key set"},
       {std::string(vectors::rsa_private_jwk), "it holds private members"},
       {std::string(vectors::ed25519_private_jwk), "it holds private members"},
-      {with(p256, R"("d":null)"), "it holds private members"},
+      {with(p256, R"("d":0)"), "it holds private members"},
   };
   for (const auto& [member, reason] : rows) {
     const std::string_view which = member;  // clang 14 cannot capture member itself
@@ -764,21 +875,24 @@ TEST_CASE("text from outside is escaped and cut in a reason") {
   CHECK(reason_of(R"({"kty":")" + std::string(900, 'x') + "\"}").size() < 150);
 }
 
-TEST_CASE("members past 256 are skipped, and the list of them is bounded as well" * doctest::test_suite("slow")) {
-  std::vector<std::string> members(256, std::string(rfc8037));
+// Red when the limit is 256, as it was: a public set of 300 keys exists.
+TEST_CASE("members past 1,024 are skipped, and the list of them is bounded as well" * doctest::test_suite("slow")) {
+  std::vector<std::string> members(1023, std::string(rfc8037));
+  members.push_back(with(rfc8037, R"("kid":"last")"));
   members.push_back(with(rfc8037, R"("kid":"late")"));
-  members.resize(256 + 1000, "0");
+  members.resize(1024 + 3000, "0");
   const jwk_set set = parsed(members);
-  CHECK(set.size() == 256);
+  CHECK(set.size() == 1024);
+  CHECK(set.contains("last"));
   CHECK_FALSE(set.contains("late"));
-  REQUIRE(set.skipped().size() == 512);
-  CHECK(set.skipped().front().index == 256);
-  CHECK(set.skipped().front().reason == "the set has more than 256 members");
-  CHECK(set.skipped().back().index == 256 + 511);
+  REQUIRE(set.skipped().size() == 1024);
+  CHECK(set.skipped().front().index == 1024);
+  CHECK(set.skipped().front().reason == "the set has more than 1024 members");
+  CHECK(set.skipped().back().index == 2047);
 }
 
 TEST_CASE("a modulus from outside is not tested for primality, which could keep a thread for minutes") {
-  // 2^11213 - 1: OpenSSL 3.0's EVP_PKEY_public_check takes seconds for it, and a body of 1 MiB has room for 256 such.
+  // 2^11213 - 1: OpenSSL 3.0's EVP_PKEY_public_check takes seconds for it, and a body of 1 MiB has room for 500 such.
   const std::string mersenne = "\x1f" + std::string(1401, '\xff');
   const std::string member = R"({"kty":"RSA","e":"AQAB","n":")" + encoded(mersenne) + "\"}";
   const auto begun = std::chrono::steady_clock::now();
@@ -790,7 +904,7 @@ TEST_CASE("a modulus from outside is not tested for primality, which could keep 
 
 // ---- hostile texts -------------------------------------------------------------------------------
 
-// Red when build() does not compare the number of names (a parser keeps the last of equal ones).
+// Red when build() does not ask whether a name stands twice (find() takes the last of equal ones).
 TEST_CASE("a member that repeats a name is skipped, however the name is spelt") {
   const std::string_view other = "AAqYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
   for (const std::string& twice :
@@ -821,7 +935,7 @@ TEST_CASE("a member that repeats a name is skipped, however the name is spelt") 
   CHECK(set->skipped()[3].reason == "a name stands in it twice");
 }
 
-// Red when build_set() takes the array that the parser kept.
+// Red when build_set() takes the last array of that name.
 TEST_CASE("a text with several members named keys is no key set") {
   const std::string good = "[" + std::string(rfc8037) + "]";
   for (const std::string& body :
@@ -900,7 +1014,7 @@ TEST_CASE("key_ops has at most 32 entries of 1024 bytes" * doctest::test_suite("
   CHECK(reason_of(operations(2, 1025)) == "key_ops has an entry of more than 1024 bytes");
 }
 
-// Red when every member past the 256th is made a key or an entry of the list.
+// Red when every member past the 1,024th is made a key or an entry of the list, or when equal names are looked for pairwise.
 TEST_CASE("a text of 1 MiB is read in a moment, whatever is in it" * doctest::test_suite("slow")) {
   const error_queue_is_empty afterwards;
   const std::size_t size = 1 << 20;
@@ -919,6 +1033,9 @@ TEST_CASE("a text of 1 MiB is read in a moment, whatever is in it" * doctest::te
         filled(R"({"keys":[{)", R"("a":0,)", R"("a":0},)" + tail),
         filled(R"({"keys":[{"kty":")", "\\u0000", R"("},)" + tail),
         filled(R"({"keys":[{"kid":")", "k", R"("},)" + tail), filled(R"({"keys":[{"oth":[)", "7,", R"(7]},)" + tail),
+        filled(R"({"keys":[)",
+               replaced(vectors::rsa_jwk, text_of(vectors::rsa_jwk, "n"), "w" + std::string(2729, 'B') + "E") + ",",
+               tail),
         filled("{", R"("keys":[],)", R"("keys":[)" + tail), filled("", "\"", ""), filled("", "\\", ""),
         filled("", "{\"d\":", ""), filled("", " ", "")}) {
     const std::string begin = body.substr(0, 32);
@@ -930,7 +1047,7 @@ TEST_CASE("a text of 1 MiB is read in a moment, whatever is in it" * doctest::te
       CHECK(set.error().description.size() < 400);
       continue;
     }
-    CHECK(set->size() + set->skipped().size() <= 256 + 512);
+    CHECK(set->size() + set->skipped().size() <= 2048);
     for (const auto& skipped : set->skipped()) {
       CHECK(skipped.kid.size() <= 1024);
       CHECK(skipped.reason.size() < 200);
@@ -1190,15 +1307,16 @@ TEST_CASE("what is no JSON object with an array of keys is not_a_key_set") {
   for (const auto& [body, part] : {
            row{"", "the body (0 bytes) is no JSON"},
            row{"   \n", "is no JSON"},
-           row{"\n <!DOCTYPE html><html><body>Sign in</body></html>", "is no JSON; it starts with '<!DOCTYPE html>"},
+           row{"\n <!DOCTYPE html><html><body>Sign in</body></html>",
+               "(50 bytes) is no JSON from byte 3 on; it looks like HTML"},
            row{R"({"keys":[{"kty":"EC")", "is no JSON"},
-           row{R"({"keys":[]} trailing)", "is no JSON"},
+           row{R"({"keys":[]} trailing)", "(20 bytes) is no JSON from byte 15 on"},
            row{R"({"keys":[],})", "is no JSON"},
            row{R"({keys:[]})", "is no JSON"},
            row{"{\"keys\":[\"\xff\xfe\"]}", "is no JSON"},
            row{"{\"keys\":[\"\xed\xa0\x80\"]}", "is no JSON"},
            row{"\x1f\x8b\x08 gzip", "is no JSON"},
-           row{std::string_view("\0\0\0", 3), "is no JSON"},
+           row{std::string_view("\0\0\0", 3), "is no JSON from byte 1 on, a zero byte"},
            row{"null", "is JSON, but no object"},
            row{"7", "is JSON, but no object"},
            row{"\"keys\"", "is JSON, but no object"},
@@ -1230,6 +1348,34 @@ TEST_CASE("every cut of a good set is refused") {
   }
 }
 
+// Red when the zero byte is left to nlohmann's parser: behind the value it takes it for the end of the text.
+TEST_CASE("a zero byte makes a text no key set, wherever it stands") {
+  const std::string whole = set_of({with(rfc8037, R"("kid":"a")")}) + " ";
+  REQUIRE(jwk_set::parse(whole));
+  for (std::size_t at = 0; at <= whole.size(); ++at) {
+    for (const std::string_view rest : {"", "garbage"}) {
+      const auto set = jwk_set::parse(whole.substr(0, at) + '\0' + std::string(rest) + whole.substr(at));
+      REQUIRE_FALSE(set);
+      CHECK(set.error().code == errc::not_a_key_set);
+      CHECK(holds(set.error().description, "is no JSON from byte " + std::to_string(at + 1) + " on, a zero byte"));
+    }
+  }
+}
+
+TEST_CASE("a text of more than 65,536 values is no key set" * doctest::test_suite("slow")) {
+  const auto filled = [](std::size_t values) {
+    std::string out = R"({"note":[0)";
+    for (std::size_t i = 1; i < values; ++i) out += ",0";
+    return out + R"(],"keys":[)" + std::string(rfc8037) + "]}";
+  };
+  // The object, note, keys, the key and its three members.
+  CHECK(jwk_set::parse(filled(65536 - 7)));
+  const auto more = jwk_set::parse(filled(65536 - 6));
+  REQUIRE_FALSE(more);
+  CHECK(more.error().code == errc::not_a_key_set);
+  CHECK(holds(more.error().description, "holds more than 65536 values"));
+}
+
 TEST_CASE("nesting is limited to 32 levels, before anything is allocated for it" * doctest::test_suite("slow")) {
   const auto nested = [](std::size_t extra) {
     // Levels: the object, the array, the member, and what is in it.
@@ -1239,7 +1385,7 @@ TEST_CASE("nesting is limited to 32 levels, before anything is allocated for it"
   const auto deeper = jwk_set::parse(nested(30));
   REQUIRE_FALSE(deeper);
   CHECK(deeper.error().code == errc::not_a_key_set);
-  CHECK(deeper.error().description == "the JSON is nested deeper than 32 levels");
+  CHECK(holds(deeper.error().description, "bytes) is nested deeper than 32 levels"));
   for (const std::string& body :
        {std::string(10000, '['), std::string(10000, '{'), nested(10000), R"({"keys":)" + std::string(1000000, '[')}) {
     const auto set = jwk_set::parse(body);

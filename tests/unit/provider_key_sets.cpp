@@ -198,4 +198,87 @@ TEST_CASE("a private key in the set is in no document") {
   CHECK(idp.document->body() == set_of({(*idp.keys().begin())->to_json()}));
 }
 
+// ---- members that are null, and other spellings --------------------------------------------------
+// Serialisers that write every member of a record, and encoders of another kind. Public reports of each exist.
+
+namespace {
+
+// The RSA key of that set under kid "a", or by another name.
+void check_taken(const std::string& member, std::string_view kid = "a") {
+  fetched idp(set_of({member}));
+  CHECK(idp.key(kid, "RS256") == rfc7638_thumbprint);
+  CHECK(idp.key(kid, "ES256") == "key_not_found");
+  CHECK(idp.keys().skipped().empty());
+  CHECK_FALSE(idp.keys().held_secrets());
+  CHECK(idp.document->body() == set_of({member}));
+}
+std::string standard(std::string_view base64url) {
+  std::string out(base64url);
+  for (char& c : out) c = c == '-' ? '+' : c == '_' ? '/' : c;
+  return out + std::string((4 - out.size() % 4) % 4, '=');
+}
+
+}  // namespace
+
+TEST_CASE("null_alg: alg is null") { check_taken(with(plain_rsa(), R"("kid":"a","alg":null)")); }
+
+TEST_CASE("null_use: use is null") { check_taken(with(plain_rsa(), R"("kid":"a","alg":"RS256","use":null)")); }
+
+TEST_CASE("null_key_ops: key_ops is null") {
+  check_taken(with(plain_rsa(), R"("kid":"a","use":"sig","key_ops":null)"));
+}
+
+TEST_CASE("null_crv: crv of an RSA key is null") { check_taken(with(plain_rsa(), R"("kid":"a","crv":null)")); }
+
+TEST_CASE("null_kid: kid is null, and the token has none") {
+  check_taken(with(plain_rsa(), R"("kid":null,"alg":"RS256")"), "");
+}
+
+TEST_CASE("null_all_dotnet: every member of the record is written, private ones too") {
+  const std::string record =
+      R"("kid":"a","use":"sig","alg":null,"crv":null,"d":null,"dp":null,"dq":null,"k":null,"key_ops":null,"oth":null,)"
+      R"("p":null,"q":null,"qi":null,"x":null,"x5t":null,"x5c":null,"x5u":null,"x5t#S256":null,"y":null)";
+  check_taken(with(plain_rsa(), record));
+}
+
+TEST_CASE("null_ec_dotnet: the same of an EC key") {
+  fetched idp(
+      set_of({with(vectors::p256_jwk,
+                   R"("kid":"a","alg":"ES256","use":"sig","n":null,"e":null,"d":null,"oth":[],"k":null,"x5c":null)")}));
+  CHECK(idp.key("a", "ES256") == vectors::p256_thumbprint);
+  CHECK_FALSE(idp.keys().held_secrets());
+}
+
+TEST_CASE("std_alphabet: n in the standard alphabet of base64, padded") {
+  check_taken(with(replaced(plain_rsa(), rfc7517_n, standard(rfc7517_n)), R"("kid":"a","alg":"RS256")"));
+}
+
+TEST_CASE("std_alphabet_zero_pad_uaa: the same behind a zero byte") {
+  const std::string n = standard(encoded('\0' + decoded(rfc7517_n)));
+  check_taken(with(replaced(plain_rsa(), rfc7517_n, n), R"("kid":"a","alg":"RS256")"));
+}
+
+TEST_CASE("n_line_breaks: n in lines of 64 characters") {
+  for (const std::string_view line_break : {"\\n", "\\r\\n"}) {
+    std::string n;
+    for (std::size_t i = 0; i < rfc7517_n.size(); i += 64)
+      n += std::string(rfc7517_n.substr(i, 64)) + std::string(line_break);
+    check_taken(with(replaced(plain_rsa(), rfc7517_n, n), R"("kid":"a","alg":"RS256")"));
+  }
+}
+
+TEST_CASE("key_ops_string: one operation as a string") {
+  check_taken(with(plain_rsa(), R"("kid":"a","key_ops":"verify")"));
+}
+
+TEST_CASE("keys_300: a set of 300 keys, each of which is found") {
+  std::vector<std::string> members;
+  for (int i = 0; i < 299; ++i) members.push_back(with(vectors::p256_jwk, R"("kid":"k)" + std::to_string(i) + "\""));
+  members.push_back(with(plain_rsa(), R"("kid":"k299")"));
+  fetched idp(set_of(members));
+  CHECK(idp.key("k299", "RS256") == rfc7638_thumbprint);
+  CHECK(idp.key("k256", "ES256") == vectors::p256_thumbprint);
+  CHECK(idp.keys().size() == 300);
+}
+
 TEST_SUITE_END();

@@ -1080,9 +1080,17 @@ TEST_CASE("a 304 is a confirmation only if it was asked for") {
   CHECK(unasked.why.http_status == 304);
 }
 
+// RFC 9110 section 15.3.4. Red when 203 is a status like the others.
+TEST_CASE("a 203 brings a document like a 200") {
+  const verdict what = judged(203, support::key_set({"a"}));
+  REQUIRE(what.what == verdict::kind::document);
+  CHECK(what.status == 203);
+  CHECK(judged(203, "<html>").why.http_status == 203);
+}
+
 // Red when http_status is not set, or when another 2xx is taken for a 200.
 TEST_CASE("every other status is a failure, whatever stands in the body") {
-  for (const int status : {0,   100, 199, 201, 202, 203, 204, 206, 301, 302, 307, 308, 400,
+  for (const int status : {0,   100, 199, 201, 202, 204, 206, 301, 302, 307, 308, 400,
                            401, 403, 404, 410, 429, 500, 502, 503, 504, 599, 999, -1}) {
     CAPTURE(status);
     const verdict what = judged(status, support::key_set({"a"}), {}, conditional());

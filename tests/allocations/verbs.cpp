@@ -3,7 +3,7 @@
 // On the caller's thread a bad_alloc leaves everything as it was: no URL is known that was not before, no callback comes. On any
 // other thread it fails a flight at most. Afterwards the manager works as if nothing had been, and nothing is lost or left.
 //
-// AXIOMS_JWKS_TEST_STEP: every how many allocations one fails; 1 for all.
+// AXIOMS_JWKS_TEST_STEP: every how many allocations one fails. 7 in the ordinary run; tests/allocations/run plays all of them.
 #include "support/coroutine.hpp"
 #include "support/failing_new.hpp"
 #include "support/fake_fetcher.hpp"
