@@ -53,6 +53,7 @@
 //   detail: refresh policy
 //   clocks
 //   default fetcher
+//   detail: engine
 //   blocking manager
 //   async manager
 //   tokens
@@ -2111,7 +2112,7 @@ template <class T>
   }
 }
 
-// -- what a thread keeps --
+// -- engine: what a thread keeps --
 
 // A document that this thread has got lately. A hit reads nothing else: no lock, no allocation, no parsing.
 struct hit_slot {
@@ -2192,7 +2193,7 @@ template <class T, class Engine>
   }
 }
 
-// -- callers that wait, flights, events --
+// -- engine: callers that wait, flights, events --
 
 // One caller that waits, blocked or suspended. Everything below the constants is guarded by the engine's mutex until done() is
 // called, which happens once, without the mutex.
@@ -2269,7 +2270,7 @@ class event_queue {
   std::list<event_record> records_;
 };
 
-// -- the table of URLs --
+// -- engine: the table of URLs --
 
 // One URL of a manager. Guarded by the engine's mutex.
 struct entry {
@@ -2322,7 +2323,7 @@ class url_table {
   map all;
 };
 
-// -- the engine --
+// -- engine: locks, flights and waiters --
 
 // What is to be done when the mutex is free again.
 struct errands {
@@ -2589,7 +2590,7 @@ struct manager_access {
   }
 };
 
-// -- threads --
+// -- engine: threads --
 
 // A reference to a predicate, so that the threads below need no template.
 class ready_ref {
@@ -5118,1733 +5119,6 @@ AXIOMS_JWKS_INLINE void watch_forks() noexcept {
 #endif
 }
 
-// -- engine --
-
-// -- what a thread keeps --
-
-// Eight bytes at a time: a URL is hashed in less time than two of them are compared.
-inline std::uint64_t hash_of(std::uint64_t engine, std::string_view url) noexcept {
-  std::uint64_t hash = engine ^ (url.size() * 0x9e3779b97f4a7c15U);
-  for (std::size_t at = 0; at < url.size(); at += sizeof hash) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, url.data() + at, std::min(sizeof word, url.size() - at));
-    hash = (hash ^ word) * 0xbf58476d1ce4e5b9U;
-    hash ^= hash >> 29U;
-  }
-  return hash;
-}
-
-AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept {
-  const std::uint64_t hash = hash_of(engine, url);
-  for (std::size_t at = cache.buckets[hash % cache.buckets.size()]; at != 0; at = cache.slots[at - 1].next) {
-    hit_slot& slot = cache.slots[at - 1];
-    if (slot.hash == hash && slot.engine == engine && slot.url == url) return cache.recent = &slot;
-  }
-  return nullptr;
-}
-
-// The slot for a URL that has none: the one that was filled first, which leaves its bucket.
-inline hit_slot& reused_slot(hit_cache& cache, std::uint64_t hash) noexcept {
-  hit_slot& slot = cache.slots[cache.oldest];
-  const auto number = static_cast<std::uint8_t>(++cache.oldest);
-  cache.oldest %= cache.slots.size();
-  std::uint8_t* from = &cache.buckets[slot.hash % cache.buckets.size()];
-  while (*from != 0 && *from != number) from = &cache.slots[*from - 1U].next;
-  if (*from == number) *from = slot.next;
-  slot.hash = hash;
-  slot.next = std::exchange(cache.buckets[hash % cache.buckets.size()], number);
-  return slot;
-}
-
-AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept {
-  struct owner {
-    hit_cache cache;
-    owner() noexcept {
-      static std::atomic<std::size_t> threads{0};
-      cache.shard = threads.fetch_add(1, std::memory_order_relaxed);
-      this_thread_hits = &cache;
-    }
-    // Destructors of other thread_locals may still look keys up: they find no cache and take the slow path.
-    ~owner() { this_thread_hits = nullptr; }
-  };
-  static thread_local bool ended = false;
-  struct end_mark {
-    ~end_mark() { ended = true; }
-  };
-  if (ended || url.size() > max_url_bytes) return;
-  static thread_local owner mine;
-  static thread_local end_mark mark;  // made after `mine`, so that it ends before it
-  static_cast<void>(mark);
-
-  AXIOMS_JWKS_TRY {
-    hit_cache& cache = mine.cache;
-    std::string spelled(url);
-    // A control block per thread: the counts of copies made here stay in this core's cache.
-    const auto block = std::make_shared<const jwks_ptr>(served.document);
-    hit_slot* slot = find_slot(cache, engine, url);
-    if (slot == nullptr) slot = &reused_slot(cache, hash_of(engine, url));
-    slot->engine = engine;
-    slot->url = std::move(spelled);
-    slot->source = served.source;
-    slot->version = served.version;
-    slot->document = jwks_ptr(block, served.document.get());
-    slot->until = served.document->expires_at();
-    slot->touch = steady_point{};
-    cache.recent = slot;
-  }
-  AXIOMS_JWKS_CATCH_ALL {}  // out of memory: the next lookup takes the slow path again
-}
-
-// -- callers that wait, flights, events --
-
-inline error shut_down_error() {
-  return make_error(errc::shut_down, "the manager is shut down; initialize() starts it");
-}
-inline error cancelled_error() noexcept { return short_error(errc::cancelled, 0, "the caller asked to stop"); }
-inline error clock_error() noexcept { return short_error(errc::fetch_failed, 0, "the clock threw an exception"); }
-inline outcome failed(error&& why) noexcept {
-  outcome out;
-  out.failure = std::move(why);
-  return out;
-}
-
-AXIOMS_JWKS_INLINE url_asked url_asked_of(const question& asked) {
-  if (!asked.url) return std::optional<parsed_url>();
-  return parse_url(*asked.url).transform([](parsed_url&& url) { return std::optional(std::move(url)); });
-}
-
-AXIOMS_JWKS_INLINE waiter::waiter(const question& asked, url_asked at)
-    : what(asked.what),
-      limit(asked.limit),
-      where(std::move(at)),
-      out(failed(shut_down_error())),
-      kid_(asked.query.kid),
-      alg_(asked.query.alg) {}
-AXIOMS_JWKS_INLINE waiter::~waiter() = default;
-
-AXIOMS_JWKS_INLINE bool event_queue::push(event_record&& record) noexcept {
-  if (records_.size() >= most) return false;
-  AXIOMS_JWKS_TRY {
-    records_.push_back(std::move(record));
-    return true;
-  }
-  AXIOMS_JWKS_CATCH_ALL { return false; }
-}
-
-AXIOMS_JWKS_INLINE void event_queue::take(std::list<event_record>& to, std::size_t count) noexcept {
-  const auto end = std::next(records_.begin(), static_cast<std::ptrdiff_t>(std::min(count, records_.size())));
-  to.splice(to.end(), records_, records_.begin(), end);
-}
-
-// -- the table of URLs --
-
-AXIOMS_JWKS_INLINE entry::entry(const parsed_url& at, std::shared_ptr<const jwks_config> its_config, steady_point now)
-    : url(at.normalized), insecure(!at.https), config(std::move(its_config)), policy(*config) {
-  touch(now);
-}
-AXIOMS_JWKS_INLINE void entry::touch(steady_point now) const noexcept {
-  cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
-}
-AXIOMS_JWKS_INLINE steady_point entry::last_used() const noexcept {
-  return steady_point(steady_point::duration(cell->last_used.load(std::memory_order_relaxed)));
-}
-AXIOMS_JWKS_INLINE std::shared_ptr<const document_content> entry::content() const noexcept {
-  return document ? document->content() : nullptr;
-}
-AXIOMS_JWKS_INLINE std::shared_ptr<const metadata_source> entry::source() const noexcept {
-  return discovery ? discovery->source() : nullptr;
-}
-AXIOMS_JWKS_INLINE discovery_policy::step entry::first_step(steady_point now, bool for_token) noexcept {
-  return discovery ? discovery->begin(now, for_token) : discovery_policy::step::keys;
-}
-
-AXIOMS_JWKS_INLINE std::optional<error> url_rules::refuse(std::string_view url, bool insecure, bool configured) const {
-  if (require_https && insecure) return insecure_url_error(url);
-  if (!only_configured || configured) return std::nullopt;
-  return make_error(errc::invalid_url, "URL ", quote(url), " is not configured, and only_configured_urls is set");
-}
-
-AXIOMS_JWKS_INLINE std::shared_ptr<entry> url_table::find(std::string_view normalized) const {
-  const auto found = all.find(normalized);
-  return found != all.end() ? found->second : nullptr;
-}
-
-AXIOMS_JWKS_INLINE url_table::map url_table::make(const parsed_url& at, std::shared_ptr<const jwks_config> config,
-                                                  steady_point now) {
-  map one;
-  one.emplace(at.normalized, std::make_shared<entry>(at, std::move(config), now));
-  return one;
-}
-
-AXIOMS_JWKS_INLINE void url_table::drop(entry& on, map& to) noexcept {
-  on.gone = true;
-  on.cell->version.fetch_add(1, std::memory_order_release);
-  to.insert(all.extract(on.url));
-}
-
-AXIOMS_JWKS_INLINE bool url_table::full() const noexcept {
-  const auto looked_up = [](const auto& each) { return !each.second->configured; };
-  return std::count_if(all.begin(), all.end(), looked_up) >= static_cast<std::ptrdiff_t>(max_looked_up_urls);
-}
-
-AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> url_table::crowded_out() const {
-  std::shared_ptr<entry> oldest;
-  if (!full()) return oldest;
-  for (const auto& [url, on] : all) {
-    if (on->configured || !on->waiters.empty()) continue;
-    if (!oldest || on->last_used() < oldest->last_used()) oldest = on;
-  }
-  if (oldest) return oldest;
-  return make_error(errc::throttled, "lookups of ", max_looked_up_urls, " other URLs are waiting for their fetch");
-}
-
-// -- lookups --
-
-// Has the kid other keys in the new set than it had before? A kid that is new has none to compare.
-inline bool has_other_keys(const jwk_set& before, const jwk_set& after, std::string_view kid) {
-  const auto old = before.find(kid), fresh = after.find(kid);
-  const auto same = [](const key_ptr& a, const key_ptr& b) { return a->thumbprint() == b->thumbprint(); };
-  return !old.empty() && !fresh.empty() &&
-         !std::is_permutation(old.begin(), old.end(), fresh.begin(), fresh.end(), same);
-}
-
-inline decision fail_with(const std::optional<error>& why) {
-  return {.what = decision::act::fail, .why = why.has_value() ? *why : memory_error()};
-}
-
-// The set lacks the kid, or has a key for it that does not fit a signature. Whether that is worth a fetch is the policy's to
-// say. again: it has waited for one.
-inline decision decide_for_token(const question& asked, const entry& on, steady_point now, const waiter* again) {
-  const bool signature = asked.what == verb::bad_signature;
-  const bool proven = again != nullptr && on.policy.answered_since(again->newest);
-  const std::string_view kid = asked.query.kid;
-  decision out{.for_token = true};
-  if (signature) {
-    const jwk_set* before = again != nullptr && again->before               ? &again->before->keys()
-                            : on.previous && on.policy.replaced_lately(now) ? &on.previous->keys
-                                                                            : nullptr;
-    out.changed = before != nullptr && has_other_keys(*before, on.document->keys(), kid);
-    if (out.changed || proven) return out;  // somebody else was faster
-  }
-  const auto not_found = [&] {
-    if (signature) return;
-    out.what = decision::act::fail;
-    out.why = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
-  };
-  out.proven = proven;
-  if (proven) return not_found(), std::move(out);
-  const std::size_t others = on.token_waiters - (again != nullptr && again->for_token ? 1U : 0U);
-  switch (signature ? on.policy.ask_bad_signature(now, others, again != nullptr)
-                    : on.policy.ask_unknown_kid(now, kid, others)) {
-    case refresh_policy::kid_answer::join: out.what = decision::act::wait; break;
-    case refresh_policy::kid_answer::start: out.what = decision::act::fetch; break;
-    case refresh_policy::kid_answer::answered: out.throttled = true; [[fallthrough]];
-    case refresh_policy::kid_answer::missing: not_found(); break;
-    case refresh_policy::kid_answer::refuse: return fail_with(on.policy.last_error());
-    case refresh_policy::kid_answer::throttled:
-      out.what = decision::act::fail;
-      out.throttled = true;
-      out.why = make_error(errc::throttled, "the budget of refetches for tokens is used up; kid ", quote(kid),
-                           " was not looked for");
-  }
-  return out;
-}
-
-AXIOMS_JWKS_INLINE decision decide(const question& asked, const entry& on, steady_point now, const waiter* again) {
-  using act = decision::act;
-  const refresh_policy& policy = on.policy;
-  const bool any_will_do = asked.what == verb::ready || asked.what == verb::initialize;
-  if (any_will_do && policy.servable(now)) return {};
-  if (asked.what == verb::ready) return {.what = act::wait};
-  if (asked.what == verb::refresh) {
-    if (policy.pinned() || (again != nullptr && policy.answered_since(again->joined - 1))) return {};
-    if (again != nullptr && !policy.in_flight(again->joined)) return fail_with(policy.last_error());
-    return {.what = policy.in_flight() ? act::wait : act::fetch};
-  }
-  switch (policy.ask(now)) {
-    case refresh_policy::answer::join: return {.what = act::wait};
-    case refresh_policy::answer::start: return {.what = act::fetch};
-    case refresh_policy::answer::refuse: return fail_with(policy.last_error());
-    default: break;
-  }
-  if (asked.what == verb::bad_signature) return decide_for_token(asked, on, now, again);
-  if (asked.what != verb::key) return {};
-  auto [key, kid_unknown] = policy.select(now, on.document->keys(), asked.query);
-  if (key) return {.key = *std::move(key)};
-  if (kid_unknown) return decide_for_token(asked, on, now, again);
-  return fail_with(std::move(key).error());
-}
-
-// Errors of the argument come before those of the state. Null: nobody has asked for it yet.
-AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const url_asked& where, steady_point now) const {
-  const bool down = state_ == life::down;
-  if (!where) return where.error();
-  if (!*where) {
-    if (down) return shut_down_error();
-    if (configured_) return configured_;
-    return make_error(errc::invalid_config, "there is no configured URL: call initialize(), or name one");
-  }
-  const parsed_url& url = **where;
-  auto known = urls_.find(url.normalized);
-  if (auto why = rules_.refuse(url.normalized, !url.https, down || (known && known->configured)))
-    return *std::move(why);
-  if (down) return shut_down_error();
-  if (known) known->touch(now);
-  return known;
-}
-
-AXIOMS_JWKS_INLINE std::optional<outcome> engine::answer_now(const question& asked, const url_asked& where) {
-  steady_point now{};
-  if (!read_clock(now)) return failed(clock_error());
-  errands todo;
-  outcome out;
-  {
-    const std::lock_guard lock(mutex_);
-    auto on = find(where, now);
-    if (!on) return failed(std::move(on).error());
-    if (!*on) return std::nullopt;
-    if (state_ == life::idle && !(*on)->policy.pinned()) return std::nullopt;  // its background refresh is to begin
-    auto said = decide(asked, **on, now);
-    if (said.waits()) return std::nullopt;
-    conclude(std::move(said), asked, **on, now, out, todo, false);
-  }
-  if (out.source) keep_hit(id_, asked.url.value_or(std::string_view()), out);
-  perform(todo);
-  return out;
-}
-
-AXIOMS_JWKS_INLINE void engine::submit(const std::shared_ptr<waiter>& who) {
-  errands todo;
-  waiter_list ticket(1, who);
-  steady_point now{};
-  std::optional<axioms::error> why;
-  if (!read_clock(now)) why = clock_error();
-  auto opened = who->where && *who->where ? ensure_open() : result<void>();
-  {
-    const std::lock_guard lock(mutex_);
-    auto on = find(who->where, now);
-    if (who->cancelled) {
-      why = cancelled_error();
-    } else if (!why && !on) {
-      why = std::move(on).error();
-    } else if (!why && !opened) {
-      why = std::move(opened).error();
-    }
-    if (!why) {
-      place(who, *std::move(on), now, ticket, todo);
-    } else {
-      who->out = failed(*std::move(why));
-      who->finished = true;
-      todo.finished.splice(todo.finished.end(), ticket);
-    }
-  }
-  perform(todo);
-}
-
-// on: null for a URL that is new.
-AXIOMS_JWKS_INLINE void engine::place(const std::shared_ptr<waiter>& who, std::shared_ptr<entry> on, steady_point now,
-                                      waiter_list& ticket, errands& todo) {
-  url_table::map fresh_entry;
-  auto victim = on ? std::shared_ptr<entry>() : urls_.crowded_out();
-  decision said;
-  if (!victim) {
-    said = {.what = decision::act::fail, .why = std::move(victim).error()};
-  } else {
-    if (!on) {
-      fresh_entry = url_table::make(**who->where, config_, now);
-      on = fresh_entry.begin()->second;
-    }
-    said = decide(who->asked(), *on, now);
-  }
-  flight_list fresh;
-  if (said.what == decision::act::fetch) fresh = prepare_flight(on, now, true, said.for_token);
-
-  // From here on nothing fails.
-  if (victim && *victim) drop(**victim, todo);
-  urls_.add(std::move(fresh_entry));
-  if (said.waits()) {
-    if (who->what == verb::lookup || who->what == verb::key || who->what == verb::bad_signature) ++stats_.misses;
-    if (who->what != verb::ready && on->policy.in_flight()) ++stats_.coalesced;
-    if (who->what == verb::ready)
-      who->deadline = later(now, std::clamp<milliseconds>(who->limit, milliseconds(0), max_duration));
-    who->on = on;
-    who->newest = on->policy.newest_flight();
-    if (on->policy.servable(now)) who->before = on->document;
-    who->place = ticket.begin();
-    on->waiters.splice(on->waiters.end(), ticket);
-    keep_waiting(*who, said, now, std::move(fresh), todo);
-    return;
-  }
-  if (on) {
-    conclude(std::move(said), who->asked(), *on, now, who->out, todo, false);
-  } else {
-    ++stats_.throttled;
-    who->out = failed(*std::move(said.why));
-  }
-  who->finished = true;
-  todo.finished.splice(todo.finished.end(), ticket);
-}
-
-// What was decided, as a caller gets it, with all that is counted and told.
-AXIOMS_JWKS_INLINE void engine::conclude(decision&& said, const question& asked, entry& on, steady_point now,
-                                         outcome& out, errands& todo, bool waited) noexcept {
-  out.failure = std::move(said.why);
-  out.key = std::move(said.key);
-  out.changed = said.changed;
-  if (said.throttled) {
-    ++stats_.throttled;
-    if (!std::exchange(on.throttled_told, true))
-      tell(on, {.kind = jwks_event_kind::throttled, .why = &out.failure}, todo);
-  }
-  if (asked.what == verb::ready || asked.what == verb::refresh || asked.what == verb::initialize) return;
-  if (!on.policy.servable(now)) {
-    if (!waited) ++stats_.misses;
-    return;
-  }
-  out.document = on.document;
-  if (said.for_token) return;
-  if (on.policy.stale(now)) {
-    ++stats_.stale_served;
-    if (!std::exchange(on.stale_told, true))
-      tell(on, {.kind = jwks_event_kind::stale, .why = &on.policy.last_error()}, todo);
-  } else if (!waited) {
-    ++stats_.hits;
-    out.source = on.cell;
-    out.version = on.cell->version.load(std::memory_order_relaxed);
-  }
-}
-
-// It stands in the list of its entry.
-AXIOMS_JWKS_INLINE void engine::keep_waiting(waiter& who, const decision& said, steady_point now, flight_list&& fresh,
-                                             errands& todo) noexcept {
-  entry& on = *who.on;
-  if (said.for_token) {
-    on.throttled_told = false;
-    if (!std::exchange(who.for_token, true)) {  // one that asks again has waited for a part of its time
-      ++on.token_waiters;
-      who.deadline = on.policy.token_deadline(now);
-    }
-    if (!fresh.empty()) on.policy.pay(now);
-  }
-  if (!fresh.empty()) begin_flight(std::move(fresh), now, todo);
-  who.joined = on.policy.newest_flight();
-  todo.rescheduled = todo.rescheduled || who.deadline != steady_point::max();
-}
-
-AXIOMS_JWKS_INLINE void engine::finish(waiter& who, errands& todo) noexcept {
-  if (who.for_token) --who.on->token_waiters;
-  who.finished = true;
-  if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled &&
-      who.out.failure->code != errc::shut_down && who.out.failure->code != errc::no_resources) {
-    who.out.failure.reset();  // on_event and health() tell it
-  }
-  // Elsewhere than where continuations may run, one without an executor is handed over.
-  waiter_list* const later = !todo.here && who.wants_manager_thread() ? deferred() : nullptr;
-  waiter_list& to = later != nullptr ? *later : todo.finished;
-  to.splice(to.end(), who.on->waiters, who.place);
-}
-
-// Those who wait decide again: after a flight ended, after a late answer came while the next flight is in the air, and after a
-// document was loaded.
-AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, errands& todo) noexcept {
-  for (auto next = on.waiters.begin(); next != on.waiters.end();) {
-    waiter& who = **next++;
-    const question asked = who.asked();
-    AXIOMS_JWKS_TRY {
-      auto said = decide(asked, on, now, &who);
-      if (said.what != decision::act::answer && on.policy.in_flight(who.joined))
-        continue;  // its flight may still bring it
-      if (said.waits()) {
-        flight_list fresh;
-        if (said.what == decision::act::fetch) fresh = prepare_flight(who.on, now, true, said.for_token);
-        keep_waiting(who, said, now, std::move(fresh), todo);
-        continue;
-      }
-      if (said.proven && said.what == decision::act::fail) on.policy.remember_missing(now, asked.query.kid);
-      conclude(std::move(said), asked, on, now, who.out, todo, true);
-    }
-    AXIOMS_JWKS_CATCH_ALL { who.out = failed(memory_error()); }
-    finish(who, todo);
-  }
-}
-
-// Those that are called back later may be in a forked child by then.
-AXIOMS_JWKS_INLINE void engine::cancel(waiter& who) noexcept {
-  if (forked()) return;
-  errands todo{.here = false};
-  {
-    const std::lock_guard lock(mutex_);
-    if (who.finished) return;
-    who.cancelled = true;
-    if (!who.on) return;  // not submitted yet; submit() will see it
-    who.out = failed(cancelled_error());
-    finish(who, todo);
-  }
-  perform(todo);
-}
-
-AXIOMS_JWKS_INLINE void engine::abandon(waiter& who) noexcept {
-  if (forked()) return;
-  errands todo;
-  const std::lock_guard lock(mutex_);
-  if (who.on && !who.finished) finish(who, todo);
-  who.finished = true;
-}
-
-// -- flights --
-
-AXIOMS_JWKS_INLINE flight_list engine::prepare_flight(const std::shared_ptr<entry>& on, steady_point now,
-                                                      bool foreground, bool for_token) {
-  flight_list one(1, std::make_shared<flight>());
-  flight& what = *one.front();
-  what.on = on;
-  what.begun = now;
-  what.deadline = later(now, on->config->fetch_timeout);
-  what.foreground = foreground;
-  what.for_token = for_token;
-  what.accepts.allow_es256k = on->config->allow_es256k;
-  aim(what, *on, on->first_step(now, for_token), now);
-  return one;
-}
-
-AXIOMS_JWKS_INLINE void engine::begin_flight(flight_list&& fresh, steady_point now, errands& todo) noexcept {
-  const std::shared_ptr<flight>& what = fresh.front();
-  what->number = what->on->policy.begin(now);
-  what->on->current = what;
-  todo.launches.splice(todo.launches.end(), fresh);
-  todo.rescheduled = true;
-}
-
-// The next request of a flight: the metadata of the issuer, or the key set.
-AXIOMS_JWKS_INLINE void engine::aim(flight& what, entry& on, discovery_policy::step next, steady_point now) {
-  what.reads_metadata = next == discovery_policy::step::metadata;
-  what.source = on.source();
-  what.basis.reset();
-  fetch_request request;
-  if (what.reads_metadata) {
-    request.url = on.discovery->metadata_url();
-    request.etag = on.discovery->etag();
-    request.last_modified = on.discovery->last_modified();
-    request.accept = "application/json";
-  } else {
-    request.url = on.discovery ? on.discovery->jwks_uri() : on.url;
-    if (on.document && on.document->url() == request.url) {  // what came from elsewhere, nothing there can confirm
-      what.basis = on.content();
-      request.etag = on.etag;
-      request.last_modified = on.last_modified;
-    }
-    request.accept = "application/jwk-set+json, application/json";
-  }
-  request.max_body_bytes = on.config->max_body_bytes;
-  request.timeout = std::max(std::chrono::ceil<milliseconds>(what.deadline - now), milliseconds(1));
-  request.connect_timeout = std::min(on.config->connect_timeout, request.timeout);
-  what.request = std::move(request);
-}
-
-AXIOMS_JWKS_INLINE bool engine::arrive(const std::shared_ptr<flight>& what, result<fetch_response> response) noexcept {
-  if (forked()) return false;
-  verdict brought;
-  AXIOMS_JWKS_TRY {
-    if (goes_on(*what, std::move(response), brought)) return !what->stop.stop_requested();
-  }
-  AXIOMS_JWKS_CATCH_ALL {
-    brought = verdict();
-    brought.why = memory_error();
-  }
-  land(what, std::move(brought));
-  return false;
-}
-
-AXIOMS_JWKS_INLINE bool engine::goes_on(flight& what, result<fetch_response>&& response, verdict& brought) {
-  steady_point now{};
-  wall_point wall{};
-  if (!read_clock(now) || !read_clock(wall)) {
-    brought.why = clock_error();
-    return false;
-  }
-  metadata said;
-  if (what.reads_metadata) {
-    said = judge_metadata(what.request, std::move(response), *what.source, wall);
-  } else {
-    brought = judge(what.request, std::move(response), wall, what.accepts);
-    if (!what.source && brought.what != verdict::kind::failure) return false;
-  }
-  errands todo;
-  bool on_its_way = false;
-  {
-    const std::lock_guard lock(mutex_);
-    // What came too late lands as such.
-    if (!what.on->gone && what.on->policy.in_flight(what.number))
-      on_its_way = next_request(what, now, std::move(said), brought, todo);
-  }
-  perform(todo);
-  return on_its_way;
-}
-
-// A response of a flight in the air was judged. True: it asks for something else now; else brought is what it ends with.
-AXIOMS_JWKS_INLINE bool engine::next_request(flight& what, steady_point now, metadata&& said, verdict& brought,
-                                             errands& todo) {
-  using step = discovery_policy::step;
-  entry& on = *what.on;
-  step next = step::fail;
-  if (what.source != on.source()) {  // it was sent by a configuration that is gone
-    next = on.first_step(now, what.for_token);
-  } else if (!on.discovery) {
-    return false;
-  } else if (!what.reads_metadata) {
-    if (brought.what != verdict::kind::failure || brought.retry_after || brought.status == 408 || brought.status == 429)
-      return false;
-    next = on.discovery->keys_failed(now);
-    if (next == step::fail) return false;
-    what.refused_at = what.request.url;
-    what.refused = std::move(brought);
-  } else {
-    next = on.discovery->read(now, std::move(said));
-    const auto& failure = on.discovery->failure();
-    const bool same_place = next == step::keys && what.refused_at == on.discovery->jwks_uri();
-    if (what.refused && (next == step::fail || same_place)) {
-      brought = *std::exchange(what.refused, std::nullopt);
-      return false;
-    }
-    if (next == step::fail) {
-      static_cast<reply&>(brought) = *failure;
-      return false;
-    }
-    if (next == step::keys && failure) {
-      // The old ones are used. The flight may still end well, so this is the one place where it is told.
-      const std::optional<axioms::error> why = failure->why;
-      ++stats_.failed;
-      tell(on,
-           {jwks_event_kind::failed, &why, failure->status, std::chrono::duration_cast<milliseconds>(now - what.begun)},
-           todo);
-    }
-  }
-  aim(what, on, next, now);
-  return true;
-}
-
-AXIOMS_JWKS_INLINE void engine::land_failed(const std::shared_ptr<flight>& what, errc code,
-                                            std::string_view why) noexcept {
-  verdict none;
-  none.why = short_error(code, 0, why);
-  land(what, std::move(none));
-}
-
-AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdict&& brought) noexcept {
-  if (forked()) return;
-  steady_point now{};
-  wall_point wall{};
-  if (!read_clock(now) || !read_clock(wall)) {
-    now = what->begun;
-    brought.what = verdict::kind::failure;
-    brought.why = clock_error();
-  }
-  const std::uint64_t random = draw();
-  errands todo;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
-  }
-  perform(todo);
-}
-
-AXIOMS_JWKS_INLINE void engine::receive(const std::shared_ptr<flight>& what, steady_point now, wall_point wall,
-                                        std::uint64_t random, verdict& brought, errands& todo) noexcept {
-  entry& on = *what->on;
-  const auto before = on.content();
-  const bool same = brought.content && before && is_same(*brought.content, *before);
-  if (same) brought.what = verdict::kind::not_modified;  // a 200 with the same bytes confirms like a 304
-  const bool fresh = brought.what == verdict::kind::document;
-  const bool confirms = before && (same || what->basis == before);
-  jwks_ptr stamp;
-  AXIOMS_JWKS_TRY {
-    todo.reserve(2);
-    on.policy.reserve(on.served());
-    std::shared_ptr<const document_content> content = fresh ? brought.content : before;
-    stamp = std::make_shared<const jwks_document>(std::move(content), now, on.policy.expiry_of(now), wall);
-  }
-  AXIOMS_JWKS_CATCH_ALL {
-    brought.what = verdict::kind::failure;
-    brought.why = memory_error();
-  }
-  const auto landing = on.policy.land(what->number, now, brought, confirms, random, on.served());
-  if (landing == refresh_policy::landing::dropped) return;
-  if (on.discovery) on.discovery->ended(landing != refresh_policy::landing::failed);
-  if (on.current == what) on.current.reset();
-  const auto took = std::chrono::duration_cast<milliseconds>(now - what->begun);
-  if (landing == refresh_policy::landing::failed) {
-    flight_failed(on, brought.status, took, todo);
-  } else {
-    if (fresh) brought.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1;
-    ++(fresh ? stats_.fetched : stats_.not_modified);
-    if (fresh || !brought.etag.empty()) on.etag = std::move(brought.etag);
-    if (fresh || !brought.last_modified.empty()) on.last_modified = std::move(brought.last_modified);
-    publish(on, std::move(stamp), todo);
-    tell(on,
-         {fresh ? jwks_event_kind::fetched : jwks_event_kind::not_modified, nullptr, brought.status, took, before,
-          on.content()},
-         todo);
-  }
-  settle(on, now, todo);
-  todo.rescheduled = true;
-}
-
-// A new stamp: what the threads keep is out of date from here on.
-AXIOMS_JWKS_INLINE void engine::publish(entry& on, jwks_ptr&& stamp, errands& todo) noexcept {
-  if (on.document && on.document->content() != stamp->content())
-    todo.released.push_back(std::exchange(on.previous, on.document->content()));
-  todo.released.push_back(std::exchange(on.document, std::move(stamp)));
-  on.cell->version.fetch_add(1, std::memory_order_release);
-  on.stale_told = false;
-}
-
-AXIOMS_JWKS_INLINE void engine::flight_failed(entry& on, int status, milliseconds duration, errands& todo) noexcept {
-  ++stats_.failed;
-  tell(on, {jwks_event_kind::failed, &on.policy.last_error(), status, duration}, todo);
-}
-
-AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, errands& todo) noexcept {
-  if (!background_runs()) return;
-  std::size_t free = slots() - std::min(slots(), busy());
-  for (auto next = urls_.all.begin(); next != urls_.all.end();) {
-    const std::shared_ptr<entry> on = (next++)->second;
-    if (on->policy.expire(now, random)) {
-      const std::shared_ptr<flight> late = on->current;
-      if (on->discovery && late) late->reads_metadata ? on->discovery->overstayed(now) : on->discovery->ended(false);
-      flight_failed(*on, 0, late ? std::chrono::duration_cast<milliseconds>(now - late->begun) : milliseconds(0), todo);
-      todo.stop(on->current);
-      settle(*on, now, todo);
-    }
-    for (auto place = on->waiters.begin(); place != on->waiters.end();) {
-      waiter& who = **place++;
-      if (now < who.deadline) continue;
-      who.out =
-          failed(who.what == verb::ready
-                     ? short_error(errc::timed_out, 0, "there was no document within the limit")
-                     : short_error(errc::timed_out, 0, "the refetch for a token took longer than unknown_kid_wait (",
-                                   on->config->unknown_kid_wait.count(), " ms)"));
-      finish(who, todo);
-    }
-    if (!on->policy.due(now)) continue;
-    if (!on->configured && on->waiters.empty() && on->policy.unused(now, on->last_used())) {
-      drop(*on, todo);
-    } else if (free > 0) {
-      --free;
-      AXIOMS_JWKS_TRY { begin_flight(prepare_flight(on, now, false), now, todo); }
-      AXIOMS_JWKS_CATCH_ALL {  // it counts as one that failed, or this would be tried again at once
-        verdict none;
-        none.why = memory_error();
-        static_cast<void>(on->policy.land(on->policy.begin(now), now, none, false, random));
-        flight_failed(*on, 0, milliseconds(0), todo);
-      }
-    }
-  }
-}
-
-AXIOMS_JWKS_INLINE bool engine::tick_now() noexcept {
-  steady_point now{};
-  if (forked() || !read_clock(now)) return false;
-  const std::uint64_t random = draw();
-  errands todo;
-  {
-    const std::lock_guard lock(mutex_);
-    tick(now, random, todo);
-  }
-  perform(todo);
-  return true;
-}
-
-AXIOMS_JWKS_INLINE steady_point engine::next_wake() const noexcept {
-  steady_point soonest = steady_point::max();
-  if (!background_runs()) return soonest;
-  const bool full = busy() >= slots();
-  for (const auto& [url, on] : urls_.all) {
-    if (on->policy.in_flight() || !full)
-      soonest = std::min(soonest, on->policy.next_wake());  // a slot that gets free wakes us
-    for (const auto& who : on->waiters) soonest = std::min(soonest, who->deadline);
-  }
-  return soonest;
-}
-
-AXIOMS_JWKS_INLINE std::size_t engine::flights_in_the_air() const noexcept {
-  return static_cast<std::size_t>(
-      std::count_if(urls_.all.begin(), urls_.all.end(), [](const auto& at) { return at.second->policy.in_flight(); }));
-}
-
-AXIOMS_JWKS_INLINE void engine::perform(errands& todo) noexcept {
-  if (todo.empty()) return;
-  const auto keep = shared_from_this();  // who goes on in there may destroy the manager
-  while (todo.stopped) {
-    const std::shared_ptr<flight> what = std::exchange(todo.stopped, todo.stopped->next);
-    what->next.reset();
-    what->stop.request_stop();
-  }
-  while (!todo.launches.empty()) {
-    flight_list one;
-    one.splice(one.end(), todo.launches, todo.launches.begin());
-    launch(std::move(one));
-  }
-  if (todo.rescheduled) wake();
-  if (todo.events) deliver_events();
-  // A flight that is still in the air keeps its entry, but not the keys.
-  for (const auto& [url, on] : todo.dropped) {
-    jwks_ptr document;
-    const std::lock_guard lock(mutex_);
-    document.swap(on->document);
-  }
-  while (!todo.finished.empty()) {
-    const std::shared_ptr<waiter> who = std::move(todo.finished.front());
-    todo.finished.pop_front();
-    who->done();
-  }
-  todo.dropped.clear();
-  todo.released.clear();
-}
-
-AXIOMS_JWKS_INLINE std::uint64_t engine::draw() const noexcept {
-  std::shared_ptr<const jwks_config> config;
-  {
-    const std::lock_guard lock(mutex_);
-    config = config_;
-  }
-  if (!config->random) return default_random();
-  AXIOMS_JWKS_TRY { return config->random(); }
-  AXIOMS_JWKS_CATCH_ALL { return default_random(); }
-}
-
-// The one way to tell something. An event for which there is no memory is one that the listener lost.
-AXIOMS_JWKS_INLINE void engine::tell(const entry& on, happening&& what, errands& todo) noexcept {
-  const auto& listener = on.config->on_event ? on.config : config_;
-  if (!listener->on_event) return;
-  todo.events = true;
-  bool queued = false;
-  AXIOMS_JWKS_TRY {
-    jwks_event event;
-    event.kind = what.kind;
-    event.url = on.url;
-    if (what.why != nullptr) event.error = *what.why;
-    event.status = what.status;
-    event.duration = what.duration;
-    event.next_attempt = on.policy.next_attempt();
-    event_queue* const queue = events();
-    queued =
-        queue != nullptr && queue->push({listener, std::move(event), std::move(what.before), std::move(what.after)});
-  }
-  AXIOMS_JWKS_CATCH_ALL {}
-  if (!queued) ++stats_.events_dropped;
-}
-
-AXIOMS_JWKS_INLINE void engine::deliver(event_record& record) noexcept {
-  jwks_event& event = record.event;
-  AXIOMS_JWKS_TRY {
-    if (event.kind == jwks_event_kind::fetched || event.kind == jwks_event_kind::loaded) {
-      const auto index = [](const document_content* content) {
-        std::multimap<std::string_view, const std::string*> keys;  // kid, or the thumbprint of a key without one
-        if (content == nullptr) return keys;
-        for (const auto& key : content->keys)
-          keys.emplace(key->kid().empty() ? std::string_view(key->thumbprint()) : key->kid(), &key->thumbprint());
-        return keys;
-      };
-      const auto prints = [](const auto& keys, std::string_view kid) {
-        std::vector<std::string_view> all;
-        for (auto [at, end] = keys.equal_range(kid); at != end; ++at) all.push_back(*at->second);
-        std::sort(all.begin(), all.end());
-        return all;
-      };
-      const auto before = index(record.before.get()), after = index(record.after.get());
-      for (auto at = after.begin(); at != after.end(); at = after.upper_bound(at->first)) {
-        if (before.count(at->first) == 0) {
-          event.added.emplace_back(at->first);
-        } else if (prints(before, at->first) != prints(after, at->first)) {
-          event.changed.emplace_back(at->first);
-        }
-      }
-      for (auto at = before.begin(); at != before.end(); at = before.upper_bound(at->first)) {
-        if (after.count(at->first) == 0) event.removed.emplace_back(at->first);
-      }
-    }
-  }
-  AXIOMS_JWKS_CATCH_ALL {}  // out of memory: some kids are left out
-  AXIOMS_JWKS_TRY { record.listener->on_event(event); }
-  AXIOMS_JWKS_CATCH_ALL {}  // a listener's exception is its own
-}
-
-// -- life --
-
-AXIOMS_JWKS_INLINE engine::engine()
-    : id_([] {
-        static std::atomic<std::uint64_t> last{0};
-        return last.fetch_add(1, std::memory_order_relaxed) + 1;
-      }()),
-      epoch_(fork_epoch()) {}
-
-AXIOMS_JWKS_INLINE engine::~engine() = default;
-
-// What is imported before the first lookup or initialize() waits for it: nothing is fetched by a configuration that is not
-// there yet.
-AXIOMS_JWKS_INLINE bool engine::background_runs() const noexcept {
-  return state_ == life::lazy || state_ == life::running;
-}
-
-AXIOMS_JWKS_INLINE result<void> engine::ensure_open() {
-  if (state_.load(std::memory_order_acquire) != life::idle) return {};
-  {
-    const std::lock_guard lock(life_mutex_);
-    if (state_ != life::idle) return {};
-    if (auto opened = open(false); !opened) return opened;
-    state_.store(life::lazy, std::memory_order_release);
-  }
-  wake();  // for what was imported before
-  return {};
-}
-
-// named: it is the one of initialize() or add(), which may be led by discovery.
-AXIOMS_JWKS_INLINE engine::new_terms engine::terms_for(const entry& on, std::shared_ptr<const jwks_config> config,
-                                                       bool named) {
-  new_terms out;
-  if (on.document) {
-    const jwks_document& old = *on.document;
-    const auto expiry = on.policy.pinned() ? steady_point::max() : later(old.fetched_at(), config->cache_ttl);
-    out.stamp = std::make_shared<const jwks_document>(old.content(), old.fetched_at(), expiry, old.fetched_at_system());
-  }
-  if (named && config->discovery) out.source = std::make_shared<const metadata_source>(*metadata_source_of(*config));
-  out.config = std::move(config);
-  return out;
-}
-
-// A document that is there keeps its age.
-AXIOMS_JWKS_INLINE void engine::configure(entry& on, new_terms&& terms, errands& todo) noexcept {
-  todo.released.push_back(std::exchange(on.config, std::move(terms.config)));
-  on.policy.configure(*on.config);
-  if (terms.stamp) {
-    todo.released.push_back(std::exchange(on.document, std::move(terms.stamp)));
-    on.cell->version.fetch_add(1, std::memory_order_release);
-  }
-  todo.rescheduled = true;
-}
-
-// A URL of initialize() or add(): stays until shutdown, with limits of its own. first: its first fetch in the background. Under
-// both mutexes; if it throws, it has done nothing.
-AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::take_over(const parsed_url& at,
-                                                            const std::shared_ptr<const jwks_config>& config,
-                                                            steady_point now, steady_point first, errands& todo) {
-  url_table::map fresh;
-  auto on = urls_.find(at.normalized);
-  if (!on) {
-    fresh = url_table::make(at, config, now);
-    on = fresh.begin()->second;
-  }
-  auto terms = terms_for(*on, config, true);
-  todo.reserve(2);
-
-  // From here on nothing fails.
-  urls_.add(std::move(fresh));
-  const auto source = std::move(terms.source);
-  configure(*on, std::move(terms), todo);
-  on->configured = true;
-  if (!on->policy.servable(now)) {
-    on->policy.plan_first(first);
-  } else if (!config->prefetch) {
-    on->policy.put_off(first);
-  }
-  if (!source) {
-    on->discovery.reset();
-  } else if (on->discovery && *on->discovery->source() == *source) {
-    on->discovery->configure(*config);
-  } else {
-    on->discovery.emplace(source, *config);
-  }
-  return on;
-}
-
-AXIOMS_JWKS_INLINE result<bool> engine::try_start(std::shared_ptr<const jwks_config> config, waiter& who) {
-  struct kept_url {
-    std::shared_ptr<entry> on;
-    std::optional<axioms::error> refused;  // what this configuration would refuse to look up goes
-    new_terms terms;
-  };
-  if (auto valid = config->validate(); !valid) return std::move(valid).error();
-  steady_point now{};
-  if (!read_clock(now)) return clock_error();
-  const auto at = parse_url(*config->resolved_url());
-  const steady_point one_interval = later(now, config->refresh_interval);
-  const url_rules rules{config->require_https, config->only_configured_urls};
-  errands todo{.here = false};
-  {
-    const std::lock_guard life_lock(life_mutex_);
-    {
-      const std::lock_guard lock(mutex_);
-      if (who.cancelled) return cancelled_error();
-    }
-    if (closed_) return shut_down_error();
-    if (state_ == life::running) return false;
-    if (auto opened = open(static_cast<bool>(config->on_event)); !opened) return std::move(opened).error();
-    const std::lock_guard lock(mutex_);
-    std::vector<kept_url> looked_up;
-    for (const auto& [url, on] : urls_.all) {
-      if (!on->configured && url != at->normalized)
-        looked_up.push_back({on, rules.refuse(url, on->insecure, false), terms_for(*on, config, false)});
-    }
-    todo.reserve(2 * looked_up.size() + 3);
-    configured_ = take_over(*at, config, now, one_interval, todo);
-
-    // From here on nothing fails.
-    todo.released.push_back(std::exchange(config_, config));
-    rules_ = rules;
-    for (kept_url& each : looked_up) {
-      if (each.refused) {
-        turn_away(*each.on, *each.refused, todo);
-      } else {
-        configure(*each.on, std::move(each.terms), todo);
-        if (!config->prefetch) each.on->policy.put_off(one_interval);
-      }
-    }
-    who.forgiving = true;
-    state_.store(life::running, std::memory_order_release);
-  }
-  perform(todo);
-  return config->prefetch;
-}
-
-AXIOMS_JWKS_INLINE void engine::start(jwks_config config, const std::shared_ptr<waiter>& who) {
-  waiter_list ticket(1, who);
-  const auto prefetch = try_start(std::make_shared<const jwks_config>(std::move(config)), *who);
-  errands todo;
-  AXIOMS_JWKS_TRY {
-    if (prefetch && *prefetch) return submit(who);
-  }
-  AXIOMS_JWKS_CATCH_ALL {  // out of memory: a prefetch that fails is no failure, and the background tries again
-    const std::lock_guard lock(mutex_);
-    if (configured_) configured_->policy.plan_first(steady_point{});
-    todo.rescheduled = true;
-  }
-  {
-    const std::lock_guard lock(mutex_);
-    who->out = outcome();
-    if (!prefetch) who->out.failure = copy_of(prefetch.error());
-    who->finished = true;
-    todo.finished.splice(todo.finished.end(), ticket);
-  }
-  perform(todo);
-}
-
-AXIOMS_JWKS_INLINE result<void> engine::add(jwks_config config) {
-  if (auto valid = config.validate(); !valid) return valid;
-  steady_point now{};
-  if (!read_clock(now)) return clock_error();
-  const auto shared = std::make_shared<const jwks_config>(std::move(config));
-  const auto at = parse_url(*shared->resolved_url());
-  errands todo{.here = false};
-  {
-    const std::lock_guard life_lock(life_mutex_);
-    if (state_ == life::down || closed_) return shut_down_error();
-    if (auto opened = open(static_cast<bool>(shared->on_event)); !opened) return opened;
-    const std::lock_guard lock(mutex_);
-    take_over(*at, shared, now, shared->prefetch ? now : later(now, shared->refresh_interval), todo);
-    if (state_ == life::idle) state_.store(life::lazy, std::memory_order_release);
-  }
-  perform(todo);
-  return {};
-}
-
-// Those who wait for it are finished with that error, and it goes.
-AXIOMS_JWKS_INLINE void engine::turn_away(entry& on, const axioms::error& why, errands& todo) noexcept {
-  while (!on.waiters.empty()) {
-    waiter& who = *on.waiters.front();
-    who.out = failed(copy_of(why));
-    finish(who, todo);
-  }
-  drop(on, todo);
-}
-
-AXIOMS_JWKS_INLINE void engine::drop(entry& on, errands& todo) noexcept {
-  todo.stop(on.current);
-  urls_.drop(on, todo.dropped);
-}
-
-AXIOMS_JWKS_INLINE bool engine::forget(std::string_view url) {
-  const auto at = parse_url(url);
-  if (!at) return false;
-  errands todo{.here = false};
-  {
-    const std::lock_guard lock(mutex_);
-    const auto on = urls_.find(at->normalized);
-    if (!on || on == configured_) return false;
-    turn_away(*on, cancelled_error(), todo);
-  }
-  perform(todo);
-  return true;
-}
-
-AXIOMS_JWKS_INLINE void engine::begin_shutdown(waiter_list&& last) noexcept {
-  errands todo;
-  std::shared_ptr<const jwks_config> config = plain_;
-  std::shared_ptr<entry> configured;
-  {
-    const std::lock_guard life_lock(life_mutex_);
-    const std::lock_guard lock(mutex_);
-    state_.store(life::down, std::memory_order_release);
-    waiter_list waiting;
-    for (const auto& [url, on] : urls_.all) {
-      for (const auto& who : on->waiters) who->finished = true;  // its outcome says shut_down from the beginning
-      waiting.splice(waiting.end(), on->waiters);
-      on->token_waiters = 0;
-    }
-    while (!urls_.all.empty()) drop(*urls_.all.begin()->second, todo);
-    configured_.swap(configured);
-    config_.swap(config);  // the listener goes with its life
-    for (const auto& who : last) who->finished = true;
-    retire(std::move(waiting), std::move(last), todo);
-  }
-  wind_down();
-  perform(todo);
-}
-
-// -- documents that no flight brought --
-
-// Judges a key set by the rule for those that a fetch brought.
-AXIOMS_JWKS_INLINE verdict engine::judge_given(const parsed_url& at, fetch_response given, wall_point wall) {
-  fetch_request request;
-  request.url = at.normalized;
-  request.max_body_bytes = max_saved_bytes;
-  jwk_options accepts;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto known = urls_.find(at.normalized);
-    accepts.allow_es256k = (known ? known->config : config_)->allow_es256k;
-  }
-  verdict out = judge(request, std::move(given), wall, accepts);
-  out.why.http_status = 0;  // there was no response
-  if (out.content) { out.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1; }
-  return out;
-}
-
-// Puts a document in place. Its policy has taken it already.
-AXIOMS_JWKS_INLINE void engine::load(entry& on, steady_point now, verdict&& given, jwks_ptr&& stamp,
-                                     errands& todo) noexcept {
-  const auto before = on.content();
-  on.etag = std::move(given.etag);
-  on.last_modified = std::move(given.last_modified);
-  publish(on, std::move(stamp), todo);
-  tell(on, {.kind = jwks_event_kind::loaded, .before = before, .after = on.content()}, todo);
-  settle(on, now, todo);
-  todo.rescheduled = true;
-}
-
-AXIOMS_JWKS_INLINE result<void> engine::add_static(std::string_view url, std::string_view text) {
-  const auto at = parse_url(url);
-  if (!at) return at.error();
-  steady_point now{};
-  wall_point wall{};
-  if (!read_clock(now) || !read_clock(wall)) return clock_error();
-  verdict given = judge_given(*at, fetch_response{200, std::string(text), {}}, wall);
-  if (given.what != verdict::kind::document) return std::move(given.why);
-  auto stamp = std::make_shared<const jwks_document>(given.content, now, steady_point::max(), wall);
-  errands todo{.here = false};
-  {
-    const std::lock_guard lock(mutex_);
-    if (auto why = rules_.refuse(at->normalized, !at->https, true)) return *std::move(why);
-    if (state_ == life::down) return shut_down_error();
-    url_table::map fresh;
-    auto on = urls_.find(at->normalized);
-    if (!on) {
-      fresh = url_table::make(*at, config_, now);
-      on = fresh.begin()->second;
-    }
-    todo.reserve(2);
-    on->policy.reserve(on->served());
-
-    // From here on nothing fails.
-    urls_.add(std::move(fresh));
-    on->configured = true;
-    on->policy.pin(now, given.content->keys, on->served());
-    todo.stop(on->current);
-    load(*on, now, std::move(given), std::move(stamp), todo);
-  }
-  perform(todo);
-  return {};
-}
-
-// The age goes into the text, not what the wall clock said at the fetch: it may have been set since.
-AXIOMS_JWKS_INLINE std::string engine::export_cache() {
-  steady_point now{};
-  wall_point wall{};
-  std::string out = R"({"axioms_jwks_cache":1,"documents":[)";
-  if (read_clock(now) && read_clock(wall)) {
-    std::vector<std::tuple<jwks_ptr, std::string, std::string, std::string>> documents;
-    auto room = static_cast<std::ptrdiff_t>(max_saved_bytes);
-    {
-      const std::lock_guard lock(mutex_);
-      for (const auto& [url, on] : urls_.all) {
-        if (!on->document || on->policy.pinned()) continue;
-        room -= static_cast<std::ptrdiff_t>(2 * on->document->body().size() + 8192);  // escaped
-        if (room < 0) break;  // import_cache() would refuse more
-        documents.push_back({on->document, url, on->etag, on->last_modified});
-      }
-    }
-    for (const auto& [document, url, etag, last_modified] : documents) {
-      const auto fetched_at = wall.time_since_epoch() - (now - document->fetched_at());
-      append_to(out, concat(out.back() == '[' ? "" : ",", R"({"url":)", json_string(url), R"(,"fetched_at":)",
-                            std::chrono::floor<seconds>(fetched_at).count(), R"(,"etag":)", json_string(etag),
-                            R"(,"last_modified":)", json_string(last_modified), R"(,"body":)",
-                            json_string(document->body()), "}"));
-    }
-  }
-  return out + "]}";
-}
-
-// One document of an exported cache.
-struct saved_document {
-  std::string url, etag, last_modified, body;
-  std::int64_t fetched_at = 0;  // seconds since 1970
-
-  static result<saved_document> read(const json_node& member) {
-    saved_document out;
-    if (member.type != json_node::kind::object) return make_error(errc::not_a_key_set, "it is no object");
-    for (const auto& [name, field] : {std::pair("url", &out.url), std::pair("etag", &out.etag),
-                                      std::pair("last_modified", &out.last_modified), std::pair("body", &out.body)}) {
-      const json_node* found = member.find(name, json_node::kind::string);
-      if (found == nullptr) return make_error(errc::not_a_key_set, "it has no string named ", name);
-      *field = found->text;
-    }
-    const json_node* when = member.find("fetched_at", json_node::kind::integer);
-    if (when == nullptr) return make_error(errc::not_a_key_set, "it has no integer named fetched_at");
-    out.fetched_at = when->integer;
-    return out;
-  }
-};
-
-// The same, when it has been judged.
-struct saved_set {
-  parsed_url at;
-  verdict given;
-  steady_point fetched_at;
-  wall_point wall;  // of the same
-  std::uint64_t random = 0;
-  url_table::map fresh{};  // if the URL is new
-  jwks_ptr stamp{};
-};
-
-AXIOMS_JWKS_INLINE result<std::size_t> engine::import_cache(std::string_view text) {
-  const auto refuse = [](const auto&... why) {
-    return make_error(errc::not_a_key_set, "the text is no exported cache: ", why...);
-  };
-  const auto saved = json_tree::read(text, {.bytes = max_saved_bytes});
-  if (!saved) return refuse("it ", saved.error().description);
-  const json_node& root = saved->root();
-  if (root.type != json_node::kind::object) return refuse("it is JSON, but no object");
-  const json_node* version = root.find("axioms_jwks_cache", json_node::kind::integer);
-  if (version == nullptr || version->integer != 1) return refuse("it has no axioms_jwks_cache of 1");
-  const json_node* documents = root.find("documents", json_node::kind::array);
-  if (documents == nullptr) return refuse("it has no array named documents");
-
-  std::size_t index = 0;
-  std::optional<axioms::error> first_fault;
-  std::vector<saved_set> sets;
-  for (const json_node& document : *documents) {
-    auto judged =
-        saved_document::read(document).and_then([&](const saved_document& each) { return judge_saved(each); });
-    if (judged && *judged) sets.push_back(**std::move(judged));
-    if (!judged && !first_fault) {
-      first_fault = std::move(judged).error();
-      first_fault->description = concat("document ", index, " of the exported cache: ", first_fault->description);
-    }
-    ++index;
-  }
-  auto taken = restore(sets);
-  if (taken && *taken == 0 && first_fault && first_fault->code != errc::shut_down) return *std::move(first_fault);
-  return taken;
-}
-
-// None: there is a document of this URL already, or no room for one more URL.
-AXIOMS_JWKS_INLINE result<std::optional<saved_set>> engine::judge_saved(const saved_document& saved) {
-  auto at = parse_url(saved.url);
-  if (!at) return std::move(at).error();
-  steady_point now{};
-  wall_point wall{};
-  if (!read_clock(now) || !read_clock(wall)) return clock_error();
-  const auto age = age_of_saved(wall, saved.fetched_at);
-  if (!age) return age.error();
-  {
-    const std::lock_guard lock(mutex_);
-    const auto known = urls_.find(at->normalized);
-    if (auto why = rules_.refuse(at->normalized, !at->https, known && known->configured)) return *std::move(why);
-    if (known ? known->policy.servable(now) : urls_.full()) return std::optional<saved_set>();
-  }
-  verdict given = judge_given(
-      *at, fetch_response{200, saved.body, {{"ETag", saved.etag}, {"Last-Modified", saved.last_modified}}}, wall);
-  if (given.what != verdict::kind::document) return std::move(given.why);
-  return std::optional(saved_set{*std::move(at), std::move(given), now - *age, wall - *age, draw()});
-}
-
-// How many were put in place.
-AXIOMS_JWKS_INLINE result<std::size_t> engine::restore(std::vector<saved_set>& sets) {
-  steady_point now{};
-  if (!read_clock(now)) return clock_error();
-  errands todo{.here = false};
-  std::size_t taken = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    if (state_ == life::down) return shut_down_error();
-    for (saved_set& each : sets) {
-      auto known = urls_.find(each.at.normalized);
-      if (!known) {
-        each.fresh = url_table::make(each.at, config_, now);
-        known = each.fresh.begin()->second;
-      }
-      each.stamp = std::make_shared<const jwks_document>(each.given.content, each.fetched_at,
-                                                         known->policy.expiry_of(each.fetched_at), each.wall);
-    }
-    todo.reserve(2 * sets.size());
-
-    // From here on nothing fails.
-    for (saved_set& each : sets) {
-      if (!each.fresh.empty() && urls_.full()) continue;
-      urls_.add(std::move(each.fresh));
-      entry& on = *urls_.find(each.at.normalized);
-      if (!on.policy.restore(now, each.fetched_at, each.random)) continue;
-      load(on, now, std::move(each.given), std::move(each.stamp), todo);
-      ++taken;
-    }
-  }
-  perform(todo);
-  return taken;
-}
-
-// -- what is known --
-
-// Where a URL that is empty means the configured one. Null: there is no such entry.
-AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::known(std::string_view url) const {
-  const auto at = url.empty() ? result<parsed_url>(parsed_url{}) : parse_url(url);
-  if (!at) return nullptr;
-  const std::lock_guard lock(mutex_);
-  return url.empty() ? configured_ : urls_.find(at->normalized);
-}
-
-AXIOMS_JWKS_INLINE std::optional<jwks_ptr> engine::peek(const question& asked) {
-  steady_point now{};
-  if (!read_clock(now)) return std::nullopt;
-  const url_asked where = url_asked_of(asked);
-  const std::lock_guard lock(mutex_);
-  const auto on = find(where, now);
-  if (!on || !*on || !(*on)->policy.servable(now)) return std::nullopt;
-  return (*on)->document;
-}
-
-AXIOMS_JWKS_INLINE std::optional<std::string> engine::published_metadata(std::string_view url) const {
-  const auto on = known(url);
-  std::shared_ptr<const std::string> text;
-  if (on) {
-    const std::lock_guard lock(mutex_);
-    if (!on->gone && on->discovery) text = on->discovery->document();
-  }
-  return text ? std::optional(*text) : std::nullopt;
-}
-
-AXIOMS_JWKS_INLINE std::vector<std::string> engine::urls() const {
-  std::vector<std::string> out;
-  const std::lock_guard lock(mutex_);
-  for (const auto& [url, on] : urls_.all) out.push_back(url);
-  return out;
-}
-
-AXIOMS_JWKS_INLINE jwks_health engine::health(std::string_view url) {
-  jwks_health out;
-  steady_point now{};
-  const auto on = known(url);
-  if (!on || !read_clock(now)) return out;
-  const std::lock_guard lock(mutex_);
-  if (on->gone) return out;
-  out.ready = on->policy.servable(now);
-  out.stale = on->policy.stale(now);
-  out.insecure_transport = on->insecure && !on->policy.pinned();
-  if (on->document) out.age = std::chrono::duration_cast<milliseconds>(now - on->policy.fetched_at());
-  out.last_error = on->policy.last_error();
-  out.consecutive_failures = on->policy.consecutive_failures();
-  out.next_attempt = on->policy.in_flight() ? now : on->policy.next_attempt();
-  return out;
-}
-
-AXIOMS_JWKS_INLINE jwks_stats engine::stats() const {
-  jwks_stats out;
-  {
-    const std::lock_guard lock(mutex_);
-    out = stats_;
-  }
-  for (const auto& shard : hits_) out.hits += shard.count.load(std::memory_order_relaxed);
-  return out;
-}
-
-// -- threads --
-
-// The threads of one life, from the first fetch to shutdown. A new life may begin while an old crew still winds down.
-struct crew {
-  struct worker {
-    std::atomic<bool> ended{false};
-    jthread thread;
-  };
-
-  // Guarded by the engine's mutex.
-  bool retired = false;  // shutdown was asked: finish what is due and end
-  bool ended = false;    // nothing is left but the shutdowns that wait for it
-  bool left = false;     // the scheduler's thread is about to return: joining it takes no time
-  bool woken = false;
-  bool listening = false;
-  std::shared_ptr<crew> older;         // retired before
-  flight_list foreground, background;  // flights that wait for a thread
-  std::size_t active = 0;              // fetch threads
-  waiter_list deferred;                // to be finished on the scheduler thread
-  waiter_list at_end;                  // shutdowns that wait
-  event_queue events;
-  std::chrono::steady_clock::time_point silent_at{};  // when undelivered events are given up, in real time
-  std::condition_variable_any wake, listen;
-
-  stop_source stop;          // of the scheduler's waits
-  std::mutex handles_mutex;  // guards the handles while they are made or taken; taken before the engine's mutex
-  bool closed = false;
-  std::list<worker> workers;
-  jthread listener;
-  std::mutex join_mutex;  // one thread joins, the others wait for it
-  jthread scheduler;
-};
-
-inline constexpr milliseconds listener_grace{50};
-
-// On whose thread we are: such a thread must not join its own crew.
-inline thread_local constinit const engine* manager_thread_of = nullptr;
-
-AXIOMS_JWKS_INLINE thread_engine::thread_engine(std::shared_ptr<blocking_io> io) : io_(std::move(io)) {}
-AXIOMS_JWKS_INLINE thread_engine::~thread_engine() = default;
-
-AXIOMS_JWKS_INLINE result<void> thread_engine::open(bool with_listener) {
-  const auto self = std::static_pointer_cast<thread_engine>(shared_from_this());
-  std::shared_ptr<crew> mine = crew_;
-  const error why{errc::no_resources, "a thread could not be started", 0};
-  if (!mine) {
-    reap();
-    mine = std::make_shared<crew>();
-    AXIOMS_JWKS_TRY {
-      mine->scheduler = jthread([self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); });
-    }
-    AXIOMS_JWKS_CATCH_ALL { return why; }
-    const std::lock_guard lock(mutex_);
-    crew_ = mine;
-  }
-  if (!with_listener || mine->listening) return {};
-  AXIOMS_JWKS_TRY {
-    mine->listener = jthread([self, at = mine.get()] { self->listen(*at); });
-  }
-  AXIOMS_JWKS_CATCH_ALL { return why; }
-  const std::lock_guard lock(mutex_);
-  mine->listening = true;
-  return {};
-}
-
-AXIOMS_JWKS_INLINE std::shared_ptr<crew> thread_engine::present() const noexcept {
-  const std::lock_guard lock(mutex_);
-  return crew_;
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept {
-  if (crew_) {
-    crew_->retired = true;
-    crew_->silent_at = std::chrono::steady_clock::now() + listener_grace;
-    crew_->foreground.clear();
-    crew_->background.clear();
-    crew_->older = std::exchange(retired_, crew_);
-    crew_.reset();
-  }
-  crew* const winding_down = retired_ && !retired_->ended ? retired_.get() : nullptr;
-  for (auto next = waiting.begin(); next != waiting.end();) {
-    const auto at = next++;
-    waiter_list& to = winding_down != nullptr && (*at)->wants_manager_thread() ? winding_down->deferred : todo.finished;
-    to.splice(to.end(), waiting, at);
-  }
-  waiter_list& to = winding_down != nullptr ? winding_down->at_end : todo.finished;
-  to.splice(to.end(), last);
-}
-
-// Those that were retired before were told then.
-AXIOMS_JWKS_INLINE void thread_engine::wind_down() noexcept {
-  std::shared_ptr<crew> old;
-  {
-    const std::lock_guard lock(mutex_);
-    old = retired_;
-  }
-  if (!old) return;
-  old->stop.request_stop();
-  old->wake.notify_all();
-  old->listen.notify_all();
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::join() noexcept {
-  if (manager_thread_of == this) return;
-  for (;;) {
-    std::shared_ptr<crew> old;
-    {
-      const std::lock_guard lock(mutex_);
-      if (!retired_) return;
-      old = retired_;
-    }
-    {
-      const std::lock_guard lock(old->join_mutex);
-      if (old->scheduler.joinable()) old->scheduler.join();
-    }
-    const std::lock_guard lock(mutex_);
-    unlink(*old);
-  }
-}
-
-// Out of the chain of those that are retired; whoever calls it keeps it.
-AXIOMS_JWKS_INLINE void thread_engine::unlink(const crew& old) noexcept {
-  for (std::shared_ptr<crew>* at = &retired_; *at; at = &(*at)->older) {
-    if (at->get() != &old) continue;
-    *at = std::shared_ptr<crew>((*at)->older);
-    return;
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::close() noexcept {
-  begin_shutdown();
-  join();
-  if (manager_thread_of != this) return;
-  // The manager is destroyed by a continuation on one of its own threads. That thread and the scheduler own the engine
-  // until they end; nobody is left to join the scheduler.
-  const std::lock_guard lock(mutex_);
-  for (auto old = retired_; old; old = old->older) {
-    const std::lock_guard join_lock(old->join_mutex);
-    if (old->scheduler.joinable()) old->scheduler.detach();
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::schedule(crew& mine, const stop_token& stop) noexcept {
-  manager_thread_of = this;
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    errands todo;
-    todo.finished.swap(mine.deferred);
-    mine.woken = false;
-    lock.unlock();  // the clock and the random numbers may be the user's
-    steady_point now{};
-    const bool clock_works = io_->now(now);
-    const std::uint64_t random = draw();
-    lock.lock();
-    if (!mine.retired && clock_works) tick(now, random, todo);
-    if (!todo.empty()) {
-      todo.rescheduled = false;  // we look again anyway
-      lock.unlock();
-      perform(todo);
-      lock.lock();
-      continue;
-    }
-    if (mine.retired && mine.deferred.empty()) break;
-    const auto ready = [&] { return mine.woken || mine.retired || !mine.deferred.empty(); };
-    if (!clock_works || !io_->wait(lock, mine.wake, stop, next_wake(), ready)) {
-      // A clock that throws must not make this thread spin.
-      static_cast<void>(
-          axioms::wait_until(lock, mine.wake, stop, std::chrono::steady_clock::now() + std::chrono::seconds(1), ready));
-    }
-  }
-  lock.unlock();
-  end_of_life(mine);
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::end_of_life(crew& mine) noexcept {
-  std::list<crew::worker> workers;
-  {
-    const std::lock_guard lock(mine.handles_mutex);
-    mine.closed = true;
-    workers.swap(mine.workers);
-  }
-  workers.clear();  // joins: their fetches were told to stop
-  if (mine.listener.joinable()) mine.listener.join();
-  waiter_list last;
-  {
-    const std::lock_guard lock(mutex_);
-    mine.ended = true;
-    last.swap(mine.at_end);
-  }
-  for (const auto& who : last) who->done();
-  const std::lock_guard lock(mutex_);
-  mine.left = true;
-}
-
-// An async manager is never joined between its lives; what has ended is taken away when the next one begins.
-AXIOMS_JWKS_INLINE void thread_engine::reap() noexcept {
-  for (;;) {
-    std::shared_ptr<crew> gone;
-    {
-      const std::lock_guard lock(mutex_);
-      gone = retired_;
-      while (gone && !gone->left) gone = gone->older;
-      if (!gone) return;
-      unlink(*gone);
-    }
-    const std::lock_guard lock(gone->join_mutex);
-    if (gone->scheduler.joinable()) gone->scheduler.join();
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::launch(flight_list&& one) noexcept {
-  std::shared_ptr<crew> mine;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!crew_ || one.front()->on->gone) return;
-    mine = crew_;
-    flight_list& jobs = one.front()->foreground ? mine->foreground : mine->background;
-    jobs.splice(jobs.end(), one);
-    if (mine->active >= slots()) return;
-    ++mine->active;
-  }
-  spawn_worker(*mine);
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::spawn_worker(crew& mine) noexcept {
-  std::list<crew::worker> ended;  // joined outside the lock; they have nothing left to do
-  bool started = false;
-  {
-    const std::lock_guard lock(mine.handles_mutex);
-    if (mine.closed) return;
-    for (auto next = mine.workers.begin(); next != mine.workers.end();) {
-      const auto at = next++;
-      if (at->ended) ended.splice(ended.end(), mine.workers, at);
-    }
-    std::list<crew::worker> one;
-    AXIOMS_JWKS_TRY {
-      crew::worker& fresh = one.emplace_back();
-      fresh.thread = jthread([self = std::static_pointer_cast<thread_engine>(shared_from_this()), &mine, &fresh] {
-        self->work(mine);
-        fresh.ended = true;
-      });
-      mine.workers.splice(mine.workers.end(), one);
-      started = true;
-    }
-    AXIOMS_JWKS_CATCH_ALL {}
-  }
-  if (started) return;
-  flight_list stranded;
-  {
-    const std::lock_guard lock(mutex_);
-    if (--mine.active > 0) return;  // another thread will come to them
-    stranded.swap(mine.foreground);
-    stranded.splice(stranded.end(), mine.background);
-  }
-  for (const auto& what : stranded)
-    land_failed(what, errc::no_resources, "a thread for the fetch could not be started");
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::work(crew& mine) noexcept {
-  manager_thread_of = this;
-  for (;;) {
-    std::shared_ptr<flight> what;
-    {
-      const std::lock_guard lock(mutex_);
-      auto& jobs = mine.foreground.empty() ? mine.background : mine.foreground;
-      if (jobs.empty()) {
-        --mine.active;
-        mine.woken = true;  // a slot is free
-        break;
-      }
-      what = std::move(jobs.front());
-      jobs.pop_front();
-    }
-    const stop_token stop = what->stop.get_token();
-    if (stop.stop_requested()) continue;  // it overstayed in the queue
-    while (arrive(what, io_->fetch(what->request, stop))) {}
-  }
-  mine.wake.notify_all();
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::listen(crew& mine) noexcept {
-  manager_thread_of = this;
-  for (;;) {
-    std::list<event_record> taken;  // destroyed without the mutex
-    {
-      std::unique_lock lock(mutex_);
-      mine.listen.wait(lock, [&] { return mine.retired || !mine.events.empty(); });
-      if (mine.events.empty()) return;
-      if (mine.retired && std::chrono::steady_clock::now() >= mine.silent_at) {
-        count_dropped_events(mine.events.size());
-        mine.events.take(taken, mine.events.size());
-        continue;
-      }
-      mine.events.take(taken);
-    }
-    deliver(taken.front());
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::wake() noexcept {
-  std::shared_ptr<crew> mine;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!crew_) return;
-    mine = crew_;
-    mine->woken = true;
-  }
-  mine->wake.notify_all();
-}
-
-AXIOMS_JWKS_INLINE std::size_t thread_engine::busy() const noexcept { return crew_ ? crew_->active : 0; }
-
-AXIOMS_JWKS_INLINE waiter_list* thread_engine::deferred() noexcept {
-  if (!crew_ || manager_thread_of == this) return nullptr;
-  crew_->wake.notify_all();
-  return &crew_->deferred;
-}
-
-AXIOMS_JWKS_INLINE event_queue* thread_engine::events() noexcept { return crew_ ? &crew_->events : nullptr; }
-
-AXIOMS_JWKS_INLINE void thread_engine::deliver_events() noexcept {
-  if (const auto mine = present()) mine->listen.notify_all();
-}
-
-// A caller that is blocked on a condition variable of its own.
-class blocked_waiter final : public waiter {
- public:
-  using waiter::waiter;
-  void done() noexcept override { changed.notify_all(); }
-  std::condition_variable_any changed;
-};
-
-AXIOMS_JWKS_INLINE outcome thread_engine::ask(const question& asked, const stop_token& stop) {
-  url_asked where = url_asked_of(asked);
-  if (auto answer = answer_now(asked, where)) return *std::move(answer);
-  if (stop.stop_requested()) return failed(cancelled_error());
-  const auto who = std::make_shared<blocked_waiter>(asked, std::move(where));
-  submit(who);
-  return wait_for(*who, who->changed, stop);
-}
-
-AXIOMS_JWKS_INLINE outcome thread_engine::start_and_wait(jwks_config config, const stop_token& stop) {
-  const auto who = std::make_shared<blocked_waiter>(question{.what = verb::initialize}, std::optional<parsed_url>());
-  if (stop.stop_requested()) cancel(*who);
-  start(std::move(config), who);
-  return wait_for(*who, who->changed, stop);
-}
-
-AXIOMS_JWKS_INLINE outcome thread_engine::wait_for(waiter& who, std::condition_variable_any& cv,
-                                                   const stop_token& stop) noexcept {
-  std::unique_lock lock(mutex_);
-  while (!who.finished) {
-    // A caller drives the end of its own wait; it does not rely on another thread being scheduled in time.
-    steady_point end = who.deadline;
-    if (who.on->policy.in_flight()) end = std::min(end, who.on->policy.flight_deadline());
-    bool clock_works = io_->wait(lock, cv, stop, end, [&] { return who.finished; });
-    const bool asked_to_stop = stop.stop_requested();
-    if (clock_works && !asked_to_stop && !who.finished) {
-      lock.unlock();
-      clock_works = tick_now();
-      lock.lock();
-    }
-    if (who.finished || (clock_works && !asked_to_stop)) continue;
-    errands todo;
-    who.out = failed(asked_to_stop ? cancelled_error() : clock_error());
-    finish(who, todo);
-  }
-  return std::move(who.out);
-}
-
 }  // namespace detail
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
@@ -8336,6 +6610,1731 @@ AXIOMS_JWKS_INLINE result<fetch_response> httplib_fetcher::operator()(const fetc
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
 namespace detail {
+// -- engine: what a thread keeps --
+
+// Eight bytes at a time: a URL is hashed in less time than two of them are compared.
+inline std::uint64_t hash_of(std::uint64_t engine, std::string_view url) noexcept {
+  std::uint64_t hash = engine ^ (url.size() * 0x9e3779b97f4a7c15U);
+  for (std::size_t at = 0; at < url.size(); at += sizeof hash) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, url.data() + at, std::min(sizeof word, url.size() - at));
+    hash = (hash ^ word) * 0xbf58476d1ce4e5b9U;
+    hash ^= hash >> 29U;
+  }
+  return hash;
+}
+
+AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept {
+  const std::uint64_t hash = hash_of(engine, url);
+  for (std::size_t at = cache.buckets[hash % cache.buckets.size()]; at != 0; at = cache.slots[at - 1].next) {
+    hit_slot& slot = cache.slots[at - 1];
+    if (slot.hash == hash && slot.engine == engine && slot.url == url) return cache.recent = &slot;
+  }
+  return nullptr;
+}
+
+// The slot for a URL that has none: the one that was filled first, which leaves its bucket.
+inline hit_slot& reused_slot(hit_cache& cache, std::uint64_t hash) noexcept {
+  hit_slot& slot = cache.slots[cache.oldest];
+  const auto number = static_cast<std::uint8_t>(++cache.oldest);
+  cache.oldest %= cache.slots.size();
+  std::uint8_t* from = &cache.buckets[slot.hash % cache.buckets.size()];
+  while (*from != 0 && *from != number) from = &cache.slots[*from - 1U].next;
+  if (*from == number) *from = slot.next;
+  slot.hash = hash;
+  slot.next = std::exchange(cache.buckets[hash % cache.buckets.size()], number);
+  return slot;
+}
+
+AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept {
+  struct owner {
+    hit_cache cache;
+    owner() noexcept {
+      static std::atomic<std::size_t> threads{0};
+      cache.shard = threads.fetch_add(1, std::memory_order_relaxed);
+      this_thread_hits = &cache;
+    }
+    // Destructors of other thread_locals may still look keys up: they find no cache and take the slow path.
+    ~owner() { this_thread_hits = nullptr; }
+  };
+  static thread_local bool ended = false;
+  struct end_mark {
+    ~end_mark() { ended = true; }
+  };
+  if (ended || url.size() > max_url_bytes) return;
+  static thread_local owner mine;
+  static thread_local end_mark mark;  // made after `mine`, so that it ends before it
+  static_cast<void>(mark);
+
+  AXIOMS_JWKS_TRY {
+    hit_cache& cache = mine.cache;
+    std::string spelled(url);
+    // A control block per thread: the counts of copies made here stay in this core's cache.
+    const auto block = std::make_shared<const jwks_ptr>(served.document);
+    hit_slot* slot = find_slot(cache, engine, url);
+    if (slot == nullptr) slot = &reused_slot(cache, hash_of(engine, url));
+    slot->engine = engine;
+    slot->url = std::move(spelled);
+    slot->source = served.source;
+    slot->version = served.version;
+    slot->document = jwks_ptr(block, served.document.get());
+    slot->until = served.document->expires_at();
+    slot->touch = steady_point{};
+    cache.recent = slot;
+  }
+  AXIOMS_JWKS_CATCH_ALL {}  // out of memory: the next lookup takes the slow path again
+}
+
+// -- engine: callers that wait, flights, events --
+
+inline error shut_down_error() {
+  return make_error(errc::shut_down, "the manager is shut down; initialize() starts it");
+}
+inline error cancelled_error() noexcept { return short_error(errc::cancelled, 0, "the caller asked to stop"); }
+inline error clock_error() noexcept { return short_error(errc::fetch_failed, 0, "the clock threw an exception"); }
+inline outcome failed(error&& why) noexcept {
+  outcome out;
+  out.failure = std::move(why);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE url_asked url_asked_of(const question& asked) {
+  if (!asked.url) return std::optional<parsed_url>();
+  return parse_url(*asked.url).transform([](parsed_url&& url) { return std::optional(std::move(url)); });
+}
+
+AXIOMS_JWKS_INLINE waiter::waiter(const question& asked, url_asked at)
+    : what(asked.what),
+      limit(asked.limit),
+      where(std::move(at)),
+      out(failed(shut_down_error())),
+      kid_(asked.query.kid),
+      alg_(asked.query.alg) {}
+AXIOMS_JWKS_INLINE waiter::~waiter() = default;
+
+AXIOMS_JWKS_INLINE bool event_queue::push(event_record&& record) noexcept {
+  if (records_.size() >= most) return false;
+  AXIOMS_JWKS_TRY {
+    records_.push_back(std::move(record));
+    return true;
+  }
+  AXIOMS_JWKS_CATCH_ALL { return false; }
+}
+
+AXIOMS_JWKS_INLINE void event_queue::take(std::list<event_record>& to, std::size_t count) noexcept {
+  const auto end = std::next(records_.begin(), static_cast<std::ptrdiff_t>(std::min(count, records_.size())));
+  to.splice(to.end(), records_, records_.begin(), end);
+}
+
+// -- engine: the table of URLs --
+
+AXIOMS_JWKS_INLINE entry::entry(const parsed_url& at, std::shared_ptr<const jwks_config> its_config, steady_point now)
+    : url(at.normalized), insecure(!at.https), config(std::move(its_config)), policy(*config) {
+  touch(now);
+}
+AXIOMS_JWKS_INLINE void entry::touch(steady_point now) const noexcept {
+  cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+}
+AXIOMS_JWKS_INLINE steady_point entry::last_used() const noexcept {
+  return steady_point(steady_point::duration(cell->last_used.load(std::memory_order_relaxed)));
+}
+AXIOMS_JWKS_INLINE std::shared_ptr<const document_content> entry::content() const noexcept {
+  return document ? document->content() : nullptr;
+}
+AXIOMS_JWKS_INLINE std::shared_ptr<const metadata_source> entry::source() const noexcept {
+  return discovery ? discovery->source() : nullptr;
+}
+AXIOMS_JWKS_INLINE discovery_policy::step entry::first_step(steady_point now, bool for_token) noexcept {
+  return discovery ? discovery->begin(now, for_token) : discovery_policy::step::keys;
+}
+
+AXIOMS_JWKS_INLINE std::optional<error> url_rules::refuse(std::string_view url, bool insecure, bool configured) const {
+  if (require_https && insecure) return insecure_url_error(url);
+  if (!only_configured || configured) return std::nullopt;
+  return make_error(errc::invalid_url, "URL ", quote(url), " is not configured, and only_configured_urls is set");
+}
+
+AXIOMS_JWKS_INLINE std::shared_ptr<entry> url_table::find(std::string_view normalized) const {
+  const auto found = all.find(normalized);
+  return found != all.end() ? found->second : nullptr;
+}
+
+AXIOMS_JWKS_INLINE url_table::map url_table::make(const parsed_url& at, std::shared_ptr<const jwks_config> config,
+                                                  steady_point now) {
+  map one;
+  one.emplace(at.normalized, std::make_shared<entry>(at, std::move(config), now));
+  return one;
+}
+
+AXIOMS_JWKS_INLINE void url_table::drop(entry& on, map& to) noexcept {
+  on.gone = true;
+  on.cell->version.fetch_add(1, std::memory_order_release);
+  to.insert(all.extract(on.url));
+}
+
+AXIOMS_JWKS_INLINE bool url_table::full() const noexcept {
+  const auto looked_up = [](const auto& each) { return !each.second->configured; };
+  return std::count_if(all.begin(), all.end(), looked_up) >= static_cast<std::ptrdiff_t>(max_looked_up_urls);
+}
+
+AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> url_table::crowded_out() const {
+  std::shared_ptr<entry> oldest;
+  if (!full()) return oldest;
+  for (const auto& [url, on] : all) {
+    if (on->configured || !on->waiters.empty()) continue;
+    if (!oldest || on->last_used() < oldest->last_used()) oldest = on;
+  }
+  if (oldest) return oldest;
+  return make_error(errc::throttled, "lookups of ", max_looked_up_urls, " other URLs are waiting for their fetch");
+}
+
+// -- engine: lookups --
+
+// Has the kid other keys in the new set than it had before? A kid that is new has none to compare.
+inline bool has_other_keys(const jwk_set& before, const jwk_set& after, std::string_view kid) {
+  const auto old = before.find(kid), fresh = after.find(kid);
+  const auto same = [](const key_ptr& a, const key_ptr& b) { return a->thumbprint() == b->thumbprint(); };
+  return !old.empty() && !fresh.empty() &&
+         !std::is_permutation(old.begin(), old.end(), fresh.begin(), fresh.end(), same);
+}
+
+inline decision fail_with(const std::optional<error>& why) {
+  return {.what = decision::act::fail, .why = why.has_value() ? *why : memory_error()};
+}
+
+// The set lacks the kid, or has a key for it that does not fit a signature. Whether that is worth a fetch is the policy's to
+// say. again: it has waited for one.
+inline decision decide_for_token(const question& asked, const entry& on, steady_point now, const waiter* again) {
+  const bool signature = asked.what == verb::bad_signature;
+  const bool proven = again != nullptr && on.policy.answered_since(again->newest);
+  const std::string_view kid = asked.query.kid;
+  decision out{.for_token = true};
+  if (signature) {
+    const jwk_set* before = again != nullptr && again->before               ? &again->before->keys()
+                            : on.previous && on.policy.replaced_lately(now) ? &on.previous->keys
+                                                                            : nullptr;
+    out.changed = before != nullptr && has_other_keys(*before, on.document->keys(), kid);
+    if (out.changed || proven) return out;  // somebody else was faster
+  }
+  const auto not_found = [&] {
+    if (signature) return;
+    out.what = decision::act::fail;
+    out.why = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
+  };
+  out.proven = proven;
+  if (proven) return not_found(), std::move(out);
+  const std::size_t others = on.token_waiters - (again != nullptr && again->for_token ? 1U : 0U);
+  switch (signature ? on.policy.ask_bad_signature(now, others, again != nullptr)
+                    : on.policy.ask_unknown_kid(now, kid, others)) {
+    case refresh_policy::kid_answer::join: out.what = decision::act::wait; break;
+    case refresh_policy::kid_answer::start: out.what = decision::act::fetch; break;
+    case refresh_policy::kid_answer::answered: out.throttled = true; [[fallthrough]];
+    case refresh_policy::kid_answer::missing: not_found(); break;
+    case refresh_policy::kid_answer::refuse: return fail_with(on.policy.last_error());
+    case refresh_policy::kid_answer::throttled:
+      out.what = decision::act::fail;
+      out.throttled = true;
+      out.why = make_error(errc::throttled, "the budget of refetches for tokens is used up; kid ", quote(kid),
+                           " was not looked for");
+  }
+  return out;
+}
+
+AXIOMS_JWKS_INLINE decision decide(const question& asked, const entry& on, steady_point now, const waiter* again) {
+  using act = decision::act;
+  const refresh_policy& policy = on.policy;
+  const bool any_will_do = asked.what == verb::ready || asked.what == verb::initialize;
+  if (any_will_do && policy.servable(now)) return {};
+  if (asked.what == verb::ready) return {.what = act::wait};
+  if (asked.what == verb::refresh) {
+    if (policy.pinned() || (again != nullptr && policy.answered_since(again->joined - 1))) return {};
+    if (again != nullptr && !policy.in_flight(again->joined)) return fail_with(policy.last_error());
+    return {.what = policy.in_flight() ? act::wait : act::fetch};
+  }
+  switch (policy.ask(now)) {
+    case refresh_policy::answer::join: return {.what = act::wait};
+    case refresh_policy::answer::start: return {.what = act::fetch};
+    case refresh_policy::answer::refuse: return fail_with(policy.last_error());
+    default: break;
+  }
+  if (asked.what == verb::bad_signature) return decide_for_token(asked, on, now, again);
+  if (asked.what != verb::key) return {};
+  auto [key, kid_unknown] = policy.select(now, on.document->keys(), asked.query);
+  if (key) return {.key = *std::move(key)};
+  if (kid_unknown) return decide_for_token(asked, on, now, again);
+  return fail_with(std::move(key).error());
+}
+
+// Errors of the argument come before those of the state. Null: nobody has asked for it yet.
+AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const url_asked& where, steady_point now) const {
+  const bool down = state_ == life::down;
+  if (!where) return where.error();
+  if (!*where) {
+    if (down) return shut_down_error();
+    if (configured_) return configured_;
+    return make_error(errc::invalid_config, "there is no configured URL: call initialize(), or name one");
+  }
+  const parsed_url& url = **where;
+  auto known = urls_.find(url.normalized);
+  if (auto why = rules_.refuse(url.normalized, !url.https, down || (known && known->configured)))
+    return *std::move(why);
+  if (down) return shut_down_error();
+  if (known) known->touch(now);
+  return known;
+}
+
+AXIOMS_JWKS_INLINE std::optional<outcome> engine::answer_now(const question& asked, const url_asked& where) {
+  steady_point now{};
+  if (!read_clock(now)) return failed(clock_error());
+  errands todo;
+  outcome out;
+  {
+    const std::lock_guard lock(mutex_);
+    auto on = find(where, now);
+    if (!on) return failed(std::move(on).error());
+    if (!*on) return std::nullopt;
+    if (state_ == life::idle && !(*on)->policy.pinned()) return std::nullopt;  // its background refresh is to begin
+    auto said = decide(asked, **on, now);
+    if (said.waits()) return std::nullopt;
+    conclude(std::move(said), asked, **on, now, out, todo, false);
+  }
+  if (out.source) keep_hit(id_, asked.url.value_or(std::string_view()), out);
+  perform(todo);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE void engine::submit(const std::shared_ptr<waiter>& who) {
+  errands todo;
+  waiter_list ticket(1, who);
+  steady_point now{};
+  std::optional<axioms::error> why;
+  if (!read_clock(now)) why = clock_error();
+  auto opened = who->where && *who->where ? ensure_open() : result<void>();
+  {
+    const std::lock_guard lock(mutex_);
+    auto on = find(who->where, now);
+    if (who->cancelled) {
+      why = cancelled_error();
+    } else if (!why && !on) {
+      why = std::move(on).error();
+    } else if (!why && !opened) {
+      why = std::move(opened).error();
+    }
+    if (!why) {
+      place(who, *std::move(on), now, ticket, todo);
+    } else {
+      who->out = failed(*std::move(why));
+      who->finished = true;
+      todo.finished.splice(todo.finished.end(), ticket);
+    }
+  }
+  perform(todo);
+}
+
+// on: null for a URL that is new.
+AXIOMS_JWKS_INLINE void engine::place(const std::shared_ptr<waiter>& who, std::shared_ptr<entry> on, steady_point now,
+                                      waiter_list& ticket, errands& todo) {
+  url_table::map fresh_entry;
+  auto victim = on ? std::shared_ptr<entry>() : urls_.crowded_out();
+  decision said;
+  if (!victim) {
+    said = {.what = decision::act::fail, .why = std::move(victim).error()};
+  } else {
+    if (!on) {
+      fresh_entry = url_table::make(**who->where, config_, now);
+      on = fresh_entry.begin()->second;
+    }
+    said = decide(who->asked(), *on, now);
+  }
+  flight_list fresh;
+  if (said.what == decision::act::fetch) fresh = prepare_flight(on, now, true, said.for_token);
+
+  // From here on nothing fails.
+  if (victim && *victim) drop(**victim, todo);
+  urls_.add(std::move(fresh_entry));
+  if (said.waits()) {
+    if (who->what == verb::lookup || who->what == verb::key || who->what == verb::bad_signature) ++stats_.misses;
+    if (who->what != verb::ready && on->policy.in_flight()) ++stats_.coalesced;
+    if (who->what == verb::ready)
+      who->deadline = later(now, std::clamp<milliseconds>(who->limit, milliseconds(0), max_duration));
+    who->on = on;
+    who->newest = on->policy.newest_flight();
+    if (on->policy.servable(now)) who->before = on->document;
+    who->place = ticket.begin();
+    on->waiters.splice(on->waiters.end(), ticket);
+    keep_waiting(*who, said, now, std::move(fresh), todo);
+    return;
+  }
+  if (on) {
+    conclude(std::move(said), who->asked(), *on, now, who->out, todo, false);
+  } else {
+    ++stats_.throttled;
+    who->out = failed(*std::move(said.why));
+  }
+  who->finished = true;
+  todo.finished.splice(todo.finished.end(), ticket);
+}
+
+// What was decided, as a caller gets it, with all that is counted and told.
+AXIOMS_JWKS_INLINE void engine::conclude(decision&& said, const question& asked, entry& on, steady_point now,
+                                         outcome& out, errands& todo, bool waited) noexcept {
+  out.failure = std::move(said.why);
+  out.key = std::move(said.key);
+  out.changed = said.changed;
+  if (said.throttled) {
+    ++stats_.throttled;
+    if (!std::exchange(on.throttled_told, true))
+      tell(on, {.kind = jwks_event_kind::throttled, .why = &out.failure}, todo);
+  }
+  if (asked.what == verb::ready || asked.what == verb::refresh || asked.what == verb::initialize) return;
+  if (!on.policy.servable(now)) {
+    if (!waited) ++stats_.misses;
+    return;
+  }
+  out.document = on.document;
+  if (said.for_token) return;
+  if (on.policy.stale(now)) {
+    ++stats_.stale_served;
+    if (!std::exchange(on.stale_told, true))
+      tell(on, {.kind = jwks_event_kind::stale, .why = &on.policy.last_error()}, todo);
+  } else if (!waited) {
+    ++stats_.hits;
+    out.source = on.cell;
+    out.version = on.cell->version.load(std::memory_order_relaxed);
+  }
+}
+
+// It stands in the list of its entry.
+AXIOMS_JWKS_INLINE void engine::keep_waiting(waiter& who, const decision& said, steady_point now, flight_list&& fresh,
+                                             errands& todo) noexcept {
+  entry& on = *who.on;
+  if (said.for_token) {
+    on.throttled_told = false;
+    if (!std::exchange(who.for_token, true)) {  // one that asks again has waited for a part of its time
+      ++on.token_waiters;
+      who.deadline = on.policy.token_deadline(now);
+    }
+    if (!fresh.empty()) on.policy.pay(now);
+  }
+  if (!fresh.empty()) begin_flight(std::move(fresh), now, todo);
+  who.joined = on.policy.newest_flight();
+  todo.rescheduled = todo.rescheduled || who.deadline != steady_point::max();
+}
+
+AXIOMS_JWKS_INLINE void engine::finish(waiter& who, errands& todo) noexcept {
+  if (who.for_token) --who.on->token_waiters;
+  who.finished = true;
+  if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled &&
+      who.out.failure->code != errc::shut_down && who.out.failure->code != errc::no_resources) {
+    who.out.failure.reset();  // on_event and health() tell it
+  }
+  // Elsewhere than where continuations may run, one without an executor is handed over.
+  waiter_list* const later = !todo.here && who.wants_manager_thread() ? deferred() : nullptr;
+  waiter_list& to = later != nullptr ? *later : todo.finished;
+  to.splice(to.end(), who.on->waiters, who.place);
+}
+
+// Those who wait decide again: after a flight ended, after a late answer came while the next flight is in the air, and after a
+// document was loaded.
+AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, errands& todo) noexcept {
+  for (auto next = on.waiters.begin(); next != on.waiters.end();) {
+    waiter& who = **next++;
+    const question asked = who.asked();
+    AXIOMS_JWKS_TRY {
+      auto said = decide(asked, on, now, &who);
+      if (said.what != decision::act::answer && on.policy.in_flight(who.joined))
+        continue;  // its flight may still bring it
+      if (said.waits()) {
+        flight_list fresh;
+        if (said.what == decision::act::fetch) fresh = prepare_flight(who.on, now, true, said.for_token);
+        keep_waiting(who, said, now, std::move(fresh), todo);
+        continue;
+      }
+      if (said.proven && said.what == decision::act::fail) on.policy.remember_missing(now, asked.query.kid);
+      conclude(std::move(said), asked, on, now, who.out, todo, true);
+    }
+    AXIOMS_JWKS_CATCH_ALL { who.out = failed(memory_error()); }
+    finish(who, todo);
+  }
+}
+
+// Those that are called back later may be in a forked child by then.
+AXIOMS_JWKS_INLINE void engine::cancel(waiter& who) noexcept {
+  if (forked()) return;
+  errands todo{.here = false};
+  {
+    const std::lock_guard lock(mutex_);
+    if (who.finished) return;
+    who.cancelled = true;
+    if (!who.on) return;  // not submitted yet; submit() will see it
+    who.out = failed(cancelled_error());
+    finish(who, todo);
+  }
+  perform(todo);
+}
+
+AXIOMS_JWKS_INLINE void engine::abandon(waiter& who) noexcept {
+  if (forked()) return;
+  errands todo;
+  const std::lock_guard lock(mutex_);
+  if (who.on && !who.finished) finish(who, todo);
+  who.finished = true;
+}
+
+// -- engine: flights --
+
+AXIOMS_JWKS_INLINE flight_list engine::prepare_flight(const std::shared_ptr<entry>& on, steady_point now,
+                                                      bool foreground, bool for_token) {
+  flight_list one(1, std::make_shared<flight>());
+  flight& what = *one.front();
+  what.on = on;
+  what.begun = now;
+  what.deadline = later(now, on->config->fetch_timeout);
+  what.foreground = foreground;
+  what.for_token = for_token;
+  what.accepts.allow_es256k = on->config->allow_es256k;
+  aim(what, *on, on->first_step(now, for_token), now);
+  return one;
+}
+
+AXIOMS_JWKS_INLINE void engine::begin_flight(flight_list&& fresh, steady_point now, errands& todo) noexcept {
+  const std::shared_ptr<flight>& what = fresh.front();
+  what->number = what->on->policy.begin(now);
+  what->on->current = what;
+  todo.launches.splice(todo.launches.end(), fresh);
+  todo.rescheduled = true;
+}
+
+// The next request of a flight: the metadata of the issuer, or the key set.
+AXIOMS_JWKS_INLINE void engine::aim(flight& what, entry& on, discovery_policy::step next, steady_point now) {
+  what.reads_metadata = next == discovery_policy::step::metadata;
+  what.source = on.source();
+  what.basis.reset();
+  fetch_request request;
+  if (what.reads_metadata) {
+    request.url = on.discovery->metadata_url();
+    request.etag = on.discovery->etag();
+    request.last_modified = on.discovery->last_modified();
+    request.accept = "application/json";
+  } else {
+    request.url = on.discovery ? on.discovery->jwks_uri() : on.url;
+    if (on.document && on.document->url() == request.url) {  // what came from elsewhere, nothing there can confirm
+      what.basis = on.content();
+      request.etag = on.etag;
+      request.last_modified = on.last_modified;
+    }
+    request.accept = "application/jwk-set+json, application/json";
+  }
+  request.max_body_bytes = on.config->max_body_bytes;
+  request.timeout = std::max(std::chrono::ceil<milliseconds>(what.deadline - now), milliseconds(1));
+  request.connect_timeout = std::min(on.config->connect_timeout, request.timeout);
+  what.request = std::move(request);
+}
+
+AXIOMS_JWKS_INLINE bool engine::arrive(const std::shared_ptr<flight>& what, result<fetch_response> response) noexcept {
+  if (forked()) return false;
+  verdict brought;
+  AXIOMS_JWKS_TRY {
+    if (goes_on(*what, std::move(response), brought)) return !what->stop.stop_requested();
+  }
+  AXIOMS_JWKS_CATCH_ALL {
+    brought = verdict();
+    brought.why = memory_error();
+  }
+  land(what, std::move(brought));
+  return false;
+}
+
+AXIOMS_JWKS_INLINE bool engine::goes_on(flight& what, result<fetch_response>&& response, verdict& brought) {
+  steady_point now{};
+  wall_point wall{};
+  if (!read_clock(now) || !read_clock(wall)) {
+    brought.why = clock_error();
+    return false;
+  }
+  metadata said;
+  if (what.reads_metadata) {
+    said = judge_metadata(what.request, std::move(response), *what.source, wall);
+  } else {
+    brought = judge(what.request, std::move(response), wall, what.accepts);
+    if (!what.source && brought.what != verdict::kind::failure) return false;
+  }
+  errands todo;
+  bool on_its_way = false;
+  {
+    const std::lock_guard lock(mutex_);
+    // What came too late lands as such.
+    if (!what.on->gone && what.on->policy.in_flight(what.number))
+      on_its_way = next_request(what, now, std::move(said), brought, todo);
+  }
+  perform(todo);
+  return on_its_way;
+}
+
+// A response of a flight in the air was judged. True: it asks for something else now; else brought is what it ends with.
+AXIOMS_JWKS_INLINE bool engine::next_request(flight& what, steady_point now, metadata&& said, verdict& brought,
+                                             errands& todo) {
+  using step = discovery_policy::step;
+  entry& on = *what.on;
+  step next = step::fail;
+  if (what.source != on.source()) {  // it was sent by a configuration that is gone
+    next = on.first_step(now, what.for_token);
+  } else if (!on.discovery) {
+    return false;
+  } else if (!what.reads_metadata) {
+    if (brought.what != verdict::kind::failure || brought.retry_after || brought.status == 408 || brought.status == 429)
+      return false;
+    next = on.discovery->keys_failed(now);
+    if (next == step::fail) return false;
+    what.refused_at = what.request.url;
+    what.refused = std::move(brought);
+  } else {
+    next = on.discovery->read(now, std::move(said));
+    const auto& failure = on.discovery->failure();
+    const bool same_place = next == step::keys && what.refused_at == on.discovery->jwks_uri();
+    if (what.refused && (next == step::fail || same_place)) {
+      brought = *std::exchange(what.refused, std::nullopt);
+      return false;
+    }
+    if (next == step::fail) {
+      static_cast<reply&>(brought) = *failure;
+      return false;
+    }
+    if (next == step::keys && failure) {
+      // The old ones are used. The flight may still end well, so this is the one place where it is told.
+      const std::optional<axioms::error> why = failure->why;
+      ++stats_.failed;
+      tell(on,
+           {jwks_event_kind::failed, &why, failure->status, std::chrono::duration_cast<milliseconds>(now - what.begun)},
+           todo);
+    }
+  }
+  aim(what, on, next, now);
+  return true;
+}
+
+AXIOMS_JWKS_INLINE void engine::land_failed(const std::shared_ptr<flight>& what, errc code,
+                                            std::string_view why) noexcept {
+  verdict none;
+  none.why = short_error(code, 0, why);
+  land(what, std::move(none));
+}
+
+AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdict&& brought) noexcept {
+  if (forked()) return;
+  steady_point now{};
+  wall_point wall{};
+  if (!read_clock(now) || !read_clock(wall)) {
+    now = what->begun;
+    brought.what = verdict::kind::failure;
+    brought.why = clock_error();
+  }
+  const std::uint64_t random = draw();
+  errands todo;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
+  }
+  perform(todo);
+}
+
+AXIOMS_JWKS_INLINE void engine::receive(const std::shared_ptr<flight>& what, steady_point now, wall_point wall,
+                                        std::uint64_t random, verdict& brought, errands& todo) noexcept {
+  entry& on = *what->on;
+  const auto before = on.content();
+  const bool same = brought.content && before && is_same(*brought.content, *before);
+  if (same) brought.what = verdict::kind::not_modified;  // a 200 with the same bytes confirms like a 304
+  const bool fresh = brought.what == verdict::kind::document;
+  const bool confirms = before && (same || what->basis == before);
+  jwks_ptr stamp;
+  AXIOMS_JWKS_TRY {
+    todo.reserve(2);
+    on.policy.reserve(on.served());
+    std::shared_ptr<const document_content> content = fresh ? brought.content : before;
+    stamp = std::make_shared<const jwks_document>(std::move(content), now, on.policy.expiry_of(now), wall);
+  }
+  AXIOMS_JWKS_CATCH_ALL {
+    brought.what = verdict::kind::failure;
+    brought.why = memory_error();
+  }
+  const auto landing = on.policy.land(what->number, now, brought, confirms, random, on.served());
+  if (landing == refresh_policy::landing::dropped) return;
+  if (on.discovery) on.discovery->ended(landing != refresh_policy::landing::failed);
+  if (on.current == what) on.current.reset();
+  const auto took = std::chrono::duration_cast<milliseconds>(now - what->begun);
+  if (landing == refresh_policy::landing::failed) {
+    flight_failed(on, brought.status, took, todo);
+  } else {
+    if (fresh) brought.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1;
+    ++(fresh ? stats_.fetched : stats_.not_modified);
+    if (fresh || !brought.etag.empty()) on.etag = std::move(brought.etag);
+    if (fresh || !brought.last_modified.empty()) on.last_modified = std::move(brought.last_modified);
+    publish(on, std::move(stamp), todo);
+    tell(on,
+         {fresh ? jwks_event_kind::fetched : jwks_event_kind::not_modified, nullptr, brought.status, took, before,
+          on.content()},
+         todo);
+  }
+  settle(on, now, todo);
+  todo.rescheduled = true;
+}
+
+// A new stamp: what the threads keep is out of date from here on.
+AXIOMS_JWKS_INLINE void engine::publish(entry& on, jwks_ptr&& stamp, errands& todo) noexcept {
+  if (on.document && on.document->content() != stamp->content())
+    todo.released.push_back(std::exchange(on.previous, on.document->content()));
+  todo.released.push_back(std::exchange(on.document, std::move(stamp)));
+  on.cell->version.fetch_add(1, std::memory_order_release);
+  on.stale_told = false;
+}
+
+AXIOMS_JWKS_INLINE void engine::flight_failed(entry& on, int status, milliseconds duration, errands& todo) noexcept {
+  ++stats_.failed;
+  tell(on, {jwks_event_kind::failed, &on.policy.last_error(), status, duration}, todo);
+}
+
+AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, errands& todo) noexcept {
+  if (!background_runs()) return;
+  std::size_t free = slots() - std::min(slots(), busy());
+  for (auto next = urls_.all.begin(); next != urls_.all.end();) {
+    const std::shared_ptr<entry> on = (next++)->second;
+    if (on->policy.expire(now, random)) {
+      const std::shared_ptr<flight> late = on->current;
+      if (on->discovery && late) late->reads_metadata ? on->discovery->overstayed(now) : on->discovery->ended(false);
+      flight_failed(*on, 0, late ? std::chrono::duration_cast<milliseconds>(now - late->begun) : milliseconds(0), todo);
+      todo.stop(on->current);
+      settle(*on, now, todo);
+    }
+    for (auto place = on->waiters.begin(); place != on->waiters.end();) {
+      waiter& who = **place++;
+      if (now < who.deadline) continue;
+      who.out =
+          failed(who.what == verb::ready
+                     ? short_error(errc::timed_out, 0, "there was no document within the limit")
+                     : short_error(errc::timed_out, 0, "the refetch for a token took longer than unknown_kid_wait (",
+                                   on->config->unknown_kid_wait.count(), " ms)"));
+      finish(who, todo);
+    }
+    if (!on->policy.due(now)) continue;
+    if (!on->configured && on->waiters.empty() && on->policy.unused(now, on->last_used())) {
+      drop(*on, todo);
+    } else if (free > 0) {
+      --free;
+      AXIOMS_JWKS_TRY { begin_flight(prepare_flight(on, now, false), now, todo); }
+      AXIOMS_JWKS_CATCH_ALL {  // it counts as one that failed, or this would be tried again at once
+        verdict none;
+        none.why = memory_error();
+        static_cast<void>(on->policy.land(on->policy.begin(now), now, none, false, random));
+        flight_failed(*on, 0, milliseconds(0), todo);
+      }
+    }
+  }
+}
+
+AXIOMS_JWKS_INLINE bool engine::tick_now() noexcept {
+  steady_point now{};
+  if (forked() || !read_clock(now)) return false;
+  const std::uint64_t random = draw();
+  errands todo;
+  {
+    const std::lock_guard lock(mutex_);
+    tick(now, random, todo);
+  }
+  perform(todo);
+  return true;
+}
+
+AXIOMS_JWKS_INLINE steady_point engine::next_wake() const noexcept {
+  steady_point soonest = steady_point::max();
+  if (!background_runs()) return soonest;
+  const bool full = busy() >= slots();
+  for (const auto& [url, on] : urls_.all) {
+    if (on->policy.in_flight() || !full)
+      soonest = std::min(soonest, on->policy.next_wake());  // a slot that gets free wakes us
+    for (const auto& who : on->waiters) soonest = std::min(soonest, who->deadline);
+  }
+  return soonest;
+}
+
+AXIOMS_JWKS_INLINE std::size_t engine::flights_in_the_air() const noexcept {
+  return static_cast<std::size_t>(
+      std::count_if(urls_.all.begin(), urls_.all.end(), [](const auto& at) { return at.second->policy.in_flight(); }));
+}
+
+AXIOMS_JWKS_INLINE void engine::perform(errands& todo) noexcept {
+  if (todo.empty()) return;
+  const auto keep = shared_from_this();  // who goes on in there may destroy the manager
+  while (todo.stopped) {
+    const std::shared_ptr<flight> what = std::exchange(todo.stopped, todo.stopped->next);
+    what->next.reset();
+    what->stop.request_stop();
+  }
+  while (!todo.launches.empty()) {
+    flight_list one;
+    one.splice(one.end(), todo.launches, todo.launches.begin());
+    launch(std::move(one));
+  }
+  if (todo.rescheduled) wake();
+  if (todo.events) deliver_events();
+  // A flight that is still in the air keeps its entry, but not the keys.
+  for (const auto& [url, on] : todo.dropped) {
+    jwks_ptr document;
+    const std::lock_guard lock(mutex_);
+    document.swap(on->document);
+  }
+  while (!todo.finished.empty()) {
+    const std::shared_ptr<waiter> who = std::move(todo.finished.front());
+    todo.finished.pop_front();
+    who->done();
+  }
+  todo.dropped.clear();
+  todo.released.clear();
+}
+
+AXIOMS_JWKS_INLINE std::uint64_t engine::draw() const noexcept {
+  std::shared_ptr<const jwks_config> config;
+  {
+    const std::lock_guard lock(mutex_);
+    config = config_;
+  }
+  if (!config->random) return default_random();
+  AXIOMS_JWKS_TRY { return config->random(); }
+  AXIOMS_JWKS_CATCH_ALL { return default_random(); }
+}
+
+// The one way to tell something. An event for which there is no memory is one that the listener lost.
+AXIOMS_JWKS_INLINE void engine::tell(const entry& on, happening&& what, errands& todo) noexcept {
+  const auto& listener = on.config->on_event ? on.config : config_;
+  if (!listener->on_event) return;
+  todo.events = true;
+  bool queued = false;
+  AXIOMS_JWKS_TRY {
+    jwks_event event;
+    event.kind = what.kind;
+    event.url = on.url;
+    if (what.why != nullptr) event.error = *what.why;
+    event.status = what.status;
+    event.duration = what.duration;
+    event.next_attempt = on.policy.next_attempt();
+    event_queue* const queue = events();
+    queued =
+        queue != nullptr && queue->push({listener, std::move(event), std::move(what.before), std::move(what.after)});
+  }
+  AXIOMS_JWKS_CATCH_ALL {}
+  if (!queued) ++stats_.events_dropped;
+}
+
+AXIOMS_JWKS_INLINE void engine::deliver(event_record& record) noexcept {
+  jwks_event& event = record.event;
+  AXIOMS_JWKS_TRY {
+    if (event.kind == jwks_event_kind::fetched || event.kind == jwks_event_kind::loaded) {
+      const auto index = [](const document_content* content) {
+        std::multimap<std::string_view, const std::string*> keys;  // kid, or the thumbprint of a key without one
+        if (content == nullptr) return keys;
+        for (const auto& key : content->keys)
+          keys.emplace(key->kid().empty() ? std::string_view(key->thumbprint()) : key->kid(), &key->thumbprint());
+        return keys;
+      };
+      const auto prints = [](const auto& keys, std::string_view kid) {
+        std::vector<std::string_view> all;
+        for (auto [at, end] = keys.equal_range(kid); at != end; ++at) all.push_back(*at->second);
+        std::sort(all.begin(), all.end());
+        return all;
+      };
+      const auto before = index(record.before.get()), after = index(record.after.get());
+      for (auto at = after.begin(); at != after.end(); at = after.upper_bound(at->first)) {
+        if (before.count(at->first) == 0) {
+          event.added.emplace_back(at->first);
+        } else if (prints(before, at->first) != prints(after, at->first)) {
+          event.changed.emplace_back(at->first);
+        }
+      }
+      for (auto at = before.begin(); at != before.end(); at = before.upper_bound(at->first)) {
+        if (after.count(at->first) == 0) event.removed.emplace_back(at->first);
+      }
+    }
+  }
+  AXIOMS_JWKS_CATCH_ALL {}  // out of memory: some kids are left out
+  AXIOMS_JWKS_TRY { record.listener->on_event(event); }
+  AXIOMS_JWKS_CATCH_ALL {}  // a listener's exception is its own
+}
+
+// -- engine: life --
+
+AXIOMS_JWKS_INLINE engine::engine()
+    : id_([] {
+        static std::atomic<std::uint64_t> last{0};
+        return last.fetch_add(1, std::memory_order_relaxed) + 1;
+      }()),
+      epoch_(fork_epoch()) {}
+
+AXIOMS_JWKS_INLINE engine::~engine() = default;
+
+// What is imported before the first lookup or initialize() waits for it: nothing is fetched by a configuration that is not
+// there yet.
+AXIOMS_JWKS_INLINE bool engine::background_runs() const noexcept {
+  return state_ == life::lazy || state_ == life::running;
+}
+
+AXIOMS_JWKS_INLINE result<void> engine::ensure_open() {
+  if (state_.load(std::memory_order_acquire) != life::idle) return {};
+  {
+    const std::lock_guard lock(life_mutex_);
+    if (state_ != life::idle) return {};
+    if (auto opened = open(false); !opened) return opened;
+    state_.store(life::lazy, std::memory_order_release);
+  }
+  wake();  // for what was imported before
+  return {};
+}
+
+// named: it is the one of initialize() or add(), which may be led by discovery.
+AXIOMS_JWKS_INLINE engine::new_terms engine::terms_for(const entry& on, std::shared_ptr<const jwks_config> config,
+                                                       bool named) {
+  new_terms out;
+  if (on.document) {
+    const jwks_document& old = *on.document;
+    const auto expiry = on.policy.pinned() ? steady_point::max() : later(old.fetched_at(), config->cache_ttl);
+    out.stamp = std::make_shared<const jwks_document>(old.content(), old.fetched_at(), expiry, old.fetched_at_system());
+  }
+  if (named && config->discovery) out.source = std::make_shared<const metadata_source>(*metadata_source_of(*config));
+  out.config = std::move(config);
+  return out;
+}
+
+// A document that is there keeps its age.
+AXIOMS_JWKS_INLINE void engine::configure(entry& on, new_terms&& terms, errands& todo) noexcept {
+  todo.released.push_back(std::exchange(on.config, std::move(terms.config)));
+  on.policy.configure(*on.config);
+  if (terms.stamp) {
+    todo.released.push_back(std::exchange(on.document, std::move(terms.stamp)));
+    on.cell->version.fetch_add(1, std::memory_order_release);
+  }
+  todo.rescheduled = true;
+}
+
+// A URL of initialize() or add(): stays until shutdown, with limits of its own. first: its first fetch in the background. Under
+// both mutexes; if it throws, it has done nothing.
+AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::take_over(const parsed_url& at,
+                                                            const std::shared_ptr<const jwks_config>& config,
+                                                            steady_point now, steady_point first, errands& todo) {
+  url_table::map fresh;
+  auto on = urls_.find(at.normalized);
+  if (!on) {
+    fresh = url_table::make(at, config, now);
+    on = fresh.begin()->second;
+  }
+  auto terms = terms_for(*on, config, true);
+  todo.reserve(2);
+
+  // From here on nothing fails.
+  urls_.add(std::move(fresh));
+  const auto source = std::move(terms.source);
+  configure(*on, std::move(terms), todo);
+  on->configured = true;
+  if (!on->policy.servable(now)) {
+    on->policy.plan_first(first);
+  } else if (!config->prefetch) {
+    on->policy.put_off(first);
+  }
+  if (!source) {
+    on->discovery.reset();
+  } else if (on->discovery && *on->discovery->source() == *source) {
+    on->discovery->configure(*config);
+  } else {
+    on->discovery.emplace(source, *config);
+  }
+  return on;
+}
+
+AXIOMS_JWKS_INLINE result<bool> engine::try_start(std::shared_ptr<const jwks_config> config, waiter& who) {
+  struct kept_url {
+    std::shared_ptr<entry> on;
+    std::optional<axioms::error> refused;  // what this configuration would refuse to look up goes
+    new_terms terms;
+  };
+  if (auto valid = config->validate(); !valid) return std::move(valid).error();
+  steady_point now{};
+  if (!read_clock(now)) return clock_error();
+  const auto at = parse_url(*config->resolved_url());
+  const steady_point one_interval = later(now, config->refresh_interval);
+  const url_rules rules{config->require_https, config->only_configured_urls};
+  errands todo{.here = false};
+  {
+    const std::lock_guard life_lock(life_mutex_);
+    {
+      const std::lock_guard lock(mutex_);
+      if (who.cancelled) return cancelled_error();
+    }
+    if (closed_) return shut_down_error();
+    if (state_ == life::running) return false;
+    if (auto opened = open(static_cast<bool>(config->on_event)); !opened) return std::move(opened).error();
+    const std::lock_guard lock(mutex_);
+    std::vector<kept_url> looked_up;
+    for (const auto& [url, on] : urls_.all) {
+      if (!on->configured && url != at->normalized)
+        looked_up.push_back({on, rules.refuse(url, on->insecure, false), terms_for(*on, config, false)});
+    }
+    todo.reserve(2 * looked_up.size() + 3);
+    configured_ = take_over(*at, config, now, one_interval, todo);
+
+    // From here on nothing fails.
+    todo.released.push_back(std::exchange(config_, config));
+    rules_ = rules;
+    for (kept_url& each : looked_up) {
+      if (each.refused) {
+        turn_away(*each.on, *each.refused, todo);
+      } else {
+        configure(*each.on, std::move(each.terms), todo);
+        if (!config->prefetch) each.on->policy.put_off(one_interval);
+      }
+    }
+    who.forgiving = true;
+    state_.store(life::running, std::memory_order_release);
+  }
+  perform(todo);
+  return config->prefetch;
+}
+
+AXIOMS_JWKS_INLINE void engine::start(jwks_config config, const std::shared_ptr<waiter>& who) {
+  waiter_list ticket(1, who);
+  const auto prefetch = try_start(std::make_shared<const jwks_config>(std::move(config)), *who);
+  errands todo;
+  AXIOMS_JWKS_TRY {
+    if (prefetch && *prefetch) return submit(who);
+  }
+  AXIOMS_JWKS_CATCH_ALL {  // out of memory: a prefetch that fails is no failure, and the background tries again
+    const std::lock_guard lock(mutex_);
+    if (configured_) configured_->policy.plan_first(steady_point{});
+    todo.rescheduled = true;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    who->out = outcome();
+    if (!prefetch) who->out.failure = copy_of(prefetch.error());
+    who->finished = true;
+    todo.finished.splice(todo.finished.end(), ticket);
+  }
+  perform(todo);
+}
+
+AXIOMS_JWKS_INLINE result<void> engine::add(jwks_config config) {
+  if (auto valid = config.validate(); !valid) return valid;
+  steady_point now{};
+  if (!read_clock(now)) return clock_error();
+  const auto shared = std::make_shared<const jwks_config>(std::move(config));
+  const auto at = parse_url(*shared->resolved_url());
+  errands todo{.here = false};
+  {
+    const std::lock_guard life_lock(life_mutex_);
+    if (state_ == life::down || closed_) return shut_down_error();
+    if (auto opened = open(static_cast<bool>(shared->on_event)); !opened) return opened;
+    const std::lock_guard lock(mutex_);
+    take_over(*at, shared, now, shared->prefetch ? now : later(now, shared->refresh_interval), todo);
+    if (state_ == life::idle) state_.store(life::lazy, std::memory_order_release);
+  }
+  perform(todo);
+  return {};
+}
+
+// Those who wait for it are finished with that error, and it goes.
+AXIOMS_JWKS_INLINE void engine::turn_away(entry& on, const axioms::error& why, errands& todo) noexcept {
+  while (!on.waiters.empty()) {
+    waiter& who = *on.waiters.front();
+    who.out = failed(copy_of(why));
+    finish(who, todo);
+  }
+  drop(on, todo);
+}
+
+AXIOMS_JWKS_INLINE void engine::drop(entry& on, errands& todo) noexcept {
+  todo.stop(on.current);
+  urls_.drop(on, todo.dropped);
+}
+
+AXIOMS_JWKS_INLINE bool engine::forget(std::string_view url) {
+  const auto at = parse_url(url);
+  if (!at) return false;
+  errands todo{.here = false};
+  {
+    const std::lock_guard lock(mutex_);
+    const auto on = urls_.find(at->normalized);
+    if (!on || on == configured_) return false;
+    turn_away(*on, cancelled_error(), todo);
+  }
+  perform(todo);
+  return true;
+}
+
+AXIOMS_JWKS_INLINE void engine::begin_shutdown(waiter_list&& last) noexcept {
+  errands todo;
+  std::shared_ptr<const jwks_config> config = plain_;
+  std::shared_ptr<entry> configured;
+  {
+    const std::lock_guard life_lock(life_mutex_);
+    const std::lock_guard lock(mutex_);
+    state_.store(life::down, std::memory_order_release);
+    waiter_list waiting;
+    for (const auto& [url, on] : urls_.all) {
+      for (const auto& who : on->waiters) who->finished = true;  // its outcome says shut_down from the beginning
+      waiting.splice(waiting.end(), on->waiters);
+      on->token_waiters = 0;
+    }
+    while (!urls_.all.empty()) drop(*urls_.all.begin()->second, todo);
+    configured_.swap(configured);
+    config_.swap(config);  // the listener goes with its life
+    for (const auto& who : last) who->finished = true;
+    retire(std::move(waiting), std::move(last), todo);
+  }
+  wind_down();
+  perform(todo);
+}
+
+// -- engine: documents that no flight brought --
+
+// Judges a key set by the rule for those that a fetch brought.
+AXIOMS_JWKS_INLINE verdict engine::judge_given(const parsed_url& at, fetch_response given, wall_point wall) {
+  fetch_request request;
+  request.url = at.normalized;
+  request.max_body_bytes = max_saved_bytes;
+  jwk_options accepts;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto known = urls_.find(at.normalized);
+    accepts.allow_es256k = (known ? known->config : config_)->allow_es256k;
+  }
+  verdict out = judge(request, std::move(given), wall, accepts);
+  out.why.http_status = 0;  // there was no response
+  if (out.content) { out.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1; }
+  return out;
+}
+
+// Puts a document in place. Its policy has taken it already.
+AXIOMS_JWKS_INLINE void engine::load(entry& on, steady_point now, verdict&& given, jwks_ptr&& stamp,
+                                     errands& todo) noexcept {
+  const auto before = on.content();
+  on.etag = std::move(given.etag);
+  on.last_modified = std::move(given.last_modified);
+  publish(on, std::move(stamp), todo);
+  tell(on, {.kind = jwks_event_kind::loaded, .before = before, .after = on.content()}, todo);
+  settle(on, now, todo);
+  todo.rescheduled = true;
+}
+
+AXIOMS_JWKS_INLINE result<void> engine::add_static(std::string_view url, std::string_view text) {
+  const auto at = parse_url(url);
+  if (!at) return at.error();
+  steady_point now{};
+  wall_point wall{};
+  if (!read_clock(now) || !read_clock(wall)) return clock_error();
+  verdict given = judge_given(*at, fetch_response{200, std::string(text), {}}, wall);
+  if (given.what != verdict::kind::document) return std::move(given.why);
+  auto stamp = std::make_shared<const jwks_document>(given.content, now, steady_point::max(), wall);
+  errands todo{.here = false};
+  {
+    const std::lock_guard lock(mutex_);
+    if (auto why = rules_.refuse(at->normalized, !at->https, true)) return *std::move(why);
+    if (state_ == life::down) return shut_down_error();
+    url_table::map fresh;
+    auto on = urls_.find(at->normalized);
+    if (!on) {
+      fresh = url_table::make(*at, config_, now);
+      on = fresh.begin()->second;
+    }
+    todo.reserve(2);
+    on->policy.reserve(on->served());
+
+    // From here on nothing fails.
+    urls_.add(std::move(fresh));
+    on->configured = true;
+    on->policy.pin(now, given.content->keys, on->served());
+    todo.stop(on->current);
+    load(*on, now, std::move(given), std::move(stamp), todo);
+  }
+  perform(todo);
+  return {};
+}
+
+// The age goes into the text, not what the wall clock said at the fetch: it may have been set since.
+AXIOMS_JWKS_INLINE std::string engine::export_cache() {
+  steady_point now{};
+  wall_point wall{};
+  std::string out = R"({"axioms_jwks_cache":1,"documents":[)";
+  if (read_clock(now) && read_clock(wall)) {
+    std::vector<std::tuple<jwks_ptr, std::string, std::string, std::string>> documents;
+    auto room = static_cast<std::ptrdiff_t>(max_saved_bytes);
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [url, on] : urls_.all) {
+        if (!on->document || on->policy.pinned()) continue;
+        room -= static_cast<std::ptrdiff_t>(2 * on->document->body().size() + 8192);  // escaped
+        if (room < 0) break;  // import_cache() would refuse more
+        documents.push_back({on->document, url, on->etag, on->last_modified});
+      }
+    }
+    for (const auto& [document, url, etag, last_modified] : documents) {
+      const auto fetched_at = wall.time_since_epoch() - (now - document->fetched_at());
+      append_to(out, concat(out.back() == '[' ? "" : ",", R"({"url":)", json_string(url), R"(,"fetched_at":)",
+                            std::chrono::floor<seconds>(fetched_at).count(), R"(,"etag":)", json_string(etag),
+                            R"(,"last_modified":)", json_string(last_modified), R"(,"body":)",
+                            json_string(document->body()), "}"));
+    }
+  }
+  return out + "]}";
+}
+
+// One document of an exported cache.
+struct saved_document {
+  std::string url, etag, last_modified, body;
+  std::int64_t fetched_at = 0;  // seconds since 1970
+
+  static result<saved_document> read(const json_node& member) {
+    saved_document out;
+    if (member.type != json_node::kind::object) return make_error(errc::not_a_key_set, "it is no object");
+    for (const auto& [name, field] : {std::pair("url", &out.url), std::pair("etag", &out.etag),
+                                      std::pair("last_modified", &out.last_modified), std::pair("body", &out.body)}) {
+      const json_node* found = member.find(name, json_node::kind::string);
+      if (found == nullptr) return make_error(errc::not_a_key_set, "it has no string named ", name);
+      *field = found->text;
+    }
+    const json_node* when = member.find("fetched_at", json_node::kind::integer);
+    if (when == nullptr) return make_error(errc::not_a_key_set, "it has no integer named fetched_at");
+    out.fetched_at = when->integer;
+    return out;
+  }
+};
+
+// The same, when it has been judged.
+struct saved_set {
+  parsed_url at;
+  verdict given;
+  steady_point fetched_at;
+  wall_point wall;  // of the same
+  std::uint64_t random = 0;
+  url_table::map fresh{};  // if the URL is new
+  jwks_ptr stamp{};
+};
+
+AXIOMS_JWKS_INLINE result<std::size_t> engine::import_cache(std::string_view text) {
+  const auto refuse = [](const auto&... why) {
+    return make_error(errc::not_a_key_set, "the text is no exported cache: ", why...);
+  };
+  const auto saved = json_tree::read(text, {.bytes = max_saved_bytes});
+  if (!saved) return refuse("it ", saved.error().description);
+  const json_node& root = saved->root();
+  if (root.type != json_node::kind::object) return refuse("it is JSON, but no object");
+  const json_node* version = root.find("axioms_jwks_cache", json_node::kind::integer);
+  if (version == nullptr || version->integer != 1) return refuse("it has no axioms_jwks_cache of 1");
+  const json_node* documents = root.find("documents", json_node::kind::array);
+  if (documents == nullptr) return refuse("it has no array named documents");
+
+  std::size_t index = 0;
+  std::optional<axioms::error> first_fault;
+  std::vector<saved_set> sets;
+  for (const json_node& document : *documents) {
+    auto judged =
+        saved_document::read(document).and_then([&](const saved_document& each) { return judge_saved(each); });
+    if (judged && *judged) sets.push_back(**std::move(judged));
+    if (!judged && !first_fault) {
+      first_fault = std::move(judged).error();
+      first_fault->description = concat("document ", index, " of the exported cache: ", first_fault->description);
+    }
+    ++index;
+  }
+  auto taken = restore(sets);
+  if (taken && *taken == 0 && first_fault && first_fault->code != errc::shut_down) return *std::move(first_fault);
+  return taken;
+}
+
+// None: there is a document of this URL already, or no room for one more URL.
+AXIOMS_JWKS_INLINE result<std::optional<saved_set>> engine::judge_saved(const saved_document& saved) {
+  auto at = parse_url(saved.url);
+  if (!at) return std::move(at).error();
+  steady_point now{};
+  wall_point wall{};
+  if (!read_clock(now) || !read_clock(wall)) return clock_error();
+  const auto age = age_of_saved(wall, saved.fetched_at);
+  if (!age) return age.error();
+  {
+    const std::lock_guard lock(mutex_);
+    const auto known = urls_.find(at->normalized);
+    if (auto why = rules_.refuse(at->normalized, !at->https, known && known->configured)) return *std::move(why);
+    if (known ? known->policy.servable(now) : urls_.full()) return std::optional<saved_set>();
+  }
+  verdict given = judge_given(
+      *at, fetch_response{200, saved.body, {{"ETag", saved.etag}, {"Last-Modified", saved.last_modified}}}, wall);
+  if (given.what != verdict::kind::document) return std::move(given.why);
+  return std::optional(saved_set{*std::move(at), std::move(given), now - *age, wall - *age, draw()});
+}
+
+// How many were put in place.
+AXIOMS_JWKS_INLINE result<std::size_t> engine::restore(std::vector<saved_set>& sets) {
+  steady_point now{};
+  if (!read_clock(now)) return clock_error();
+  errands todo{.here = false};
+  std::size_t taken = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (state_ == life::down) return shut_down_error();
+    for (saved_set& each : sets) {
+      auto known = urls_.find(each.at.normalized);
+      if (!known) {
+        each.fresh = url_table::make(each.at, config_, now);
+        known = each.fresh.begin()->second;
+      }
+      each.stamp = std::make_shared<const jwks_document>(each.given.content, each.fetched_at,
+                                                         known->policy.expiry_of(each.fetched_at), each.wall);
+    }
+    todo.reserve(2 * sets.size());
+
+    // From here on nothing fails.
+    for (saved_set& each : sets) {
+      if (!each.fresh.empty() && urls_.full()) continue;
+      urls_.add(std::move(each.fresh));
+      entry& on = *urls_.find(each.at.normalized);
+      if (!on.policy.restore(now, each.fetched_at, each.random)) continue;
+      load(on, now, std::move(each.given), std::move(each.stamp), todo);
+      ++taken;
+    }
+  }
+  perform(todo);
+  return taken;
+}
+
+// -- engine: what is known --
+
+// Where a URL that is empty means the configured one. Null: there is no such entry.
+AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::known(std::string_view url) const {
+  const auto at = url.empty() ? result<parsed_url>(parsed_url{}) : parse_url(url);
+  if (!at) return nullptr;
+  const std::lock_guard lock(mutex_);
+  return url.empty() ? configured_ : urls_.find(at->normalized);
+}
+
+AXIOMS_JWKS_INLINE std::optional<jwks_ptr> engine::peek(const question& asked) {
+  steady_point now{};
+  if (!read_clock(now)) return std::nullopt;
+  const url_asked where = url_asked_of(asked);
+  const std::lock_guard lock(mutex_);
+  const auto on = find(where, now);
+  if (!on || !*on || !(*on)->policy.servable(now)) return std::nullopt;
+  return (*on)->document;
+}
+
+AXIOMS_JWKS_INLINE std::optional<std::string> engine::published_metadata(std::string_view url) const {
+  const auto on = known(url);
+  std::shared_ptr<const std::string> text;
+  if (on) {
+    const std::lock_guard lock(mutex_);
+    if (!on->gone && on->discovery) text = on->discovery->document();
+  }
+  return text ? std::optional(*text) : std::nullopt;
+}
+
+AXIOMS_JWKS_INLINE std::vector<std::string> engine::urls() const {
+  std::vector<std::string> out;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [url, on] : urls_.all) out.push_back(url);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE jwks_health engine::health(std::string_view url) {
+  jwks_health out;
+  steady_point now{};
+  const auto on = known(url);
+  if (!on || !read_clock(now)) return out;
+  const std::lock_guard lock(mutex_);
+  if (on->gone) return out;
+  out.ready = on->policy.servable(now);
+  out.stale = on->policy.stale(now);
+  out.insecure_transport = on->insecure && !on->policy.pinned();
+  if (on->document) out.age = std::chrono::duration_cast<milliseconds>(now - on->policy.fetched_at());
+  out.last_error = on->policy.last_error();
+  out.consecutive_failures = on->policy.consecutive_failures();
+  out.next_attempt = on->policy.in_flight() ? now : on->policy.next_attempt();
+  return out;
+}
+
+AXIOMS_JWKS_INLINE jwks_stats engine::stats() const {
+  jwks_stats out;
+  {
+    const std::lock_guard lock(mutex_);
+    out = stats_;
+  }
+  for (const auto& shard : hits_) out.hits += shard.count.load(std::memory_order_relaxed);
+  return out;
+}
+
+// -- engine: threads --
+
+// The threads of one life, from the first fetch to shutdown. A new life may begin while an old crew still winds down.
+struct crew {
+  struct worker {
+    std::atomic<bool> ended{false};
+    jthread thread;
+  };
+
+  // Guarded by the engine's mutex.
+  bool retired = false;  // shutdown was asked: finish what is due and end
+  bool ended = false;    // nothing is left but the shutdowns that wait for it
+  bool left = false;     // the scheduler's thread is about to return: joining it takes no time
+  bool woken = false;
+  bool listening = false;
+  std::shared_ptr<crew> older;         // retired before
+  flight_list foreground, background;  // flights that wait for a thread
+  std::size_t active = 0;              // fetch threads
+  waiter_list deferred;                // to be finished on the scheduler thread
+  waiter_list at_end;                  // shutdowns that wait
+  event_queue events;
+  std::chrono::steady_clock::time_point silent_at{};  // when undelivered events are given up, in real time
+  std::condition_variable_any wake, listen;
+
+  stop_source stop;          // of the scheduler's waits
+  std::mutex handles_mutex;  // guards the handles while they are made or taken; taken before the engine's mutex
+  bool closed = false;
+  std::list<worker> workers;
+  jthread listener;
+  std::mutex join_mutex;  // one thread joins, the others wait for it
+  jthread scheduler;
+};
+
+inline constexpr milliseconds listener_grace{50};
+
+// On whose thread we are: such a thread must not join its own crew.
+inline thread_local constinit const engine* manager_thread_of = nullptr;
+
+AXIOMS_JWKS_INLINE thread_engine::thread_engine(std::shared_ptr<blocking_io> io) : io_(std::move(io)) {}
+AXIOMS_JWKS_INLINE thread_engine::~thread_engine() = default;
+
+AXIOMS_JWKS_INLINE result<void> thread_engine::open(bool with_listener) {
+  const auto self = std::static_pointer_cast<thread_engine>(shared_from_this());
+  std::shared_ptr<crew> mine = crew_;
+  const error why{errc::no_resources, "a thread could not be started", 0};
+  if (!mine) {
+    reap();
+    mine = std::make_shared<crew>();
+    AXIOMS_JWKS_TRY {
+      mine->scheduler = jthread([self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); });
+    }
+    AXIOMS_JWKS_CATCH_ALL { return why; }
+    const std::lock_guard lock(mutex_);
+    crew_ = mine;
+  }
+  if (!with_listener || mine->listening) return {};
+  AXIOMS_JWKS_TRY {
+    mine->listener = jthread([self, at = mine.get()] { self->listen(*at); });
+  }
+  AXIOMS_JWKS_CATCH_ALL { return why; }
+  const std::lock_guard lock(mutex_);
+  mine->listening = true;
+  return {};
+}
+
+AXIOMS_JWKS_INLINE std::shared_ptr<crew> thread_engine::present() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return crew_;
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept {
+  if (crew_) {
+    crew_->retired = true;
+    crew_->silent_at = std::chrono::steady_clock::now() + listener_grace;
+    crew_->foreground.clear();
+    crew_->background.clear();
+    crew_->older = std::exchange(retired_, crew_);
+    crew_.reset();
+  }
+  crew* const winding_down = retired_ && !retired_->ended ? retired_.get() : nullptr;
+  for (auto next = waiting.begin(); next != waiting.end();) {
+    const auto at = next++;
+    waiter_list& to = winding_down != nullptr && (*at)->wants_manager_thread() ? winding_down->deferred : todo.finished;
+    to.splice(to.end(), waiting, at);
+  }
+  waiter_list& to = winding_down != nullptr ? winding_down->at_end : todo.finished;
+  to.splice(to.end(), last);
+}
+
+// Those that were retired before were told then.
+AXIOMS_JWKS_INLINE void thread_engine::wind_down() noexcept {
+  std::shared_ptr<crew> old;
+  {
+    const std::lock_guard lock(mutex_);
+    old = retired_;
+  }
+  if (!old) return;
+  old->stop.request_stop();
+  old->wake.notify_all();
+  old->listen.notify_all();
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::join() noexcept {
+  if (manager_thread_of == this) return;
+  for (;;) {
+    std::shared_ptr<crew> old;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!retired_) return;
+      old = retired_;
+    }
+    {
+      const std::lock_guard lock(old->join_mutex);
+      if (old->scheduler.joinable()) old->scheduler.join();
+    }
+    const std::lock_guard lock(mutex_);
+    unlink(*old);
+  }
+}
+
+// Out of the chain of those that are retired; whoever calls it keeps it.
+AXIOMS_JWKS_INLINE void thread_engine::unlink(const crew& old) noexcept {
+  for (std::shared_ptr<crew>* at = &retired_; *at; at = &(*at)->older) {
+    if (at->get() != &old) continue;
+    *at = std::shared_ptr<crew>((*at)->older);
+    return;
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::close() noexcept {
+  begin_shutdown();
+  join();
+  if (manager_thread_of != this) return;
+  // The manager is destroyed by a continuation on one of its own threads. That thread and the scheduler own the engine
+  // until they end; nobody is left to join the scheduler.
+  const std::lock_guard lock(mutex_);
+  for (auto old = retired_; old; old = old->older) {
+    const std::lock_guard join_lock(old->join_mutex);
+    if (old->scheduler.joinable()) old->scheduler.detach();
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::schedule(crew& mine, const stop_token& stop) noexcept {
+  manager_thread_of = this;
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    errands todo;
+    todo.finished.swap(mine.deferred);
+    mine.woken = false;
+    lock.unlock();  // the clock and the random numbers may be the user's
+    steady_point now{};
+    const bool clock_works = io_->now(now);
+    const std::uint64_t random = draw();
+    lock.lock();
+    if (!mine.retired && clock_works) tick(now, random, todo);
+    if (!todo.empty()) {
+      todo.rescheduled = false;  // we look again anyway
+      lock.unlock();
+      perform(todo);
+      lock.lock();
+      continue;
+    }
+    if (mine.retired && mine.deferred.empty()) break;
+    const auto ready = [&] { return mine.woken || mine.retired || !mine.deferred.empty(); };
+    if (!clock_works || !io_->wait(lock, mine.wake, stop, next_wake(), ready)) {
+      // A clock that throws must not make this thread spin.
+      static_cast<void>(
+          axioms::wait_until(lock, mine.wake, stop, std::chrono::steady_clock::now() + std::chrono::seconds(1), ready));
+    }
+  }
+  lock.unlock();
+  end_of_life(mine);
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::end_of_life(crew& mine) noexcept {
+  std::list<crew::worker> workers;
+  {
+    const std::lock_guard lock(mine.handles_mutex);
+    mine.closed = true;
+    workers.swap(mine.workers);
+  }
+  workers.clear();  // joins: their fetches were told to stop
+  if (mine.listener.joinable()) mine.listener.join();
+  waiter_list last;
+  {
+    const std::lock_guard lock(mutex_);
+    mine.ended = true;
+    last.swap(mine.at_end);
+  }
+  for (const auto& who : last) who->done();
+  const std::lock_guard lock(mutex_);
+  mine.left = true;
+}
+
+// An async manager is never joined between its lives; what has ended is taken away when the next one begins.
+AXIOMS_JWKS_INLINE void thread_engine::reap() noexcept {
+  for (;;) {
+    std::shared_ptr<crew> gone;
+    {
+      const std::lock_guard lock(mutex_);
+      gone = retired_;
+      while (gone && !gone->left) gone = gone->older;
+      if (!gone) return;
+      unlink(*gone);
+    }
+    const std::lock_guard lock(gone->join_mutex);
+    if (gone->scheduler.joinable()) gone->scheduler.join();
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::launch(flight_list&& one) noexcept {
+  std::shared_ptr<crew> mine;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!crew_ || one.front()->on->gone) return;
+    mine = crew_;
+    flight_list& jobs = one.front()->foreground ? mine->foreground : mine->background;
+    jobs.splice(jobs.end(), one);
+    if (mine->active >= slots()) return;
+    ++mine->active;
+  }
+  spawn_worker(*mine);
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::spawn_worker(crew& mine) noexcept {
+  std::list<crew::worker> ended;  // joined outside the lock; they have nothing left to do
+  bool started = false;
+  {
+    const std::lock_guard lock(mine.handles_mutex);
+    if (mine.closed) return;
+    for (auto next = mine.workers.begin(); next != mine.workers.end();) {
+      const auto at = next++;
+      if (at->ended) ended.splice(ended.end(), mine.workers, at);
+    }
+    std::list<crew::worker> one;
+    AXIOMS_JWKS_TRY {
+      crew::worker& fresh = one.emplace_back();
+      fresh.thread = jthread([self = std::static_pointer_cast<thread_engine>(shared_from_this()), &mine, &fresh] {
+        self->work(mine);
+        fresh.ended = true;
+      });
+      mine.workers.splice(mine.workers.end(), one);
+      started = true;
+    }
+    AXIOMS_JWKS_CATCH_ALL {}
+  }
+  if (started) return;
+  flight_list stranded;
+  {
+    const std::lock_guard lock(mutex_);
+    if (--mine.active > 0) return;  // another thread will come to them
+    stranded.swap(mine.foreground);
+    stranded.splice(stranded.end(), mine.background);
+  }
+  for (const auto& what : stranded)
+    land_failed(what, errc::no_resources, "a thread for the fetch could not be started");
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::work(crew& mine) noexcept {
+  manager_thread_of = this;
+  for (;;) {
+    std::shared_ptr<flight> what;
+    {
+      const std::lock_guard lock(mutex_);
+      auto& jobs = mine.foreground.empty() ? mine.background : mine.foreground;
+      if (jobs.empty()) {
+        --mine.active;
+        mine.woken = true;  // a slot is free
+        break;
+      }
+      what = std::move(jobs.front());
+      jobs.pop_front();
+    }
+    const stop_token stop = what->stop.get_token();
+    if (stop.stop_requested()) continue;  // it overstayed in the queue
+    while (arrive(what, io_->fetch(what->request, stop))) {}
+  }
+  mine.wake.notify_all();
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::listen(crew& mine) noexcept {
+  manager_thread_of = this;
+  for (;;) {
+    std::list<event_record> taken;  // destroyed without the mutex
+    {
+      std::unique_lock lock(mutex_);
+      mine.listen.wait(lock, [&] { return mine.retired || !mine.events.empty(); });
+      if (mine.events.empty()) return;
+      if (mine.retired && std::chrono::steady_clock::now() >= mine.silent_at) {
+        count_dropped_events(mine.events.size());
+        mine.events.take(taken, mine.events.size());
+        continue;
+      }
+      mine.events.take(taken);
+    }
+    deliver(taken.front());
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::wake() noexcept {
+  std::shared_ptr<crew> mine;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!crew_) return;
+    mine = crew_;
+    mine->woken = true;
+  }
+  mine->wake.notify_all();
+}
+
+AXIOMS_JWKS_INLINE std::size_t thread_engine::busy() const noexcept { return crew_ ? crew_->active : 0; }
+
+AXIOMS_JWKS_INLINE waiter_list* thread_engine::deferred() noexcept {
+  if (!crew_ || manager_thread_of == this) return nullptr;
+  crew_->wake.notify_all();
+  return &crew_->deferred;
+}
+
+AXIOMS_JWKS_INLINE event_queue* thread_engine::events() noexcept { return crew_ ? &crew_->events : nullptr; }
+
+AXIOMS_JWKS_INLINE void thread_engine::deliver_events() noexcept {
+  if (const auto mine = present()) mine->listen.notify_all();
+}
+
+// A caller that is blocked on a condition variable of its own.
+class blocked_waiter final : public waiter {
+ public:
+  using waiter::waiter;
+  void done() noexcept override { changed.notify_all(); }
+  std::condition_variable_any changed;
+};
+
+AXIOMS_JWKS_INLINE outcome thread_engine::ask(const question& asked, const stop_token& stop) {
+  url_asked where = url_asked_of(asked);
+  if (auto answer = answer_now(asked, where)) return *std::move(answer);
+  if (stop.stop_requested()) return failed(cancelled_error());
+  const auto who = std::make_shared<blocked_waiter>(asked, std::move(where));
+  submit(who);
+  return wait_for(*who, who->changed, stop);
+}
+
+AXIOMS_JWKS_INLINE outcome thread_engine::start_and_wait(jwks_config config, const stop_token& stop) {
+  const auto who = std::make_shared<blocked_waiter>(question{.what = verb::initialize}, std::optional<parsed_url>());
+  if (stop.stop_requested()) cancel(*who);
+  start(std::move(config), who);
+  return wait_for(*who, who->changed, stop);
+}
+
+AXIOMS_JWKS_INLINE outcome thread_engine::wait_for(waiter& who, std::condition_variable_any& cv,
+                                                   const stop_token& stop) noexcept {
+  std::unique_lock lock(mutex_);
+  while (!who.finished) {
+    // A caller drives the end of its own wait; it does not rely on another thread being scheduled in time.
+    steady_point end = who.deadline;
+    if (who.on->policy.in_flight()) end = std::min(end, who.on->policy.flight_deadline());
+    bool clock_works = io_->wait(lock, cv, stop, end, [&] { return who.finished; });
+    const bool asked_to_stop = stop.stop_requested();
+    if (clock_works && !asked_to_stop && !who.finished) {
+      lock.unlock();
+      clock_works = tick_now();
+      lock.lock();
+    }
+    if (who.finished || (clock_works && !asked_to_stop)) continue;
+    errands todo;
+    who.out = failed(asked_to_stop ? cancelled_error() : clock_error());
+    finish(who, todo);
+  }
+  return std::move(who.out);
+}
+
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
 
 // -- process-wide managers --
