@@ -929,7 +929,10 @@ class stop_source {
   }
   ~stop_source() { count(-1); }
 
-  bool request_stop() noexcept { return state_ && state_->request(); }
+  bool request_stop() noexcept {
+    const auto state = state_;  // a callback may destroy this source, the last one
+    return state && state->request();
+  }
   [[nodiscard]] bool stop_requested() const noexcept { return state_ && state_->requested(); }
   [[nodiscard]] bool stop_possible() const noexcept { return state_ != nullptr; }
   [[nodiscard]] stop_token get_token() const noexcept { return stop_token(state_); }

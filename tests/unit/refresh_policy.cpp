@@ -1369,6 +1369,24 @@ TEST_CASE("an answer proves that a kid is missing only to those who asked before
 
 // ---- documents that no flight brought ------------------------------------------------------------
 
+// Red when any of the three is left out.
+TEST_CASE("a body is the same if its bytes, its place and its keys are") {
+  const auto content = [](const char* url, const char* kid) {
+    axioms::detail::document_content out;
+    out.url = url;
+    out.body = support::key_set({kid});
+    out.keys = *axioms::jwk_set::parse(out.body);
+    return out;
+  };
+  const auto served = content("https://a/", "k1");
+  CHECK(is_same(content("https://a/", "k1"), served));
+  CHECK_FALSE(is_same(content("https://b/", "k1"), served));
+  CHECK_FALSE(is_same(content("https://a/", "k2"), served));
+  auto other_options = content("https://a/", "k1");
+  other_options.keys = *axioms::jwk_set::parse(support::key_set({"k1", "k2"}));
+  CHECK_FALSE(is_same(other_options, served));
+}
+
 // Red when pin() leaves out pinned_ in servable() or expires_at(), next_attempt_, or the failures.
 TEST_CASE("a pinned document is fresh for ever and never fetched") {
   world w;
@@ -1421,7 +1439,7 @@ TEST_CASE("a pinned set withdraws keys as a fetched one does") {
 }
 
 // Red when restore() takes the present for the time of the fetch, or plans nothing.
-TEST_CASE("a restored document keeps its age and is refreshed at once") {
+TEST_CASE("a restored document keeps its age") {
   world w;
   CHECK(w.policy.restore(w.now, w.now - 7000s, lowest));
   CHECK(w.ask() == answer::fresh);
@@ -1433,6 +1451,31 @@ TEST_CASE("a restored document keeps its age and is refreshed at once") {
   CHECK(w.policy.servable(w.now));
   w.now += tick;
   CHECK_FALSE(w.policy.servable(w.now));
+}
+
+// Red when restored_attempt() forgets the jitter, or configure() keeps the plan of another interval.
+TEST_CASE("a restored document is refreshed refresh_interval after it was fetched, less its jitter") {
+  world soonest, latest;
+  CHECK(soonest.policy.restore(soonest.now, soonest.now - 1000s, highest));
+  CHECK(soonest.until_next() > 3240s - 1000s);
+  CHECK(soonest.until_next() <= 3240s - 1000s + 1ms);
+  CHECK(latest.policy.restore(latest.now, latest.now - 1000s, lowest));
+  CHECK(latest.until_next() == 2600s);
+  latest.policy.configure(config_with([](jwks_config& c) { c.refresh_interval = 36000s, c.cache_ttl = 72000s; }));
+  CHECK(latest.until_next() == 35000s);
+  latest.fetch(document());
+  CHECK(latest.until_next() == 36000s);
+}
+
+// Red when what is overdue is fetched by everybody at once.
+TEST_CASE("restored documents that are overdue are spread over min_refresh_interval") {
+  world w;
+  CHECK(w.policy.restore(w.now, w.now - 3600s, highest));
+  CHECK(just_below(w.until_next(), 60s));
+  w.policy.put_off(w.now + 100s);
+  CHECK(w.until_next() == 100s);
+  w.policy.put_off(w.now + 10s);
+  CHECK(w.until_next() == 100s);
 }
 
 // Red when restore() returns true whatever there is.

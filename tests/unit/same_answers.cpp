@@ -222,6 +222,69 @@ const std::vector<script>& scripts() {
         {"bad_signature b k1", "same"},
         {"bad_signature b", "same"},
         {"requests", "4"}}},
+      {"a 200 with the same bytes confirms: the generation stays, and what is known to be missing",
+       {{"initialize a", "ok"},
+        {"lookup a", "k1 #1 0s"},
+        {"key a k2", "key_not_found"},
+        {"advance 10"},
+        {"refresh a", "ok"},
+        {"lookup a", "k1 #1 0s"},
+        {"key a k2", "key_not_found"},
+        {"requests", "3"},
+        {"provider keys k1 k2"},
+        {"refresh a", "ok"},
+        {"lookup a", "k1 k2 #2 0s"},
+        {"stats", "3 hits, 1 misses, 0 stale, 2 fetched, 2 confirmed, 0 failed, 0 joined, 0 throttled"}}},
+      {"URLs are known until they are removed, but the configured one stays",
+       {{"urls", ""},
+        {"remove a", "no"},
+        {"lookup b", "k1 #1 0s"},
+        {"static c k7", "ok"},
+        {"initialize a", "ok"},
+        {"urls", "a b c"},
+        {"remove nonsense", "no"},
+        {"remove a", "no"},
+        {"remove b", "yes"},
+        {"remove b", "no"},
+        {"remove c", "yes"},
+        {"urls", "a"},
+        {"peek b", "nothing"},
+        {"lookup c", "k1 #4 0s"},
+        {"hold"},
+        {"begin lookup b"},
+        {"begin key b k1"},
+        {"begin refresh b"},
+        {"remove b", "yes"},
+        {"end", "cancelled; cancelled; cancelled"},
+        {"release"},
+        {"add b", "ok"},
+        {"lookup b", "k1 #5 0s"},
+        {"remove b", "yes"},
+        {"shutdown", "done"},
+        {"urls", ""},
+        {"remove c", "no"}}},
+      {"what initialize refuses is refused to those as well who wait for it since an earlier life",
+       {{"hold"},
+        {"begin lookup b"},
+        {"begin lookup http"},
+        {"initialize a only https noprefetch", "ok"},
+        {"end", "invalid_url; unsupported_scheme"},
+        {"release"},
+        {"lookup b", "invalid_url"},
+        {"lookup http", "unsupported_scheme"},
+        {"urls", "a"}}},
+      {"a saved document satisfies the prefetch, and is due when it would have been",
+       {{"initialize a", "ok"},
+        {"advance 600"},
+        {"save", "1 documents"},
+        {"shutdown", "done"},
+        {"initialize b", "ok"},
+        {"restore", "1 taken"},
+        {"health a", "ready, 0 failures, 600s old, next in 3000s"},
+        {"advance 2999"},
+        {"requests", "2"},
+        {"advance 1"},
+        {"requests", "3"}}},
       {"callers that wait: a late answer, a stop, the end of the time, a shutdown",
        {{"hold"},
         {"begin lookup a"},
@@ -502,6 +565,8 @@ class player {
       return show(manager_.add(std::move(config)));
     }
     if (verb == "static") return show(manager_.add_static(*url_of(words[1]), keys_of(words, 2)));
+    if (verb == "remove") return manager_.remove(words[1] == "nonsense" ? words[1] : *url_of(words[1])) ? "yes" : "no";
+    if (verb == "urls") return urls();
     if (verb == "save") return save(words.size() == 1);
     if (verb == "restore") {
       const auto taken = manager_.import_cache(saved_);
@@ -587,6 +652,15 @@ class player {
   std::string show(const result<bool>& out) { return out ? (*out ? "changed" : "same") : text_of(out.error()); }
   std::string show(const result<void>& out) { return out ? "ok" : text_of(out.error()); }
 
+  std::string urls() {
+    std::string out;
+    for (const auto& url : manager_.urls()) {
+      for (const char* name : {"a", "b", "c", "http"}) {
+        if (url == *url_of(name)) out.append(out.empty() ? "" : " ").append(name);
+      }
+    }
+    return out;
+  }
   std::string health(const std::string& url) {
     const auto now = manager_.health(url);
     std::string out = now.ready ? "ready" : "not ready";
