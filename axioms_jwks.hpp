@@ -292,6 +292,13 @@ enum class errc {
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
+/// What a `WWW-Authenticate` header tells beside the error. An empty member is left out.
+struct challenge {
+  std::string_view realm{};              ///< RFC 9110 section 11.5
+  std::string_view scope{};              ///< the scopes that the request needs (RFC 6750 section 3)
+  std::string_view resource_metadata{};  ///< a URL (RFC 9728 section 5.1)
+};
+
 /// What went wrong, as a value.
 struct error {
   errc code{};              ///< which of the closed list
@@ -307,7 +314,17 @@ struct error {
   ///
   /// Empty where status_code() is 5xx: an outage is no fault of the token. Quotes and backslashes of @p realm are
   /// escaped and its control bytes dropped.
-  [[nodiscard]] std::string www_authenticate(std::string_view realm = {}) const;
+  [[nodiscard]] std::string www_authenticate(std::string_view realm = {}) const {
+    return challenge_text({.realm = realm});
+  }
+  /// The same with more to tell: `www_authenticate(challenge{.scope = "orders:read"})`.
+  template <std::same_as<challenge> Challenge>
+  [[nodiscard]] std::string www_authenticate(const Challenge& more) const {
+    return challenge_text(more);
+  }
+
+ private:
+  [[nodiscard]] std::string challenge_text(const challenge& more) const;
 };
 
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
@@ -341,21 +358,12 @@ constexpr refusal refusal_of(errc code) noexcept {
   }
 }
 
-// Text that a client may read. It says no more than the code does: what was compared stays in the description.
+// Text that a client may read. Whoever forges tokens learns nothing from it: of what is wrong only expiry is told.
 constexpr std::string_view client_text(errc code) noexcept {
-  switch (code) {
-    case errc::malformed_token: return "The access token is malformed";
-    case errc::unsupported_algorithm: return "The access token is signed with an algorithm that is not accepted";
-    case errc::bad_signature: return "The signature of the access token is invalid";
-    case errc::token_expired: return "The access token expired";
-    case errc::token_not_yet_valid: return "The access token is not valid yet";
-    case errc::issuer_mismatch: return "The access token was issued by another issuer";
-    case errc::audience_mismatch: return "The access token is meant for another audience";
-    case errc::token_type_mismatch: return "The access token is of another type";
-    case errc::claim_missing: return "The access token lacks a required claim";
-    case errc::key_not_found: return "The access token is signed with an unknown key";
-    case errc::key_ambiguous: return "The access token does not name its key unambiguously";
-    case errc::insufficient_scope: return "The access token lacks a required scope";
+  if (code == errc::token_expired) return "The access token expired";
+  switch (refusal_of(code)) {
+    case refusal::token: return "The access token is invalid";
+    case refusal::scope: return "The access token lacks what the request needs";
     default: return {};
   }
 }
@@ -417,7 +425,7 @@ inline int error::status_code() const noexcept {
   }
 }
 
-inline std::string error::www_authenticate(std::string_view realm) const {
+inline std::string error::challenge_text(const challenge& more) const {
   if (status_code() >= 500) return {};
   std::string out = "Bearer";
   std::string_view separator = " ";
@@ -433,9 +441,11 @@ inline std::string error::www_authenticate(std::string_view realm) const {
     out += '"';
     separator = ", ";
   };
-  attribute("realm", realm);
+  attribute("realm", more.realm);
   attribute("error", oauth_error());
   attribute("error_description", detail::client_text(code));
+  attribute("scope", more.scope);
+  attribute("resource_metadata", more.resource_metadata);
   return out;
 }
 
@@ -1367,7 +1377,18 @@ struct pkey_free {
   void operator()(EVP_PKEY* key) const noexcept;
 };
 struct jwk_builder;
+struct digest_alg;
+enum class signature_state;
 using key_kinds = std::uint16_t;  // a bit each
+
+// Ready for the algorithms of an RSA key, or the one of an EC key; made when first used.
+struct verify_contexts {
+  verify_contexts() = default;
+  ~verify_contexts();
+  verify_contexts(const verify_contexts&) = delete;
+  verify_contexts& operator=(const verify_contexts&) = delete;
+  std::array<std::atomic<EVP_PKEY_CTX*>, 6> ready{};
+};
 
 }  // namespace detail
 
@@ -1401,6 +1422,9 @@ class jwk {
   [[nodiscard]] const std::string& to_json() const noexcept { return json_; }
   /// The OpenSSL key. Owned by this object: do not free; EVP_PKEY_up_ref to keep it longer.
   [[nodiscard]] EVP_PKEY* native_handle() const noexcept { return key_.get(); }
+  /// Whether the signature, as a JWS has it (RFC 7518 section 3), is good. False if @p alg does not go with the key, and if
+  /// OpenSSL cannot carry it out.
+  [[nodiscard]] bool verify(std::string_view alg, std::string_view message, std::string_view signature) const noexcept;
 
  private:
   friend struct detail::jwk_builder;
@@ -1412,6 +1436,7 @@ class jwk {
   int bits_ = 0;
   detail::key_kinds kind_ = 0;
   std::unique_ptr<EVP_PKEY, detail::pkey_free> key_;
+  mutable detail::verify_contexts contexts_;
 };
 
 using key_ptr = std::shared_ptr<const jwk>;
@@ -2012,6 +2037,8 @@ struct event_record {
   std::shared_ptr<const document_content> before, after;
 };
 
+struct token_access;
+
 // The documents that this thread has got lately. A hit reads nothing else: no lock, no allocation, no parsing.
 struct hit_slot {
   std::uint64_t engine = 0;  // never reused, so a new manager at an old address is no hit
@@ -2560,6 +2587,8 @@ class basic_jwks_manager {
   static result<key_ptr> to_key(detail::outcome&& out) {
     return out.failure ? result<key_ptr>(*std::move(out.failure)) : result<key_ptr>(std::move(out.key));
   }
+
+  friend struct detail::token_access;
 
   std::shared_ptr<detail::blocking_io> io_;
   mutable detail::engine_holder<detail::thread_engine> engine_;
@@ -3133,6 +3162,7 @@ class basic_async_jwks_manager : private detail::async_shell {
 
  private:
   friend struct detail::process_wide;
+  friend struct detail::token_access;
 
   std::shared_ptr<detail::engine> core() const override { return engine_.get().shared_from_this(); }
   detail::engine& hot_core() const override { return engine_.get(); }
@@ -3174,8 +3204,501 @@ using async_jwks_manager = basic_async_jwks_manager<>;
 }  // namespace axioms
 
 // ---- tokens -------------------------------------------------------------------------------------
-//
-// Verification of tokens comes after 0.1. Until then only its values of errc stand, so that their numbers never change.
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+
+/// What a token must be to be accepted. A verifier keeps a copy; nothing changes it then.
+///
+/// Claims are named as in verified_token::operator[]: `/realm_access/roles` is a path (RFC 6901).
+struct token_rules {
+  /// `iss`, byte for byte: no slash is added or dropped (RFC 7519 sections 4.1.1 and 7.3). Required, but with `trust_domain`.
+  std::string issuer{};
+  /// The names of this service: `aud` must hold one of them (RFC 7519 section 4.1.3). Required, but with `any_audience`.
+  std::vector<std::string> audience{};
+  /// Whose keys: a URL that the manager knows; with discovery what `resolved_url()` says. Empty: the manager's configured one,
+  /// which is legal with one issuer only.
+  std::string jwks_url{};
+  /// Algorithms that are accepted (RFC 8725 section 3.1). Empty: all asymmetric ones; each goes with its kind of key only.
+  std::vector<std::string> algorithms{};
+  /// Values of `typ` that are accepted, compared as RFC 7515 section 4.1.9 says; "" stands for a token without one.
+  std::vector<std::string> types{"at+jwt", "JWT", ""};
+  /// The profile of RFC 9068: `typ` at+jwt whatever `types` says, and `sub`, `client_id`, `iat` and `jti` required.
+  bool rfc9068 = false;
+  /// Claims that must be there beside `iss`, `aud` and `exp`; null is as good as absent.
+  std::vector<std::string> required_claims{};
+  /// Claims with the strings of which they must equal one, or of an array one member: {"token_use", {"access"}}.
+  std::vector<std::pair<std::string, std::vector<std::string>>> required_values{};
+  /// How far clocks may be apart, for `exp`, `nbf` and `iat`. 0 to 300 s. Default 60 s.
+  std::chrono::seconds leeway{60};
+  /// Stands in for `aud` if the token has none: "client_id" for Amazon Cognito. Default: nothing does.
+  std::string audience_claim{};
+  /// `aud` is not looked at; `audience` must be empty then. Default false.
+  bool any_audience = false;
+  /// In place of `issuer`, for SPIFFE JWT-SVIDs: `iss` is not needed, `sub` must begin with spiffe://<trust_domain>/, and `typ`
+  /// may also be JOSE.
+  std::string trust_domain{};
+  /// Takes tokens with `cnf` (DPoP, mTLS); whoever sets it compares `token["/cnf/jkt"]` with the proof. Default false.
+  bool accept_bound = false;
+  /// Where scopes, roles and permissions stand: the first claim that is there.
+  std::vector<std::string> scope_claims{"scope", "scp"}, role_claims{"roles"}, permission_claims{"permissions"};
+  /// A string among roles and permissions is a list with blanks between, as in the Python original. Default: one name.
+  bool split_roles = false;
+  /// The longest token. 64 bytes to 1 MiB. Default 16 KiB.
+  std::size_t max_token_bytes = 16384;
+  /// How many verified tokens are remembered. 0 to 1 Mi; 0: none. Default 0.
+  std::size_t memo = 0;
+
+  /// Reads AXIOMS_ISS_URL, else AXIOMS_DOMAIN (https:// is put before it), AXIOMS_AUDIENCE, AXIOMS_TOKEN_TYPS,
+  /// AXIOMS_SCOPE_CLAIMS, AXIOMS_ROLES_CLAIMS and AXIOMS_PERMISSIONS_CLAIMS; lists have commas or blanks between. A variable
+  /// that is unset or empty leaves its default. The rest is validate()'s.
+  [[nodiscard]] static result<token_rules> from_environment();
+
+  /// Checks every option and their combination. Errors: invalid_config; it names the option, its value and the rule.
+  [[nodiscard]] result<void> validate() const;
+};
+
+/// A value among the claims or in the header of a token, or none.
+///
+/// Lifetime: a view; it lives as long as any verified_token of that content.
+class claim_view {
+ public:
+  enum class kind { missing, null, boolean, number, string, array, object };
+  class iterator;
+
+  claim_view() noexcept = default;
+  explicit claim_view(const detail::json_node* node) noexcept : node_(node) {}
+
+  [[nodiscard]] kind type() const noexcept;
+  /// Whether there is such a claim; null is one.
+  [[nodiscard]] explicit operator bool() const noexcept { return node_ != nullptr; }
+  /// Of a member; empty for an element of an array.
+  [[nodiscard]] std::string_view name() const noexcept { return node_ != nullptr ? node_->name : std::string_view(); }
+  /// The text of a string, @p otherwise of anything else.
+  [[nodiscard]] std::string_view string(std::string_view otherwise = {}) const noexcept {
+    return type() == kind::string ? node_->text : otherwise;
+  }
+  /// A whole number, also one that is written 1.0 or 1e3; none if it does not fit.
+  [[nodiscard]] std::optional<std::int64_t> integer() const noexcept;
+  [[nodiscard]] std::optional<double> number() const noexcept {
+    return type() == kind::number ? std::optional(node_->real) : std::nullopt;
+  }
+  [[nodiscard]] std::optional<bool> boolean() const noexcept {
+    return type() == kind::boolean ? std::optional(node_->integer != 0) : std::nullopt;
+  }
+  /// The member of an object.
+  [[nodiscard]] claim_view operator[](std::string_view name) const noexcept {
+    return node_ != nullptr ? claim_view(node_->find(name)) : claim_view();
+  }
+  /// How many members or elements there are; 0 of anything but an object or array.
+  [[nodiscard]] std::size_t size() const noexcept {
+    return type() == kind::array || type() == kind::object ? node_->count : 0;
+  }
+  [[nodiscard]] iterator begin() const noexcept;
+  [[nodiscard]] iterator end() const noexcept;
+
+ private:
+  const detail::json_node* node_ = nullptr;
+};
+
+/// Over the members of an object or the elements of an array, in their order.
+class claim_view::iterator {
+ public:
+  using iterator_category = std::input_iterator_tag;
+  using value_type = claim_view;
+  using difference_type = std::ptrdiff_t;
+  using pointer = const claim_view*;
+  using reference = claim_view;
+
+  iterator() noexcept = default;
+  explicit iterator(detail::json_node::iterator at) noexcept : at_(at) {}
+  claim_view operator*() const noexcept { return claim_view(at_.at); }
+  iterator& operator++() noexcept { return ++at_, *this; }
+  iterator operator++(int) noexcept {
+    const iterator before = *this;
+    ++at_;
+    return before;
+  }
+  bool operator==(const iterator&) const noexcept = default;
+
+ private:
+  detail::json_node::iterator at_{};
+};
+
+inline claim_view::iterator claim_view::begin() const noexcept {
+  return node_ != nullptr ? iterator(node_->begin()) : iterator();
+}
+inline claim_view::iterator claim_view::end() const noexcept {
+  return node_ != nullptr ? iterator(node_->end()) : iterator();
+}
+
+/// What a request needs: every list that is not empty must hold.
+struct required_access {
+  std::vector<std::string> all_scopes{}, any_scopes{}, all_roles{}, any_roles{}, all_permissions{}, any_permissions{};
+};
+
+namespace detail {
+
+struct token_header;
+struct token_content;
+class token_core;
+class token_check;
+
+}  // namespace detail
+
+/// A token that was accepted. A handle: copies share the content.
+///
+/// Threads: callable from any number at once. Lifetime: outlives the verifier and the manager.
+class verified_token {
+ public:
+  [[nodiscard]] std::string_view issuer() const noexcept;   ///< `iss`; empty: none
+  [[nodiscard]] std::string_view subject() const noexcept;  ///< `sub`
+  [[nodiscard]] std::string_view id() const noexcept;       ///< `jti`
+  /// `client_id`, else `azp`, else `cid`, else `appid`.
+  [[nodiscard]] std::string_view client_id() const noexcept;
+  /// `exp`, at most what the clock's type can hold.
+  [[nodiscard]] std::chrono::system_clock::time_point expires_at() const noexcept;
+  /// A claim by its name; a name with a leading / is a path (RFC 6901): "/realm_access/roles".
+  [[nodiscard]] claim_view operator[](std::string_view name) const;
+  [[nodiscard]] claim_view claims() const noexcept;
+  [[nodiscard]] claim_view header() const noexcept;
+  [[nodiscard]] std::string_view payload() const noexcept;  ///< the JSON as it was signed
+  [[nodiscard]] std::string_view token() const noexcept;    ///< the compact text: a credential
+  /// What verified it: the key set's own handle, which keeps no document alive.
+  [[nodiscard]] const key_ptr& key() const noexcept;
+
+  /// Whether the name is among the scopes, roles or permissions. A string of scopes is a list with blanks between, an array
+  /// a list of names; nothing else grants anything.
+  [[nodiscard]] bool has_scope(std::string_view name) const noexcept;
+  [[nodiscard]] bool has_role(std::string_view name) const noexcept;
+  [[nodiscard]] bool has_permission(std::string_view name) const noexcept;
+  /// Errors: insufficient_scope; the description names what is lacking.
+  [[nodiscard]] result<void> require(const required_access& access) const;
+
+ private:
+  friend class detail::token_check;
+  explicit verified_token(std::shared_ptr<const detail::token_content> content) noexcept
+      : content_(std::move(content)) {}
+  std::shared_ptr<const detail::token_content> content_;
+};
+
+/// The token of an `Authorization` header (RFC 6750 section 2.1), as a view into it.
+///
+/// Errors: token_missing (no header, or another scheme), malformed_token.
+[[nodiscard]] result<std::string_view> bearer_token(std::string_view authorization AXIOMS_JWKS_LIFETIMEBOUND);
+
+/// Verifies a token with the keys at hand: no manager, no fetch. What the verifiers do, as a function.
+///
+/// Errors: as basic_token_verifier::verify(), but for those of a fetch.
+[[nodiscard]] result<verified_token> verify_token(std::string_view token, const jwk_set& keys, const token_rules& rules,
+                                                  std::chrono::system_clock::time_point now);
+
+/// The payload of any compact JWS (a logout token, a DPoP proof, signed metadata) whose signature is good. Looks at no claim.
+///
+/// Errors: token_missing, malformed_token, unsupported_algorithm, key_not_found, key_ambiguous, bad_signature, no_resources.
+[[nodiscard]] result<std::string> verify_signature(std::string_view jws, const jwk_set& keys);
+
+namespace detail {
+
+// One token on its way: sans-I/O. It is told the time and the key set that is served, and says what it needs.
+class token_check {
+ public:
+  enum class need {
+    nothing,   // it is over, see outcome()
+    document,  // there is no key set to serve
+    key,       // the set lacks the kid
+    other_key  // the key of that kid did not verify the signature
+  };
+
+  token_check(std::shared_ptr<const token_core> core, std::string_view token) noexcept
+      : core_(std::move(core)), text_(token) {}
+  token_check(const token_check&) = delete;
+  token_check& operator=(const token_check&) = delete;
+
+  // Form and header. False: it is over.
+  bool read();
+  need look(const jwk_set* served, std::chrono::system_clock::time_point now);
+  // What came of a need, in place of a key set that is served.
+  void take(need what, outcome&& came);
+
+  // The text is read until it is over, so whoever waits must keep it.
+  void keep_text() {
+    kept_ = text_;
+    text_ = kept_;
+  }
+  // Of the key set, and what is wanted of it; valid after read().
+  [[nodiscard]] request asked(need what) const;
+  [[nodiscard]] const jwks_ptr& brought() const noexcept { return brought_; }
+  [[nodiscard]] bool over() const noexcept { return out_.has_value(); }
+  [[nodiscard]] bool has_read() const noexcept { return rules_ != nullptr; }
+  [[nodiscard]] result<verified_token> take_result() { return *std::move(out_); }
+  void end(axioms::error why) { out_.emplace(std::move(why)); }
+  // What it needs is not to be had: there is only this key set.
+  void end_with(const jwk_set& keys, need what);
+
+ private:
+  [[nodiscard]] std::optional<axioms::error> pick_rules();
+  [[nodiscard]] std::optional<axioms::error> read_claims();
+  [[nodiscard]] std::optional<axioms::error> check_claims(std::chrono::system_clock::time_point now);
+  void accept(key_ptr key);
+
+  std::shared_ptr<const token_core> core_;
+  std::string_view text_;
+  std::string kept_;
+  const token_rules* rules_ = nullptr;
+  std::shared_ptr<const token_header> header_;
+  std::string signature_, payload_;
+  std::optional<json_tree> claims_;
+  jwks_ptr brought_;
+  key_ptr key_;
+  bool fetched_again_ = false;
+  std::optional<result<verified_token>> out_;
+};
+
+}  // namespace detail
+namespace detail {
+
+// What the verifiers use of a manager.
+struct token_access {
+  template <class Fetcher, class Clock>
+  static thread_engine& engine_of(const basic_jwks_manager<Fetcher, Clock>& keys) noexcept {
+    return keys.engine_.get();
+  }
+  template <class Fetcher, class Clock>
+  static const async_shell& shell_of(const basic_async_jwks_manager<Fetcher, Clock>& keys) noexcept {
+    return keys;
+  }
+};
+
+template <class Manager>
+concept blocking_keys = requires(const Manager& keys) {
+  token_access::engine_of(keys);
+};
+template <class Manager>
+concept async_keys = requires(const Manager& keys) {
+  token_access::shell_of(keys);
+};
+
+[[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules);
+// As far as it goes without waiting; what it needs then, nothing if it is over.
+[[nodiscard]] token_check::need proceed(token_check& check, engine& core);
+[[nodiscard]] result<verified_token> verify_waiting(thread_engine& core, const std::shared_ptr<const token_core>& rules,
+                                                    std::string_view token, const stop_token& stop);
+
+// A verification that waits, one request of the engine after the other.
+class token_task : public std::enable_shared_from_this<token_task> {
+ public:
+  token_task(std::shared_ptr<engine> core, std::shared_ptr<const token_core> rules, std::string_view token,
+             executor_ref where)
+      : core_(std::move(core)), check_(std::move(rules), token), where_(where) {
+    check_.keep_text();
+  }
+  virtual ~token_task() = default;
+  token_task(const token_task&) = delete;
+  token_task& operator=(const token_task&) = delete;
+
+  // complete() is called once: in here if there is nothing to wait for and no executor, else later.
+  void start(const stop_token& stop);
+  void cancel() noexcept { cancelled_.request_stop(); }
+  void take(outcome&& came) noexcept;
+
+ protected:
+  virtual void complete() noexcept = 0;
+  [[nodiscard]] result<verified_token> take_result() {
+    on_stop_.reset();
+    return check_.take_result();
+  }
+
+ private:
+  struct canceller {
+    std::weak_ptr<token_task> task;
+    void operator()() const noexcept {
+      if (const auto still = task.lock()) still->cancel();
+    }
+  };
+  // Whether it waits now.
+  bool go_on() noexcept;
+
+  std::shared_ptr<engine> core_;
+  token_check check_;
+  token_check::need need_ = token_check::need::nothing;
+  executor_ref where_;
+  stop_source cancelled_;
+  std::optional<stop_callback<canceller>> on_stop_;
+  std::shared_ptr<token_task> self_;  // while it is posted
+};
+
+template <class Callback>
+class callback_token_task final : public token_task {
+ public:
+  callback_token_task(std::shared_ptr<engine> core, std::shared_ptr<const token_core> rules, std::string_view token,
+                      executor_ref where, Callback&& callback)
+      : token_task(std::move(core), std::move(rules), token, where), callback_(std::move(callback)) {}
+
+ private:
+  void complete() noexcept override {
+    Callback mine(std::move(callback_));  // what it holds goes here and now
+    mine(take_result());
+  }
+  Callback callback_;
+};
+
+// Resumes its frame at most once, and never inside await_suspend(), see coroutine_waiter.
+class coroutine_token_task final : public token_task {
+ public:
+  coroutine_token_task(std::shared_ptr<engine> core, std::shared_ptr<const token_core> rules, std::string_view token,
+                       executor_ref where, std::coroutine_handle<> frame)
+      : token_task(std::move(core), std::move(rules), token, where), frame_(frame) {}
+  [[nodiscard]] bool suspend() noexcept { return move(phase::starting, phase::suspended); }
+  [[nodiscard]] bool abandon() noexcept { return move(phase::suspended, phase::over); }
+  [[nodiscard]] result<verified_token> result_of() { return take_result(); }
+
+ private:
+  enum class phase { starting, early, suspended, over };
+  bool move(phase from, phase to) noexcept {
+    return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel);
+  }
+  void complete() noexcept override {
+    if (!move(phase::starting, phase::early) && move(phase::suspended, phase::over)) frame_.resume();
+  }
+  std::atomic<phase> phase_{phase::starting};
+  std::coroutine_handle<> frame_;
+};
+
+}  // namespace detail
+
+/// What basic_token_verifier::verify() of an async manager returns: lazy, movable, to be awaited once.
+///
+/// Lifetime: the manager and the token must live until the `co_await` has suspended.
+class [[nodiscard]] token_operation {
+ public:
+  class awaiter;
+
+  token_operation(const detail::async_shell& shell, std::shared_ptr<const detail::token_core> rules,
+                  std::string_view token, async_options options) noexcept
+      : shell_(&shell),
+        rules_(std::move(rules)),
+        token_(token),
+        executor_(options.executor),
+        stop_(options.stop.get()) {}
+  token_operation(token_operation&&) noexcept = default;
+  token_operation& operator=(token_operation&&) noexcept = default;
+  token_operation(const token_operation&) = delete;
+  token_operation& operator=(const token_operation&) = delete;
+
+  awaiter operator co_await() noexcept;
+
+ private:
+  const detail::async_shell* shell_;
+  std::shared_ptr<const detail::token_core> rules_;
+  std::string_view token_;
+  executor_ref executor_;
+  stop_token stop_;
+};
+
+class token_operation::awaiter {
+ public:
+  explicit awaiter(token_operation&& what) noexcept : what_(std::move(what)) {}
+  awaiter(const awaiter&) = delete;
+  awaiter& operator=(const awaiter&) = delete;
+  ~awaiter() {
+    if (task_ && task_->abandon()) task_->cancel();
+  }
+  [[nodiscard]] bool await_ready() {
+    detail::token_check check(what_.rules_, what_.token_);
+    if (detail::proceed(check, what_.shell_->hot_core()) != detail::token_check::need::nothing) return false;
+    ready_.emplace(check.take_result());
+    return true;
+  }
+  [[nodiscard]] AXIOMS_JWKS_SUSPENDS bool await_suspend(std::coroutine_handle<> frame) {
+    const executor_ref where = what_.executor_ ? what_.executor_ : what_.shell_->default_executor;
+    const auto task =
+        std::make_shared<detail::coroutine_token_task>(what_.shell_->core(), what_.rules_, what_.token_, where, frame);
+    task_ = task;
+    // From here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so.
+    task->start(what_.stop_);
+    return task->suspend();
+  }
+  result<verified_token> await_resume() { return ready_ ? *std::move(ready_) : task_->result_of(); }
+
+ private:
+  token_operation what_;
+  std::optional<result<verified_token>> ready_;
+  std::shared_ptr<detail::coroutine_token_task> task_;
+};
+
+inline token_operation::awaiter token_operation::operator co_await() noexcept { return awaiter(std::move(*this)); }
+
+/// Verifies JWT access tokens (RFC 7519, RFC 9068, RFC 8725) with the keys of a manager.
+///
+/// A token is accepted if its signature, issuer, audience and times are good and the rules are kept. An unknown kid is looked
+/// for once, within the manager's budget, and only for a token that would be accepted but for its signature; so expired,
+/// foreign and malformed tokens cause no request. After a wrong signature of a known kid the key set is fetched again, within
+/// the same budget.
+///
+/// Threads:  verify() is callable from any number at once.
+/// Errors:   malformed_token, unsupported_algorithm, bad_signature, token_expired, token_not_yet_valid, issuer_mismatch,
+///           audience_mismatch, token_type_mismatch, claim_missing, token_missing, key_not_found, key_ambiguous: the token is
+///           refused (401). invalid_config: the rules are broken (500). Everything else: the keys are not to be had (503).
+///           A token with several faults gets the code of any of them.
+/// Lifetime: the manager must outlive it.
+template <class Manager>
+class basic_token_verifier {
+  static_assert(detail::blocking_keys<Manager> || detail::async_keys<Manager>,
+                "basic_token_verifier takes a basic_jwks_manager or a basic_async_jwks_manager");
+
+ public:
+  /// With broken rules each verify() is invalid_config.
+  basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, token_rules rules)
+      : keys_(keys), rules_(detail::compile_rules({std::move(rules)})) {}
+  /// Several issuers: the token's `iss` picks the rules, and only keys of that issuer's `jwks_url` count.
+  ///
+  /// The issuers must differ, each must have a `jwks_url`, and `max_token_bytes` and `memo` must be the same in all.
+  template <std::same_as<std::vector<token_rules>> Several>
+  basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, Several rules)
+      : keys_(keys), rules_(detail::compile_rules(std::move(rules))) {}
+  basic_token_verifier(const basic_token_verifier&) = delete;
+  basic_token_verifier& operator=(const basic_token_verifier&) = delete;
+
+  /// Blocks: only when the keys are not at hand, as get_key().
+  [[nodiscard]] result<verified_token> verify(std::string_view token,
+                                              stop_token stop = {}) const requires detail::blocking_keys<Manager> {
+    return detail::verify_waiting(detail::token_access::engine_of(keys_), rules_, token, stop);
+  }
+
+  /// Ready without suspending when the keys are at hand. @p token must live until the `co_await` has suspended.
+  [[nodiscard]] token_operation verify(std::string_view token,
+                                       async_options options = {}) const requires detail::async_keys<Manager> {
+    return {detail::token_access::shell_of(keys_), rules_, token, options};
+  }
+  /// The same with a callback: inline when the keys are at hand and there is no executor.
+  template <class Callback, async_how How = async_options>
+    requires std::invocable<Callback&, result<verified_token>> && detail::async_keys<Manager>
+  void async_verify(std::string_view token, Callback callback, How how = {}) const {
+    const detail::async_shell& shell = detail::token_access::shell_of(keys_);
+    const auto [wished, stop] = detail::taken_apart(how);
+    const executor_ref where = wished ? wished : shell.default_executor;
+    if (!where) {
+      detail::token_check check(rules_, token);
+      if (detail::proceed(check, shell.hot_core()) == detail::token_check::need::nothing)
+        return static_cast<void>(callback(check.take_result()));
+    }
+    std::make_shared<detail::callback_token_task<Callback>>(shell.core(), rules_, token, where, std::move(callback))
+        ->start(stop);
+  }
+
+ private:
+  Manager& keys_;
+  std::shared_ptr<const detail::token_core> rules_;
+};
+
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+using token_verifier = basic_token_verifier<jwks_manager>;
+using async_token_verifier = basic_token_verifier<async_jwks_manager>;
+#endif
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
 
 // ---- process-wide managers ----------------------------------------------------------------------
 
@@ -3227,6 +3750,7 @@ void shutdown_jwks_manager() noexcept;
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
 #include <openssl/pem.h>
+#include <openssl/rsa.h>
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
 #include <openssl/ssl.h>
 #endif
@@ -3812,31 +4336,55 @@ constexpr key_kinds kinds_of_alg(std::string_view alg) noexcept {
 }
 inline constexpr key_kinds opt_in_kind = kinds_of_alg("ES256K");  // needs jwk_options::allow_es256k
 
-// The digits of RFC 4648 section 4, without padding.
-AXIOMS_JWKS_INLINE std::optional<std::string> base64_decode(std::string digits) {
-  if (digits.empty() || digits.size() % 4 == 1) return std::nullopt;
-  const std::size_t padding = (4 - digits.size() % 4) % 4;
-  digits.append(padding, '=');
-  std::string out(digits.size() / 4 * 3, '\0');
-  const int length =
-      EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                      reinterpret_cast<const unsigned char*>(digits.data()), static_cast<int>(digits.size()));
-  if (length < 0) return std::nullopt;
-  out.resize(static_cast<std::size_t>(length) - padding);
+// RFC 4648 section 5 without padding. Bits that stand for nothing must be zero, or a value had several spellings.
+AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view text, bool any_spare_bits = false) {
+  static constexpr auto values = [] {
+    constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    std::array<std::uint8_t, 256> out{};
+    out.fill(0xff);
+    for (std::size_t i = 0; i < digits.size(); ++i)
+      out[static_cast<unsigned char>(digits[i])] = static_cast<std::uint8_t>(i);
+    return out;
+  }();
+  if (text.size() % 4 == 1) return std::nullopt;
+  std::string out(text.size() / 4 * 3 + text.size() % 4 * 3 / 4, '\0');
+  std::size_t at = 0;
+  std::uint32_t faults = 0;
+  for (; text.size() >= 4; text.remove_prefix(4)) {
+    std::uint32_t bits = 0;
+    for (std::size_t i = 0; i < 4; ++i) {
+      const std::uint32_t value = values[static_cast<unsigned char>(text[i])];
+      faults |= value;
+      bits = (bits << 6U) | value;
+    }
+    out[at] = static_cast<char>((bits >> 16U) & 0xffU);
+    out[at + 1] = static_cast<char>((bits >> 8U) & 0xffU);
+    out[at + 2] = static_cast<char>(bits & 0xffU);
+    at += 3;
+  }
+  std::uint32_t bits = 0;
+  for (const char c : text) {
+    const std::uint32_t value = values[static_cast<unsigned char>(c)];
+    faults |= value;
+    bits = (bits << 6U) | value;
+  }
+  const std::size_t spare = text.size() * 6 % 8;
+  if ((faults & 0xc0U) != 0 || (!any_spare_bits && (bits & ((1U << spare) - 1)) != 0)) return std::nullopt;
+  bits >>= spare;
+  for (std::size_t left = text.size() * 6 / 8; left > 0; --left)
+    out[at++] = static_cast<char>((bits >> (8 * (left - 1))) & 0xffU);
   return out;
 }
 
 // Key material as providers publish it: RFC 4648 section 5, but also in the alphabet of section 4, padded, or with line breaks.
 AXIOMS_JWKS_INLINE std::optional<std::string> key_bytes(std::string_view text) {
   std::string digits;
-  digits.reserve(text.size() + 2);
+  digits.reserve(text.size());
   for (const char c : text) {
-    if (c != '\r' && c != '\n') digits += c == '-' ? '+' : c == '_' ? '/' : c;
+    if (c != '\r' && c != '\n') digits += c == '+' ? '-' : c == '/' ? '_' : c;
   }
   digits.erase(digits.find_last_not_of('=') + 1);
-  if (!std::all_of(digits.begin(), digits.end(), [](char c) { return is_alnum(c) || c == '+' || c == '/'; }))
-    return std::nullopt;
-  return base64_decode(std::move(digits));
+  return digits.empty() ? std::nullopt : base64url_decode(digits, true);
 }
 
 AXIOMS_JWKS_INLINE std::string base64url_encode(std::string_view bytes) {
@@ -3957,6 +4505,13 @@ struct jwk_builder {
                                     [](const key_ptr& key) { return key->curve() == opt_in_curve; });
     return set;
   }
+  // The algorithm goes with the kind of key and with the key's own alg; EdDSA and Ed25519 name the same (RFC 9864).
+  static bool fits(const jwk& key, std::string_view alg) noexcept {
+    return (key.kind_ & kinds_of_alg(alg)) != 0 && (key.alg_.empty() || same_name(key.alg_, alg) || key.kty_ == "OKP");
+  }
+  static signature_state digest_signature(const jwk& key, const digest_alg& how, std::string_view message,
+                                          std::string_view signature);
+  static signature_state message_signature(const jwk& key, std::string_view message, std::string_view signature);
   result<jwk_set> build_set(std::string_view text);
   reason build(const json_node& member, jwk& out);
   static reason read_common(const json_node& member, jwk& out);
@@ -4243,7 +4798,125 @@ struct key_choice {
   }
 };
 
+// What a signature is worth. failed: OpenSSL could not carry out the verification.
+enum class signature_state { good, bad, failed };
+
+// The algorithms that sign a digest (RFC 7518 section 3.1, RFC 8812).
+struct digest_alg {
+  std::string_view alg;
+  std::size_t digest;  // SHA-256, SHA-384 or SHA-512
+  bool pss = false;
+};
+inline constexpr std::array digest_algs{
+    digest_alg{"RS256", 0},       digest_alg{"RS384", 1},       digest_alg{"RS512", 2}, digest_alg{"PS256", 0, true},
+    digest_alg{"PS384", 1, true}, digest_alg{"PS512", 2, true}, digest_alg{"ES256", 0}, digest_alg{"ES384", 1},
+    digest_alg{"ES512", 2},       digest_alg{"ES256K", 0}};
+
+// A context for each digest, kept by each thread: fetching a digest by its name takes as long as to compute it. nullptr: no memory.
+AXIOMS_JWKS_INLINE EVP_MD_CTX* thread_digest(std::size_t which) noexcept {
+  using context = std::unique_ptr<EVP_MD_CTX, openssl_free<&EVP_MD_CTX_free>>;
+  static thread_local std::array<context, 3> kept;
+  if (!kept[which]) {
+    constexpr std::array names{"SHA256", "SHA384", "SHA512"};
+    const std::unique_ptr<EVP_MD, openssl_free<&EVP_MD_free>> digest(EVP_MD_fetch(nullptr, names[which], nullptr));
+    context made(EVP_MD_CTX_new());
+    if (!digest || !made || EVP_DigestInit_ex2(made.get(), digest.get(), nullptr) != 1) return nullptr;
+    kept[which] = std::move(made);
+  }
+  return EVP_DigestInit_ex2(kept[which].get(), nullptr, nullptr) == 1 ? kept[which].get() : nullptr;
+}
+
+// r and s side by side (RFC 7518 section 3.4) as OpenSSL wants them: a DER sequence of two integers.
+AXIOMS_JWKS_INLINE std::string der_of(std::string_view sides) {
+  std::string body;
+  for (std::string_view half : {sides.substr(0, sides.size() / 2), sides.substr(sides.size() / 2)}) {
+    half.remove_prefix(std::min(half.find_first_not_of('\0'), half.size() - 1));
+    const bool high = (static_cast<unsigned char>(half.front()) & 0x80U) != 0;
+    append_to(body, concat('\x02', static_cast<char>(half.size() + (high ? 1U : 0U)),
+                           high ? std::string_view("\0", 1) : "", half));
+  }
+  return concat('\x30', body.size() > 127 ? "\x81" : "", static_cast<char>(body.size()), body);
+}
+
+// A duplicate of a context of the key that is ready for the algorithm. That is made when it is first used, by whichever thread.
+AXIOMS_JWKS_INLINE EVP_PKEY_CTX* ready_context(std::atomic<EVP_PKEY_CTX*>& place, EVP_PKEY* key, const digest_alg& how,
+                                               const EVP_MD* digest) noexcept {
+  EVP_PKEY_CTX* ready = place.load(std::memory_order_acquire);
+  if (ready != nullptr) return EVP_PKEY_CTX_dup(ready);
+  using context = std::unique_ptr<EVP_PKEY_CTX, openssl_free<&EVP_PKEY_CTX_free>>;
+  context made(EVP_PKEY_CTX_new_from_pkey(nullptr, key, nullptr));
+  if (!made || EVP_PKEY_verify_init(made.get()) != 1 || EVP_PKEY_CTX_set_signature_md(made.get(), digest) != 1)
+    return nullptr;
+  const bool rsa = how.alg.front() != 'E';
+  if (rsa && EVP_PKEY_CTX_set_rsa_padding(made.get(), how.pss ? RSA_PKCS1_PSS_PADDING : RSA_PKCS1_PADDING) != 1)
+    return nullptr;
+  if (how.pss && EVP_PKEY_CTX_set_rsa_pss_saltlen(made.get(), RSA_PSS_SALTLEN_DIGEST) != 1) return nullptr;
+  if (place.compare_exchange_strong(ready, made.get(), std::memory_order_acq_rel)) ready = made.release();
+  return EVP_PKEY_CTX_dup(ready);
+}
+
+AXIOMS_JWKS_INLINE signature_state state_of(int verified) noexcept {
+  if (verified == 1) return signature_state::good;
+  const bool failed = verified < 0 || ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_MALLOC_FAILURE;
+  return failed ? signature_state::failed : signature_state::bad;
+}
+
+AXIOMS_JWKS_INLINE signature_state jwk_builder::digest_signature(const jwk& key, const digest_alg& how,
+                                                                 std::string_view message, std::string_view signature) {
+  const auto bytes = [](std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); };
+  const auto length = (static_cast<std::size_t>(key.bits_) + 7) / 8;
+  const bool ecdsa = key.kty_ == "EC";
+  if (signature.size() != (ecdsa ? 2 * length : length)) return signature_state::bad;
+  const std::string der = ecdsa ? der_of(signature) : std::string();
+  if (ecdsa) signature = der;
+  EVP_MD_CTX* digest = thread_digest(how.digest);
+  std::array<unsigned char, EVP_MAX_MD_SIZE> hash{};
+  unsigned hash_length = 0;
+  if (digest == nullptr || EVP_DigestUpdate(digest, message.data(), message.size()) != 1 ||
+      EVP_DigestFinal_ex(digest, hash.data(), &hash_length) != 1)
+    return signature_state::failed;
+  const auto row = static_cast<std::size_t>(&how - digest_algs.data());
+  const std::unique_ptr<EVP_PKEY_CTX, openssl_free<&EVP_PKEY_CTX_free>> context(
+      ready_context(key.contexts_.ready[ecdsa ? 0 : row], key.key_.get(), how, EVP_MD_CTX_get0_md(digest)));
+  if (!context) return signature_state::failed;
+  return state_of(EVP_PKEY_verify(context.get(), bytes(signature), signature.size(), hash.data(), hash_length));
+}
+
+// Ed25519, Ed448 and ML-DSA sign the message itself.
+AXIOMS_JWKS_INLINE signature_state jwk_builder::message_signature(const jwk& key, std::string_view message,
+                                                                  std::string_view signature) {
+  const auto bytes = [](std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); };
+  const std::unique_ptr<EVP_MD_CTX, openssl_free<&EVP_MD_CTX_free>> context(EVP_MD_CTX_new());
+  if (!context ||
+      EVP_DigestVerifyInit_ex(context.get(), nullptr, nullptr, nullptr, nullptr, key.key_.get(), nullptr) != 1)
+    return signature_state::failed;
+  return state_of(EVP_DigestVerify(context.get(), bytes(signature), signature.size(), bytes(message), message.size()));
+}
+
+// The algorithm is bound to the key before any cryptography (RFC 8725 section 3.1).
+AXIOMS_JWKS_INLINE signature_state signature_of(const jwk& key, std::string_view alg, std::string_view message,
+                                                std::string_view signature) noexcept {
+  if (kinds_of_alg(alg) == 0 || !jwk_builder::fits(key, alg)) return signature_state::bad;
+  const openssl_errors scope;
+  AXIOMS_JWKS_TRY {
+    for (const digest_alg& how : digest_algs) {
+      if (how.alg == alg) return jwk_builder::digest_signature(key, how, message, signature);
+    }
+    return jwk_builder::message_signature(key, message, signature);
+  }
+  AXIOMS_JWKS_CATCH_ALL { return signature_state::failed; }
+}
+
+AXIOMS_JWKS_INLINE verify_contexts::~verify_contexts() {
+  for (auto& each : ready) EVP_PKEY_CTX_free(each.load(std::memory_order_relaxed));
+}
+
 }  // namespace detail
+
+AXIOMS_JWKS_INLINE bool jwk::verify(std::string_view alg, std::string_view message,
+                                    std::string_view signature) const noexcept {
+  return detail::signature_of(*this, alg, message, signature) == detail::signature_state::good;
+}
 
 AXIOMS_JWKS_INLINE std::string jwk::to_pem() const {
   const detail::openssl_errors scope;
@@ -7765,6 +8438,825 @@ AXIOMS_JWKS_INLINE std::size_t engine::flights_in_the_air() const noexcept {
 }
 
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+
+// -- tokens --
+
+inline constexpr std::size_t max_tried_keys = 4;
+inline constexpr std::size_t max_object_members = 4096;
+inline constexpr double end_of_dates = 253402300800.0;    // 10000-01-01
+inline constexpr double begin_of_dates = -62135596800.0;  // 0001-01-01
+
+// The header of a token, as read. Shared by all tokens of a thread that have the same.
+struct token_header {
+  std::string segment;
+  json_tree tree;
+  std::string_view alg, kid, x5t, x5t_s256;
+  std::string typ;  // see media_type()
+};
+
+struct token_content {
+  std::string text, payload;
+  std::shared_ptr<const token_header> header;
+  json_tree claims;
+  key_ptr key;
+  double expires = 0;
+  const json_node *scopes = nullptr, *roles = nullptr, *permissions = nullptr;
+  bool split_roles = false;
+};
+
+// The rules of a verifier, checked once.
+class token_core {
+ public:
+  explicit token_core(std::vector<token_rules> rules);
+
+  std::vector<token_rules> rules;
+  std::optional<axioms::error> broken;
+};
+
+// RFC 7515 section 4.1.9: compared without case, and application/ may be left out where there is no other slash.
+AXIOMS_JWKS_INLINE std::string media_type(std::string_view typ) {
+  std::string out = lower(typ);
+  constexpr std::string_view prefix = "application/";
+  if (out.starts_with(prefix) && out.find('/', prefix.size()) == std::string::npos) out.erase(0, prefix.size());
+  return out;
+}
+
+// RFC 6901, where the name begins with a slash.
+AXIOMS_JWKS_INLINE const json_node* claim_at(const json_node& root, std::string_view name) {
+  if (!name.starts_with('/')) return root.find(name);
+  const json_node* at = &root;
+  while (at != nullptr && !name.empty()) {
+    name.remove_prefix(1);
+    const std::string_view raw = name.substr(0, name.find('/'));
+    name.remove_prefix(raw.size());
+    std::string step;
+    for (std::size_t i = 0; i < raw.size(); ++i) {
+      const bool escaped = raw[i] == '~' && i + 1 < raw.size() && (raw[i + 1] == '0' || raw[i + 1] == '1');
+      step += !escaped ? raw[i] : raw[i + 1] == '0' ? '~' : '/';
+      i += escaped ? 1U : 0U;
+    }
+    if (at->type != json_node::kind::array) {
+      at = at->find(step);
+      continue;
+    }
+    std::uint32_t index = 0;
+    const auto [end, fault] = std::from_chars(step.data(), step.data() + step.size(), index);
+    const bool number = fault == std::errc() && end == step.data() + step.size() && (step == "0" || step[0] != '0');
+    if (!number || index >= at->count) return nullptr;
+    auto element = at->begin();
+    while (index-- > 0) ++element;
+    at = element.at;
+  }
+  return at;
+}
+
+// The claim, where null is as good as none.
+AXIOMS_JWKS_INLINE const json_node* claim_there(const json_node& root, std::string_view name) {
+  const json_node* found = claim_at(root, name);
+  return found != nullptr && found->type != json_node::kind::null ? found : nullptr;
+}
+
+AXIOMS_JWKS_INLINE const json_node* first_claim(const json_node& root, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (const json_node* found = claim_there(root, name)) return found;
+  }
+  return nullptr;
+}
+
+inline bool is_text(const json_node& node, std::string_view text) noexcept {
+  return node.type == json_node::kind::string && node.text == text;
+}
+
+// Whether a name is granted: a list with blanks between (RFC 6749 section 3.3), one name, or an array of names.
+AXIOMS_JWKS_INLINE bool grants(const json_node* where, bool split, std::string_view name) noexcept {
+  if (where == nullptr || name.empty()) return false;
+  if (where->type == json_node::kind::array) {
+    for (const json_node& each : *where) {
+      if (is_text(each, name)) return true;
+    }
+    return false;
+  }
+  if (where->type != json_node::kind::string) return false;
+  if (!split) return where->text == name;
+  for (std::string_view rest = where->text; !rest.empty();) {
+    const std::string_view one = rest.substr(0, rest.find(' '));
+    if (one == name) return true;
+    rest.remove_prefix(std::min(one.size() + 1, rest.size()));
+  }
+  return false;
+}
+
+// ---- rules
+
+AXIOMS_JWKS_INLINE std::optional<axioms::error> broken_rule(const token_rules& rules) {
+  std::optional<axioms::error> broken;
+  const auto rule = [&](bool holds, const auto&... text) {
+    if (!holds && !broken) broken = make_error(errc::invalid_config, text...);
+  };
+  const auto whole = [&](std::string_view option, const std::vector<std::string>& names) {
+    for (const auto& name : names) rule(!name.empty(), option, " holds an empty name; it must hold none");
+  };
+  rule(rules.issuer.empty() || rules.trust_domain.empty(), "trust_domain is ", quote(rules.trust_domain),
+       "; it must be empty with an issuer");
+  rule(!rules.issuer.empty() || !rules.trust_domain.empty(), "issuer is empty; it must be set, or trust_domain");
+  rule(rules.trust_domain.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789.-_") == std::string::npos,
+       "trust_domain is ", quote(rules.trust_domain),
+       "; it must be a name of lower-case letters, digits, '.', '-' and '_'");
+  rule(rules.any_audience || !rules.audience.empty(), "audience is empty; it must be set, or any_audience");
+  rule(!rules.any_audience || rules.audience.empty(), "audience is set; it must be empty with any_audience");
+  whole("audience", rules.audience);
+  for (const auto& alg : rules.algorithms)
+    rule(kinds_of_alg(alg) != 0, "algorithms holds ", quote(alg), "; it must hold names of asymmetric algorithms only");
+  rule(!rules.types.empty() || rules.rfc9068, "types is empty; it must hold a typ, or \"\" for none");
+  rule(rules.leeway.count() >= 0 && rules.leeway.count() <= 300, "leeway is ", rules.leeway.count(),
+       " s; it must be 0 to 300 s");
+  rule(rules.max_token_bytes >= 64 && rules.max_token_bytes <= (std::size_t{1} << 20U), "max_token_bytes is ",
+       rules.max_token_bytes, "; it must be 64 bytes to 1 MiB");
+  rule(rules.memo <= (std::size_t{1} << 20U), "memo is ", rules.memo, "; it must be 0 to 1048576");
+  whole("required_claims", rules.required_claims);
+  for (const auto& [name, values] : rules.required_values)
+    rule(!name.empty() && !values.empty(), "required_values holds ", quote(name), " with ", values.size(),
+         " values; it must hold names with a value at least");
+  whole("scope_claims", rules.scope_claims);
+  whole("role_claims", rules.role_claims);
+  whole("permission_claims", rules.permission_claims);
+  if (!rules.jwks_url.empty() && !broken) {
+    if (const auto url = parse_url(rules.jwks_url); !url) rule(false, "jwks_url is no URL: ", url.error().description);
+  }
+  return broken;
+}
+
+AXIOMS_JWKS_INLINE token_core::token_core(std::vector<token_rules> given) : rules(std::move(given)) {
+  std::size_t before = 0;
+  if (rules.empty()) broken = make_error(errc::invalid_config, "there are no rules; there must be some");
+  for (auto& each : rules) {
+    if (!broken) broken = broken_rule(each);
+    if (!broken && rules.size() > 1 && each.jwks_url.empty())
+      broken = make_error(errc::invalid_config, "jwks_url is empty; with several issuers each must have one");
+    if (!broken && (each.max_token_bytes != rules[0].max_token_bytes || each.memo != rules[0].memo))
+      broken = make_error(errc::invalid_config, "max_token_bytes and memo differ; they must be equal for all issuers");
+    for (std::size_t i = 0; i < before && !broken; ++i) {
+      if (rules[i].issuer == each.issuer && rules[i].trust_domain == each.trust_domain)
+        broken = make_error(errc::invalid_config, "issuer ", quote(each.issuer + each.trust_domain),
+                            " stands in two rules; issuers must differ");
+    }
+    ++before;
+    if (each.rfc9068) {
+      each.types = {"at+jwt"};
+      for (const char* name : {"sub", "client_id", "iat", "jti"}) each.required_claims.emplace_back(name);
+    }
+    if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
+    for (auto& type : each.types) type = media_type(type);
+  }
+}
+
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules) {
+  return std::make_shared<const token_core>(std::move(rules));
+}
+
+// ---- form
+
+// RFC 4648 section 5 without padding, as RFC 7515 section 2 wants it: one spelling for each value.
+AXIOMS_JWKS_INLINE bool decode_strictly(std::string_view text, std::string& out) {
+  const auto bytes = base64url_decode(text);
+  if (!bytes) return false;
+  return out = *bytes, true;
+}
+
+// An object without a name twice at any depth; nothing else may stand for a header or for claims.
+AXIOMS_JWKS_INLINE result<json_tree> read_object(std::string_view what, std::string_view text) {
+  const auto refuse = [&](const auto&... why) { return make_error(errc::malformed_token, "the ", what, " ", why...); };
+  if (text.starts_with("\xef\xbb\xbf")) return refuse("begins with a byte order mark");
+  auto tree = json_tree::read(text, {.code = errc::malformed_token});
+  if (!tree) return refuse(tree.error().description);
+  if (tree->root().type != json_node::kind::object) return refuse("is JSON, but no object");
+  for (const json_node& each : tree->nodes) {
+    if (each.twice) return refuse("has an object in which a name stands twice");
+    if (each.type == json_node::kind::object && each.count > max_object_members)
+      return refuse("has an object of more than ", max_object_members, " members");
+  }
+  return tree;
+}
+
+AXIOMS_JWKS_INLINE result<std::shared_ptr<const token_header>> read_header(std::string_view segment) {
+  thread_local std::shared_ptr<const token_header> last;
+  if (last && last->segment == segment) return last;
+  const auto refuse = [](const auto&... why) { return make_error(errc::malformed_token, "the header ", why...); };
+  std::string text;
+  if (!decode_strictly(segment, text)) return refuse("is no base64url");
+  auto tree = read_object("header", text);
+  if (!tree) return tree.error();
+  const auto made = std::make_shared<token_header>();
+  made->segment = segment;
+  made->tree = *std::move(tree);
+  const json_node& root = made->tree.root();
+  // No extension is understood (RFC 7515 section 4.1.11, RFC 7797 section 6), and no encryption.
+  if (root.find("crit") != nullptr) return refuse("has crit");
+  if (const json_node* b64 = claim_there(root, "b64");
+      b64 && !(b64->type == json_node::kind::boolean && b64->integer == 1))
+    return refuse("has a b64 other than true");
+  if (claim_there(root, "enc") != nullptr) return refuse("has enc: an encrypted token");
+  if (root.find("alg", json_node::kind::string) == nullptr) return refuse("has no alg");
+  for (const auto& [name, field] : {std::pair("alg", &made->alg), std::pair("kid", &made->kid)}) {
+    const json_node* found = claim_there(root, name);
+    if (found != nullptr && found->type != json_node::kind::string) return refuse("has a ", name, " that is no string");
+    if (found != nullptr) *field = found->text;
+  }
+  if (made->kid.size() > max_kid_bytes) return refuse("has a kid of more than ", max_kid_bytes, " bytes");
+  if (const json_node* typ = claim_there(root, "typ"); typ != nullptr) {
+    if (typ->type != json_node::kind::string) return refuse("has a typ that is no string");
+    made->typ = media_type(typ->text);
+  }
+  for (const auto& [name, field] : {std::pair("x5t", &made->x5t), std::pair("x5t#S256", &made->x5t_s256)}) {
+    const json_node* found = root.find(name, json_node::kind::string);
+    if (found != nullptr && found->text.size() <= max_kid_bytes) *field = found->text;
+  }
+  if (segment.size() <= 1024) last = made;
+  return std::shared_ptr<const token_header>(made);
+}
+
+// The three parts of a compact JWS (RFC 7515 section 7.1).
+struct token_parts {
+  std::string_view header, payload, signature, signed_text;
+
+  static result<token_parts> of(std::string_view text, std::size_t limit) {
+    if (text.empty()) return make_error(errc::token_missing, "there is no token");
+    if (text.size() > limit)
+      return make_error(errc::malformed_token, "the token has ", text.size(), " bytes, the limit is ", limit);
+    const std::size_t first = text.find('.'), second = first == text.npos ? first : text.find('.', first + 1);
+    if (second == text.npos || text.find('.', second + 1) != text.npos)
+      return make_error(errc::malformed_token, "the token has not three parts");
+    return token_parts{text.substr(0, first), text.substr(first + 1, second - first - 1), text.substr(second + 1),
+                       text.substr(0, second)};
+  }
+};
+
+// ---- signature
+
+// What one key, or some keys in turn, say of a signature.
+struct tried_keys {
+  std::array<key_ptr, max_tried_keys> keys{};
+  std::size_t count = 0;
+  key_ptr good{};  // the one that verified it
+
+  signature_state check(std::string_view alg, std::string_view message, std::string_view signature) noexcept {
+    signature_state state = signature_state::bad;
+    for (std::size_t i = 0; i < count && state == signature_state::bad; ++i) {
+      state = signature_of(*keys[i], alg, message, signature);
+      if (state == signature_state::good) good = std::move(keys[i]);
+    }
+    return state;
+  }
+};
+
+AXIOMS_JWKS_INLINE axioms::error bad_signature_error() {
+  return {errc::bad_signature, "the signature does not verify", 0};
+}
+AXIOMS_JWKS_INLINE axioms::error no_verification_error() {
+  return {errc::no_resources, "OpenSSL could not carry out the verification", 0};
+}
+
+// By what the header names its key.
+AXIOMS_JWKS_INLINE key_query query_of(const token_header& header, const jwk_set* keys) noexcept {
+  if (!header.kid.empty()) return {header.kid, header.alg};
+  if (header.x5t_s256.empty() || (keys != nullptr && !header.x5t.empty() && !keys->contains(header.x5t_s256)))
+    return {header.x5t, header.alg};
+  return {header.x5t_s256, header.alg};
+}
+
+// The keys to try: the one that is named, or without a name the few that fit.
+AXIOMS_JWKS_INLINE std::optional<axioms::error> keys_for(const token_header& header, const jwk_set& keys,
+                                                         tried_keys& out) {
+  const key_query query = query_of(header, &keys);
+  if (query.kid.empty()) {
+    for (const auto& key : keys) {
+      if (!jwk_builder::fits(*key, query.alg)) continue;
+      if (out.count == max_tried_keys)
+        return make_error(errc::key_ambiguous, "the token names no key, and more than ", max_tried_keys, " fit alg ",
+                          quote(query.alg));
+      out.keys[out.count++] = key;
+    }
+    if (out.count > 0) return std::nullopt;
+  }
+  auto key = keys.select(query);
+  if (!key) return std::move(key).error();
+  out.keys[out.count++] = *std::move(key);
+  return std::nullopt;
+}
+
+// ---- claims
+
+struct date_claim {
+  bool there = false, good = true;
+  double seconds = 0;
+};
+
+// RFC 7519 section 2. Only iat may be a string, which .NET writes.
+AXIOMS_JWKS_INLINE date_claim read_date(const json_node& claims, std::string_view name) {
+  const json_node* found = claim_there(claims, name);
+  if (found == nullptr) return {};
+  date_claim out{true, false, found->real};
+  if (found->type == json_node::kind::integer || found->type == json_node::kind::real) {
+    out.good = found->real >= begin_of_dates && found->real < end_of_dates;
+  } else if (name == "iat" && found->type == json_node::kind::string && !found->text.empty() &&
+             found->text.size() <= 12) {
+    out.good = std::all_of(found->text.begin(), found->text.end(), is_digit);
+    for (const char c : found->text) out.seconds = out.seconds * 10 + (c - '0');
+  }
+  return out;
+}
+
+inline double seconds_of(std::chrono::system_clock::time_point when) noexcept {
+  return std::chrono::duration<double>(when.time_since_epoch()).count();
+}
+
+AXIOMS_JWKS_INLINE axioms::error wrong_type(std::string_view claim, std::string_view what) {
+  return make_error(errc::malformed_token, "the claim ", claim, " is no ", what);
+}
+
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_names(const json_node& claims) {
+  for (const char* name : {"iss", "sub", "jti"}) {
+    const json_node* found = claim_there(claims, name);
+    if (found != nullptr && found->type != json_node::kind::string) return wrong_type(name, "string");
+  }
+  return std::nullopt;
+}
+
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_types(const token_rules& rules, const json_node& claims) {
+  if (auto why = check_names(claims)) return why;
+  for (const char* name : {"exp", "nbf", "iat"}) {
+    if (!read_date(claims, name).good) return wrong_type(name, "date before the year 10000");
+  }
+  const json_node* audience = rules.any_audience ? nullptr : claim_there(claims, "aud");
+  if (audience == nullptr || audience->type == json_node::kind::string) return std::nullopt;
+  if (audience->type != json_node::kind::array) return wrong_type("aud", "string or array of strings");
+  for (const json_node& each : *audience) {
+    if (each.type != json_node::kind::string) return wrong_type("aud", "string or array of strings");
+  }
+  return std::nullopt;
+}
+
+AXIOMS_JWKS_INLINE axioms::error missing_claim(std::string_view name) {
+  return make_error(errc::claim_missing, "the token has no claim ", quote(name));
+}
+
+AXIOMS_JWKS_INLINE bool in_trust_domain(std::string_view subject, std::string_view domain) {
+  return subject.starts_with(concat("spiffe://", domain, "/"));
+}
+
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_issuer(const token_rules& rules, const json_node& claims) {
+  const json_node* issuer = claims.find(rules.trust_domain.empty() ? "iss" : "sub", json_node::kind::string);
+  if (issuer == nullptr) return missing_claim(rules.trust_domain.empty() ? "iss" : "sub");
+  if (rules.trust_domain.empty() ? issuer->text == rules.issuer : in_trust_domain(issuer->text, rules.trust_domain))
+    return std::nullopt;
+  if (!rules.trust_domain.empty())
+    return make_error(errc::issuer_mismatch, "the subject is not of the trust domain ", quote(rules.trust_domain));
+  return make_error(errc::issuer_mismatch, "the issuer is ", quote(issuer->text), ", not ", quote(rules.issuer));
+}
+
+// Whether a string is one of them, or a string of an array.
+AXIOMS_JWKS_INLINE bool holds_one_of(const json_node& value, const std::vector<std::string>& wanted) {
+  const auto is_wanted = [&](const json_node& each) {
+    return std::any_of(wanted.begin(), wanted.end(), [&](const std::string& one) { return is_text(each, one); });
+  };
+  if (value.type != json_node::kind::array) return is_wanted(value);
+  for (const json_node& each : value) {
+    if (is_wanted(each)) return true;
+  }
+  return false;
+}
+
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_audience(const token_rules& rules, const json_node& claims) {
+  if (rules.any_audience) return std::nullopt;
+  const json_node* audience = claim_there(claims, "aud");
+  if (audience == nullptr && !rules.audience_claim.empty()) audience = claim_there(claims, rules.audience_claim);
+  if (audience == nullptr) return missing_claim("aud");
+  if (holds_one_of(*audience, rules.audience)) return std::nullopt;
+  return make_error(errc::audience_mismatch, "the token is not meant for ", quote(rules.audience.front()),
+                    rules.audience.size() > 1 ? " or another name of this service" : "");
+}
+
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_dates(const token_rules& rules, const json_node& claims,
+                                                            double now) {
+  const auto leeway = static_cast<double>(rules.leeway.count());
+  const date_claim expires = read_date(claims, "exp");
+  if (!expires.there) return missing_claim("exp");
+  if (now >= expires.seconds + leeway) return make_error(errc::token_expired, "the token has expired");
+  for (const char* name : {"nbf", "iat"}) {
+    const date_claim begins = read_date(claims, name);
+    if (begins.there && begins.seconds > now + leeway)
+      return make_error(errc::token_not_yet_valid, "the token is not valid yet: its ", name, " is in the future");
+  }
+  return std::nullopt;
+}
+
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_required(const token_rules& rules, const json_node& claims) {
+  for (const auto& name : rules.required_claims) {
+    if (claim_there(claims, name) == nullptr) return missing_claim(name);
+  }
+  for (const auto& [name, values] : rules.required_values) {
+    const json_node* found = claim_there(claims, name);
+    if (found == nullptr) return missing_claim(name);
+    if (!holds_one_of(*found, values))
+      return make_error(errc::claim_missing, "the claim ", quote(name), " has none of the values that it must have");
+  }
+  // RFC 9449 section 7.2, RFC 8705 section 3: who presents it must prove that it holds a key.
+  if (!rules.accept_bound && claim_there(claims, "cnf") != nullptr)
+    return make_error(errc::token_type_mismatch, "the token is bound to a key (cnf), and was presented without proof");
+  return std::nullopt;
+}
+
+// ---- one token
+
+// RFC 8725 section 3: which issuer's rules, then the algorithm and the type.
+AXIOMS_JWKS_INLINE bool token_check::read() {
+  const auto fail = [&](axioms::error why) { return end(std::move(why)), false; };
+  if (core_->broken) return fail(*core_->broken);
+  const auto parts = token_parts::of(text_, core_->rules.front().max_token_bytes);
+  if (!parts) return fail(parts.error());
+  auto header = read_header(parts->header);
+  if (!header) return fail(header.error());
+  header_ = *std::move(header);
+  if (kinds_of_alg(header_->alg) == 0)
+    return fail(make_error(errc::unsupported_algorithm, "alg ", quote(header_->alg), " is not accepted"));
+  if (auto why = pick_rules()) return fail(*std::move(why));
+  const auto& allowed = rules_->algorithms;
+  if (!allowed.empty() && std::find(allowed.begin(), allowed.end(), header_->alg) == allowed.end())
+    return fail(make_error(errc::unsupported_algorithm, "alg ", quote(header_->alg), " is not accepted"));
+  if (std::find(rules_->types.begin(), rules_->types.end(), header_->typ) == rules_->types.end())
+    return fail(make_error(errc::token_type_mismatch, "typ ", quote(header_->typ), " is not accepted"));
+  if (!decode_strictly(parts->signature, signature_))
+    return fail(make_error(errc::malformed_token, "the signature is no base64url"));
+  return true;
+}
+
+// Of several issuers the token's own, before any key is looked for.
+AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::pick_rules() {
+  rules_ = &core_->rules.front();
+  if (core_->rules.size() == 1) return std::nullopt;
+  if (auto why = read_claims()) return why;
+  if (auto why = check_names(claims_->root())) return why;
+  const json_node* issuer = claim_there(claims_->root(), "iss");
+  const json_node* subject = claim_there(claims_->root(), "sub");
+  for (const token_rules& each : core_->rules) {
+    rules_ = &each;
+    if (issuer != nullptr && each.trust_domain.empty() && issuer->text == each.issuer) return std::nullopt;
+    if (issuer == nullptr && subject != nullptr && !each.trust_domain.empty() &&
+        in_trust_domain(subject->text, each.trust_domain))
+      return std::nullopt;
+  }
+  return make_error(errc::issuer_mismatch, "the token is of no issuer that is known here");
+}
+
+// Once; a token whose key is at hand is read only after its signature.
+AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::read_claims() {
+  if (claims_) return std::nullopt;
+  const auto parts = token_parts::of(text_, text_.size());
+  if (!decode_strictly(parts->payload, payload_))
+    return make_error(errc::malformed_token, "the payload is no base64url");
+  auto tree = read_object("payload", payload_);
+  if (!tree) return std::move(tree).error();
+  claims_ = *std::move(tree);
+  return std::nullopt;
+}
+
+AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::check_claims(std::chrono::system_clock::time_point now) {
+  if (auto why = read_claims()) return why;
+  const json_node& claims = claims_->root();
+  if (auto why = check_types(*rules_, claims)) return why;
+  if (auto why = check_issuer(*rules_, claims)) return why;
+  if (auto why = check_audience(*rules_, claims)) return why;
+  if (auto why = check_dates(*rules_, claims, seconds_of(now))) return why;
+  return check_required(*rules_, claims);
+}
+
+// The order: with the key at hand the signature, then the claims; else the claims, and only for a token that would be accepted but
+// for its signature something is fetched.
+AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
+                                                       std::chrono::system_clock::time_point now) {
+  const auto fail = [&](axioms::error why) { return end(std::move(why)), need::nothing; };
+  tried_keys keys;
+  if (key_ != nullptr) {
+    keys.keys[keys.count++] = key_;
+  } else if (served != nullptr) {
+    if (auto why = keys_for(*header_, *served, keys)) {
+      const std::string_view kid = query_of(*header_, served).kid;
+      if (why->code != errc::key_not_found || kid.empty() || served->contains(kid)) return fail(*std::move(why));
+    }
+  }
+  if (keys.count == 0) {
+    if (auto why = check_claims(now)) return fail(*std::move(why));
+    return served != nullptr ? need::key : need::document;
+  }
+  const signature_state state = keys.check(header_->alg, text_.substr(0, text_.rfind('.')), signature_);
+  if (state == signature_state::failed) return fail(no_verification_error());
+  if (state == signature_state::bad) {
+    if (fetched_again_ || check_claims(now)) return fail(bad_signature_error());
+    return need::other_key;
+  }
+  if (auto why = check_claims(now)) return fail(*std::move(why));
+  accept(std::move(keys.good));
+  return need::nothing;
+}
+
+AXIOMS_JWKS_INLINE void token_check::accept(key_ptr key) {
+  const auto made = std::make_shared<token_content>();
+  made->text = text_;
+  made->payload = std::move(payload_);
+  made->header = header_;
+  made->claims = *std::move(claims_);
+  made->key = std::move(key);
+  const json_node& claims = made->claims.root();
+  made->expires = read_date(claims, "exp").seconds;
+  made->scopes = first_claim(claims, rules_->scope_claims);
+  made->roles = first_claim(claims, rules_->role_claims);
+  made->permissions = first_claim(claims, rules_->permission_claims);
+  made->split_roles = rules_->split_roles;
+  out_.emplace(verified_token(std::move(made)));
+}
+
+AXIOMS_JWKS_INLINE void token_check::end_with(const jwk_set& keys, need what) {
+  if (what == need::key) end(keys.select(query_of(*header_, &keys)).error());
+  if (what == need::other_key) end(bad_signature_error());
+}
+
+AXIOMS_JWKS_INLINE request token_check::asked(need what) const {
+  request out;
+  if (!rules_->jwks_url.empty()) out.url = rules_->jwks_url;
+  out.what = what == need::key ? verb::key : what == need::other_key ? verb::bad_signature : verb::lookup;
+  if (what == need::key || what == need::other_key) out.query = query_of(*header_, nullptr);
+  if (what == need::other_key) out.query.alg = {};
+  return out;
+}
+
+AXIOMS_JWKS_INLINE void token_check::take(need what, outcome&& came) {
+  if (what == need::other_key) {
+    fetched_again_ = true;
+    brought_.reset();
+    key_.reset();
+    const auto code = came.failure ? came.failure->code : errc{};
+    if (code == errc::cancelled || code == errc::shut_down || code == errc::no_resources)
+      return end(*std::move(came.failure));
+    if (came.failure || !came.changed) end(bad_signature_error());
+    return;
+  }
+  if (came.failure) return end(*std::move(came.failure));
+  brought_ = std::move(came.document);
+  if (what != need::key) return;
+  // The set's own handle, if the key is in it.
+  if (auto own = brought_ ? brought_->keys().select(query_of(*header_, nullptr)) : result<key_ptr>(axioms::error{});
+      own)
+    came.key = *std::move(own);
+  key_ = std::move(came.key);
+}
+
+// ---- with a manager
+
+// What would be served now, without waiting.
+AXIOMS_JWKS_INLINE jwks_ptr served_now(engine& core, const request& asked) {
+  outcome out;
+  if (answer_warm(core, asked, out)) return std::move(out.document);
+  if (auto now = core.answer_now(asked); now && now->document) return std::move(now->document);
+  return core.peek(asked).value_or(nullptr);
+}
+
+AXIOMS_JWKS_INLINE token_check::need proceed(token_check& check, engine& core) {
+  if (check.over() || (!check.has_read() && !check.read())) return token_check::need::nothing;
+  const jwks_ptr served =
+      check.brought() ? check.brought() : served_now(core, check.asked(token_check::need::document));
+  std::chrono::system_clock::time_point now{};
+  if (!core.read_clock(now)) {
+    check.end(clock_error());
+    return token_check::need::nothing;
+  }
+  return check.look(served ? &served->keys() : nullptr, now);
+}
+
+AXIOMS_JWKS_INLINE result<verified_token> verify_waiting(thread_engine& core,
+                                                         const std::shared_ptr<const token_core>& rules,
+                                                         std::string_view token, const stop_token& stop) {
+  token_check check(rules, token);
+  for (auto need = proceed(check, core); need != token_check::need::nothing; need = proceed(check, core))
+    check.take(need, core.ask(check.asked(need), stop));
+  return check.take_result();
+}
+
+class token_waiter final : public async_waiter {
+ public:
+  token_waiter(const request& asked, executor_ref where, std::shared_ptr<token_task> task)
+      : async_waiter(asked, where), task_(std::move(task)) {}
+  void arm(const stop_token& stop, std::shared_ptr<engine> core) {
+    on_stop_.emplace(stop, canceller{std::move(core), weak_from_this()});
+  }
+
+ private:
+  void resume() noexcept override {
+    on_stop_.reset();
+    const auto task = std::move(task_);
+    task->take(std::move(out));
+  }
+  std::shared_ptr<token_task> task_;
+  std::optional<stop_callback<detail::canceller>> on_stop_;
+};
+
+AXIOMS_JWKS_INLINE void token_task::start(const stop_token& stop) {
+  if (stop.stop_possible()) on_stop_.emplace(stop, canceller{weak_from_this()});
+  if (go_on()) return;
+  if (!where_) return complete();
+  self_ = shared_from_this();
+  where_.post({[](void* posted) noexcept {
+                 auto* task = static_cast<token_task*>(posted);
+                 const auto keep = std::move(task->self_);
+                 task->complete();
+               },
+               this});
+}
+
+AXIOMS_JWKS_INLINE void token_task::take(outcome&& came) noexcept {
+  AXIOMS_JWKS_TRY { check_.take(need_, std::move(came)); }
+  AXIOMS_JWKS_CATCH_ALL { check_.end(out_of_memory_error()); }
+  if (!go_on()) complete();
+}
+
+AXIOMS_JWKS_INLINE bool token_task::go_on() noexcept {
+  AXIOMS_JWKS_TRY {
+    need_ = proceed(check_, *core_);
+    if (need_ == token_check::need::nothing) return false;
+    const auto who = std::make_shared<token_waiter>(check_.asked(need_), where_, shared_from_this());
+    who->arm(cancelled_.get_token(), core_);
+    const auto core = core_;  // who goes on in there may let go of this
+    core->submit(who);
+    return true;
+  }
+  AXIOMS_JWKS_CATCH_ALL {
+    check_.end(out_of_memory_error());
+    return false;
+  }
+}
+
+}  // namespace detail
+
+// ---- what users call
+
+AXIOMS_JWKS_INLINE result<token_rules> token_rules::from_environment() {
+  const auto read = [](const char* variable) -> std::string_view {
+    const char* value = std::getenv(variable);
+    return value != nullptr ? value : "";
+  };
+  token_rules out;
+  out.issuer = read("AXIOMS_ISS_URL");
+  if (const auto domain = read("AXIOMS_DOMAIN"); out.issuer.empty() && !domain.empty())
+    out.issuer = detail::concat("https://", domain);
+  for (const auto& [variable, list] :
+       {std::pair("AXIOMS_AUDIENCE", &out.audience), std::pair("AXIOMS_TOKEN_TYPS", &out.types),
+        std::pair("AXIOMS_SCOPE_CLAIMS", &out.scope_claims), std::pair("AXIOMS_ROLES_CLAIMS", &out.role_claims),
+        std::pair("AXIOMS_PERMISSIONS_CLAIMS", &out.permission_claims)}) {
+    std::vector<std::string> names;
+    constexpr std::string_view between = ", \t";
+    for (std::string_view rest = read(variable); !rest.empty();) {
+      const std::string_view one = rest.substr(0, rest.find_first_of(between));
+      if (!one.empty()) names.emplace_back(one);
+      rest.remove_prefix(std::min(one.size() + 1, rest.size()));
+    }
+    if (!names.empty()) *list = std::move(names);
+  }
+  return out;
+}
+
+AXIOMS_JWKS_INLINE result<void> token_rules::validate() const {
+  if (auto broken = detail::broken_rule(*this)) return *std::move(broken);
+  return {};
+}
+
+AXIOMS_JWKS_INLINE claim_view::kind claim_view::type() const noexcept {
+  if (node_ == nullptr) return kind::missing;
+  switch (node_->type) {
+    case detail::json_node::kind::null: return kind::null;
+    case detail::json_node::kind::boolean: return kind::boolean;
+    case detail::json_node::kind::integer:
+    case detail::json_node::kind::real: return kind::number;
+    case detail::json_node::kind::string: return kind::string;
+    case detail::json_node::kind::array: return kind::array;
+    case detail::json_node::kind::object: return kind::object;
+  }
+  return kind::missing;
+}
+
+AXIOMS_JWKS_INLINE std::optional<std::int64_t> claim_view::integer() const noexcept {
+  if (type() != kind::number) return std::nullopt;
+  if (node_->type == detail::json_node::kind::integer) return node_->integer;
+  constexpr double limit = 9007199254740992.0;  // 2^53: up to there each whole number is a double of its own
+  if (node_->real < -limit || node_->real > limit || std::trunc(node_->real) != node_->real) return std::nullopt;
+  return static_cast<std::int64_t>(node_->real);
+}
+
+AXIOMS_JWKS_INLINE std::string_view verified_token::issuer() const noexcept { return claims()["iss"].string(); }
+AXIOMS_JWKS_INLINE std::string_view verified_token::subject() const noexcept { return claims()["sub"].string(); }
+AXIOMS_JWKS_INLINE std::string_view verified_token::id() const noexcept { return claims()["jti"].string(); }
+AXIOMS_JWKS_INLINE std::string_view verified_token::client_id() const noexcept {
+  for (const std::string_view name : {"client_id", "azp", "cid", "appid"}) {
+    if (const auto text = claims()[name].string(); !text.empty()) return text;
+  }
+  return {};
+}
+AXIOMS_JWKS_INLINE std::chrono::system_clock::time_point verified_token::expires_at() const noexcept {
+  using clock = std::chrono::system_clock;
+  const std::chrono::duration<double> since(content_->expires);
+  if (since >= clock::time_point::max().time_since_epoch()) return clock::time_point::max();
+  if (since <= clock::time_point::min().time_since_epoch()) return clock::time_point::min();
+  return clock::time_point(std::chrono::duration_cast<clock::duration>(since));
+}
+AXIOMS_JWKS_INLINE claim_view verified_token::operator[](std::string_view name) const {
+  return claim_view(detail::claim_at(content_->claims.root(), name));
+}
+AXIOMS_JWKS_INLINE claim_view verified_token::claims() const noexcept { return claim_view(&content_->claims.root()); }
+AXIOMS_JWKS_INLINE claim_view verified_token::header() const noexcept {
+  return claim_view(&content_->header->tree.root());
+}
+AXIOMS_JWKS_INLINE std::string_view verified_token::payload() const noexcept { return content_->payload; }
+AXIOMS_JWKS_INLINE std::string_view verified_token::token() const noexcept { return content_->text; }
+AXIOMS_JWKS_INLINE const key_ptr& verified_token::key() const noexcept { return content_->key; }
+
+AXIOMS_JWKS_INLINE bool verified_token::has_scope(std::string_view name) const noexcept {
+  return detail::grants(content_->scopes, true, name);
+}
+AXIOMS_JWKS_INLINE bool verified_token::has_role(std::string_view name) const noexcept {
+  return detail::grants(content_->roles, content_->split_roles, name);
+}
+AXIOMS_JWKS_INLINE bool verified_token::has_permission(std::string_view name) const noexcept {
+  return detail::grants(content_->permissions, content_->split_roles, name);
+}
+
+AXIOMS_JWKS_INLINE result<void> verified_token::require(const required_access& access) const {
+  struct row {
+    std::string_view what;
+    const std::vector<std::string>&all, &any;
+    bool (verified_token::*has)(std::string_view) const noexcept;
+  };
+  for (const auto& [what, all, any, has] :
+       {row{"scope", access.all_scopes, access.any_scopes, &verified_token::has_scope},
+        row{"role", access.all_roles, access.any_roles, &verified_token::has_role},
+        row{"permission", access.all_permissions, access.any_permissions, &verified_token::has_permission}}) {
+    for (const auto& name : all) {
+      if (!(this->*has)(name))
+        return detail::make_error(errc::insufficient_scope, "the token lacks the ", what, " ", detail::quote(name));
+    }
+    bool one = any.empty();
+    std::string names;
+    for (const auto& name : any) {
+      one = one || (this->*has)(name);
+      names += detail::concat(names.empty() ? "" : ", ", detail::quote(name));
+    }
+    if (!one) return detail::make_error(errc::insufficient_scope, "the token has no ", what, " of ", names);
+  }
+  return {};
+}
+
+AXIOMS_JWKS_INLINE result<std::string_view> bearer_token(std::string_view authorization) {
+  using detail::make_error;
+  const std::string_view text = detail::trim(authorization);
+  const std::string_view scheme = text.substr(0, text.find_first_of(" \t"));
+  if (!detail::iequals(scheme, "Bearer"))
+    return make_error(errc::token_missing, text.empty() ? "there is no Authorization header"
+                                                        : "the Authorization header has another scheme than Bearer");
+  const std::string_view token = detail::trim(text.substr(scheme.size()));
+  // b64token of RFC 6750 section 2.1
+  const std::string_view digits = token.substr(0, token.find_last_not_of('=') + 1);
+  const bool good = std::all_of(digits.begin(), digits.end(), [](char c) {
+    return detail::is_alnum(c) || std::string_view("-._~+/").find(c) != std::string_view::npos;
+  });
+  if (digits.empty() || !good)
+    return make_error(errc::malformed_token, "the Authorization header holds no bearer token");
+  return token;
+}
+
+AXIOMS_JWKS_INLINE result<verified_token> verify_token(std::string_view token, const jwk_set& keys,
+                                                       const token_rules& rules,
+                                                       std::chrono::system_clock::time_point now) {
+  detail::token_check check(detail::compile_rules({rules}), token);
+  if (check.read()) check.end_with(keys, check.look(&keys, now));
+  return check.take_result();
+}
+
+AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, const jwk_set& keys) {
+  using detail::make_error;
+  const auto parts = detail::token_parts::of(jws, std::size_t{1} << 20U);
+  if (!parts) return parts.error();
+  const auto header = detail::read_header(parts->header);
+  if (!header) return header.error();
+  std::string payload, signature;
+  if (!detail::decode_strictly(parts->payload, payload) || !detail::decode_strictly(parts->signature, signature))
+    return make_error(errc::malformed_token, "the payload or the signature is no base64url");
+  detail::tried_keys candidates;
+  if (auto why = detail::keys_for(**header, keys, candidates)) return *std::move(why);
+  switch (candidates.check((*header)->alg, parts->signed_text, signature)) {
+    case detail::signature_state::good: return payload;
+    case detail::signature_state::bad: return detail::bad_signature_error();
+    default: return detail::no_verification_error();
+  }
+}
+
+namespace detail {
 
 // -- process-wide managers --
 
