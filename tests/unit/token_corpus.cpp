@@ -199,6 +199,7 @@ struct world {
           [&] { return keys.health(where).ready && keys.health(where).next_attempt > clock.now(); }));
     }
     REQUIRE(provider.requests() == before + sets.size());
+    clock.advance(31s);  // a key set that is younger is an answer to a wrong signature
   }
 
   void set_wall(std::chrono::system_clock::time_point now) {
@@ -273,11 +274,17 @@ bool is_refused_before_its_key(const token_row& row) {
          });
 }
 
-bool names_a_key(const token_row& row) {
-  const auto header = nlohmann::json::parse(support::decoded(row.token.substr(0, row.token.find('.'))), nullptr, false);
+// An object, if it can be read.
+nlohmann::json header_of(const token_row& row) {
+  const std::string text = row.token.substr(0, row.token.find('.'));
+  if (text.find_first_not_of(support::base64url_digits) != std::string::npos) return nullptr;
+  return nlohmann::json::parse(support::decoded(text), nullptr, false);
+}
+
+bool names_a_key(const nlohmann::json& header) {
   const auto has = [&](const char* name) {
     const auto found = header.find(name);
-    return found != header.end() && found->is_string() && !found->template get_ref<const std::string&>().empty();
+    return found != header.end() && found->is_string() && *found != "";
   };
   return has("kid") || has("x5t#S256") || has("x5t");
 }
@@ -296,13 +303,15 @@ void play_with_unknown_keys() {
   std::map<std::map<std::string, std::string>, world<Form>> shared;
   for (const token_row* row : support::all_token_rows()) {
     CAPTURE(row->name);
+    const auto header = header_of(*row);
+    if (header.is_object() && !names_a_key(header)) continue;  // no fetch could bring what it asks for
     const auto sets = sets_elsewhere(*row);
     if (is_refused_before_its_key(*row)) {
       auto& at = shared.try_emplace(sets, sets).first->second;
       at.set_wall(row->now);
       const auto verifier = verifier_of(at, *row);
       CHECK(at.cost([&] { check_outcome(*row, Form::verify(*verifier, row->token)); }) == 0);
-    } else if (row->is_good() && row->expected.size() == 1 && names_a_key(*row)) {
+    } else if (row->is_good() && row->expected.size() == 1) {
       world<Form> at(sets, row->es256k);
       at.set_wall(row->now);
       const auto verifier = verifier_of(at, *row);
@@ -360,7 +369,7 @@ void play_budget() {
         CHECK(code_of(Form::verify(*verifier, unsigned_part + support::encoded(std::string(64, c)))) ==
               "bad_signature");
     });
-    CHECK(cost == burst);
+    CHECK(cost == (burst > 0 ? 1 : 0));  // then the key set is young
     CHECK(at.cost([&] { check_outcome(good, Form::verify(*verifier, good.token)); }) == 0);
   }
 }
@@ -370,7 +379,7 @@ void play_budget() {
 template <class Form>
 void play_rotation() {
   const token_row& row = support::read_token_corpus("corpus").named("one kid for keys of three kinds: the EdDSA one");
-  for (const char* before : {"issuer_b", "elsewhere"}) {  // another key of its kid; none
+  for (const std::string before : {"issuer_b", "elsewhere"}) {  // another key of its kid; none
     CAPTURE(before);
     world<Form> at({{"", set_named(before)}});
     const auto verifier = verifier_of(at, row);
@@ -435,7 +444,7 @@ TEST_CASE("no key set: what would be refused anyway fetches nothing, a good toke
   SUBCASE("async on a loop, by callback") { play_without_a_key_set<on_loop_by_callback>(); }
 }
 
-TEST_CASE("wrong signatures under a good token stay within the budget of unknown kids") {
+TEST_CASE("many wrong signatures under a good token fetch once, and never without a budget") {
   SUBCASE("blocking") { play_budget<by_blocking>(); }
   SUBCASE("async on threads") { play_budget<on_threads>(); }
   SUBCASE("async on a loop") { play_budget<on_loop>(); }
@@ -491,7 +500,8 @@ TEST_CASE("tokens too large to stand in a file are malformed, at any limit") {
   };
   constexpr std::size_t most = std::size_t{1} << 20U;
   const std::string mib(most, 'a');
-  const std::string header = R"({"alg":"EdDSA","kid":"ed25519"})", claims = "{}", signature(64, 's');
+  const std::string header = R"({"alg":"EdDSA","kid":"unknown, so the claims are read first"})", claims = "{}",
+                    signature(64, 's');
   std::string nested = R"({"a":)" + std::string(300000, '[') + std::string(300000, ']') + "}";
   std::string members = R"({"alg":"EdDSA")";
   for (int i = 0; i < 5000; ++i) members += ",\"" + std::to_string(i) + "\":0";

@@ -209,17 +209,17 @@ form('the general JSON serialisation', json({ payload: p, signatures: [{ protect
 form('JSON', json(claims));
 form('Bearer before it', `Bearer ${good}`);
 form('quotes round it', `"${good}"`);
-for (const [what, text] of [['a blank', ' '], ['a line feed', '\n'], ['CR and LF', '\r\n'], ['a tab', '\t'], ['a zero byte', '\0'], ['a no-break space', '\u00a0']]) {
-  form(`${what} before it`, text + good);
-  form(`${what} behind it`, good + text);
-  form(`${what} before a dot`, `${h}${text}.${p}.${s}`);
-  form(`${what} behind a dot`, `${h}.${text}${p}.${s}`);
-}
 const places = ['header', 'payload', 'signature'];
 const altered = (at, change) => {  // what is spelt otherwise is signed as it is spelt
   if (at < 2) return compact({ spell: (part, place) => (place === at ? change(part) : part) });
   return compact({ edit: ([a, b, c]) => `${a}.${b}.${change(c)}` });
 };
+for (const [what, text] of [['a blank', ' '], ['a line feed', '\n'], ['CR and LF', '\r\n'], ['a tab', '\t'], ['a zero byte', '\0'], ['a no-break space', '\u00a0']]) {
+  form(`${what} before it`, text + good);
+  form(`${what} behind it`, good + text);
+  form(`${what} before a dot`, altered(0, (part) => part + text));
+  form(`${what} behind a dot`, altered(1, (part) => text + part));
+}
 for (const at of [0, 1, 2]) {
   const bad = (what, change) => form(`${what} in the ${places[at]}`, altered(at, change));
   bad('padding', (part) => `${part}=`);
