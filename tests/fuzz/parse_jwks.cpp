@@ -38,7 +38,11 @@ void check_no_secret(std::string_view input, const std::vector<std::string_view>
   for (const auto& secret : hidden) {
     if (secret.size() < 12) continue;  // may be anywhere by chance
     const auto holds = [&](std::string_view text) { return text.find(secret) != std::string_view::npos; };
-    if (std::any_of(open.begin(), open.end(), holds)) continue;
+    // Key material may be published with other spare bits in its last digit, and is written without them.
+    const auto nearly = [&](std::string_view text) {
+      return text.find(secret.substr(0, secret.size() - 1)) != text.npos;
+    };
+    if (std::any_of(open.begin(), open.end(), nearly)) continue;
     fuzz::check(std::none_of(written.begin(), written.end(), holds), "no secret is written");
   }
 }
@@ -88,7 +92,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       fuzz::check_shown(set.error());
       continue;
     }
-    fuzz::check(set->size() > 0 && set->size() <= 1024 && set->skipped().size() <= 2048, "a set has a key, and a limit");
+    fuzz::check(set->size() > 0 && set->size() <= 1024 && set->skipped().size() <= 2048,
+                "a set has a key, and a limit");
     std::vector<std::string_view> written;
     for (const auto& left_out : set->skipped()) {
       fuzz::check_shown(left_out.reason);
