@@ -8437,8 +8437,6 @@ AXIOMS_JWKS_INLINE std::size_t engine::flights_in_the_air() const noexcept {
       std::count_if(entries_.begin(), entries_.end(), [](const auto& at) { return at.second->policy.in_flight(); }));
 }
 
-#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
-
 // -- tokens --
 
 inline constexpr std::size_t max_tried_keys = 4;
@@ -9256,6 +9254,8 @@ AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, co
   }
 }
 
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+
 namespace detail {
 
 // -- process-wide managers --
@@ -9330,11 +9330,8 @@ AXIOMS_JWKS_INLINE async_operation<void> shutdown_async_jwks_manager() {
   return default_async_jwks_manager().shutdown();
 }
 
-namespace detail {
-
 #endif
 
-}  // namespace detail
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
 
