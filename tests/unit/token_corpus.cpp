@@ -291,6 +291,16 @@ bool names_a_key(const nlohmann::json& header) {
 
 const std::string& set_named(const std::string& name) { return support::read_token_corpus("corpus").sets.at(name); }
 
+// The token with another signature.
+token_row forged(token_row row) {
+  const auto dot = row.token.rfind('.');
+  if (dot == std::string::npos || dot + 1 == row.token.size()) return row;
+  char& first = row.token[dot + 1];
+  first = first == 'A' ? 'B' : 'A';
+  row.expected.emplace_back("bad_signature");
+  return row;
+}
+
 // The same URLs, and keys that no token is for.
 std::map<std::string, std::string> sets_elsewhere(const token_row& row) {
   auto out = row.sets;
@@ -319,6 +329,17 @@ void play_with_unknown_keys() {
       // Nobody asks twice for a kid that nobody knows.
       CHECK(at.cost([&] { CHECK(code_of(Form::verify(*verifier, row->token)) == "key_not_found"); }) == 0);
     }
+  }
+}
+
+template <class Form>
+void play_forged() {
+  worlds<Form> all;
+  for (const token_row* each : support::all_token_rows()) {
+    if (!is_refused_before_its_key(*each)) continue;
+    CAPTURE(each->name);
+    const token_row row = forged(*each);
+    play_row(all.of(row), row);
   }
 }
 
@@ -434,6 +455,12 @@ TEST_CASE("an unknown kid: what would be refused anyway fetches nothing, a good 
   SUBCASE("async on threads, by callback") { play_with_unknown_keys<on_threads_by_callback>(); }
   SUBCASE("async on a loop") { play_with_unknown_keys<on_loop>(); }
   SUBCASE("async on a loop, by callback") { play_with_unknown_keys<on_loop_by_callback>(); }
+}
+
+TEST_CASE("a wrong signature: what would be refused anyway fetches nothing") {
+  SUBCASE("blocking") { play_forged<by_blocking>(); }
+  SUBCASE("async on threads") { play_forged<on_threads>(); }
+  SUBCASE("async on a loop") { play_forged<on_loop>(); }
 }
 
 TEST_CASE("no key set: what would be refused anyway fetches nothing, a good token is told of the outage") {

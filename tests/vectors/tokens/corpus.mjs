@@ -145,7 +145,7 @@ add('a kid that is the beginning of one', 'key_not_found', { header: { kid: 'ed2
 add('a kid that is a path of no key', 'key_not_found', { header: { kid: '/dev/null' }, fetches: 1 });
 add('a kid that is escaped letter by letter', 'good', { header: { kid: raw('"\\u0065\\u0064\\u0032\\u0035\\u0035\\u0031\\u0039"') } });
 add('a kid of 1,024 bytes', 'good', { set: 'odd_kids', header: { kid: longKid } });
-add('a kid of 1,025 bytes', ['malformed_token', 'key_not_found'], { set: 'odd_kids', header: { kid: `${longKid}k` } });
+add('a kid of 1,025 bytes', 'malformed_token', { set: 'odd_kids', header: { kid: `${longKid}k` } });
 add('a kid that is a path', 'good', { set: 'odd_kids', key: 'ed25519_b', header: { kid: '../../../etc/passwd' } });
 add('a kid that is a piece of SQL', 'good', { set: 'odd_kids', key: 'ed25519_c', header: { kid: "' OR 1=1 --" } });
 add('a kid that is not ASCII', 'good', { set: 'odd_kids', key: 'ed25519_d', header: { kid: 'Schlüssel \u{1F511}' } });
