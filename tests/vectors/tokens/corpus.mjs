@@ -396,6 +396,8 @@ types('logout+jwt', 'good', { types: ['application/logout+jwt'] }, 'only applica
 types('application/okta-internal-at+jwt', 'good', { types: ['application/okta-internal-at+jwt'] }, 'its own rule');
 types(undefined, 'good', { types: [''] }, 'only none');
 types('JWT', refusedType, { types: [''] }, 'only none');
+types('x/jwt', 'good', { types: ['x/jwt'] }, 'only x/jwt');
+types('application/x/jwt', refusedType, { types: ['x/jwt'] }, 'only x/jwt: with a slash nothing is implied');
 
 // ---- claims ----
 
