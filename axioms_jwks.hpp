@@ -1315,6 +1315,11 @@ inline namespace AXIOMS_JWKS_ABI {
 
 namespace detail {
 
+// Names that differ mostly do so in length, first or last byte; a call of memcmp for each would be most of what a hit costs.
+constexpr bool same_name(std::string_view a, std::string_view b) noexcept {
+  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && a.back() == b.back() && a == b));
+}
+
 // One value of a JSON text. What is in it follows it in the array of its json_tree, so a walk over its members or elements
 // steps from one to the next over all that is in them.
 struct json_node {
@@ -1344,7 +1349,7 @@ struct json_node {
   // The member of that name, of several the last; nullptr if there is none.
   [[nodiscard]] const json_node* find(std::string_view wanted) const noexcept {
     const json_node* found = nullptr;
-    for (const json_node& each : *this) found = type == kind::object && each.name == wanted ? &each : found;
+    for (const json_node& each : *this) found = type == kind::object && same_name(each.name, wanted) ? &each : found;
     return found;
   }
   // The same, where a member of another kind, or null, is as good as none.
@@ -3451,6 +3456,7 @@ class token_check {
   std::optional<json_tree> claims_;
   jwks_ptr brought_;
   key_ptr key_;
+  double expires_ = 0;
   bool fetched_again_ = false;
   std::optional<result<verified_token>> out_;
 };
@@ -4229,6 +4235,7 @@ AXIOMS_JWKS_INLINE json_node& json_reader::close() {
 
 AXIOMS_JWKS_INLINE void json_reader::look_for_repeated_names(json_node& object) {
   names_.clear();
+  names_.reserve(object.count);
   for (const json_node& each : object) names_.push_back(each.name);
   std::sort(names_.begin(), names_.end());
   object.twice = std::adjacent_find(names_.begin(), names_.end()) != names_.end();
@@ -4309,11 +4316,6 @@ AXIOMS_JWKS_INLINE bool openssl_knows(const char* type) noexcept {
   return found != nullptr;
 }
 
-// Names that differ mostly do so in length, first or last byte; a call of memcmp for each would be most of what a hit costs.
-constexpr bool same_name(std::string_view a, std::string_view b) noexcept {
-  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && a.back() == b.back() && a == b));
-}
-
 // A bit for each kind of key: what select() compares, for every key, in place of names.
 inline constexpr key_kinds rsa_kind = 1;
 constexpr key_kinds curve_kind(std::size_t index) noexcept { return static_cast<key_kinds>(2U << index); }
@@ -4340,40 +4342,36 @@ inline constexpr key_kinds opt_in_kind = kinds_of_alg("ES256K");  // needs jwk_o
 AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view text, bool any_spare_bits = false) {
   static constexpr auto values = [] {
     constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    std::array<std::uint8_t, 256> out{};
-    out.fill(0xff);
+    std::array<std::uint32_t, 256> out{};
+    out.fill(0xff000000U);  // no digit
     for (std::size_t i = 0; i < digits.size(); ++i)
-      out[static_cast<unsigned char>(digits[i])] = static_cast<std::uint8_t>(i);
+      out[static_cast<unsigned char>(digits[i])] = static_cast<std::uint32_t>(i);
     return out;
   }();
-  if (text.size() % 4 == 1) return std::nullopt;
-  std::string out(text.size() / 4 * 3 + text.size() % 4 * 3 / 4, '\0');
-  std::size_t at = 0;
+  const auto value = [&](std::size_t i) { return values[static_cast<unsigned char>(text[i])]; };
+  const std::size_t whole = text.size() / 4 * 4, left = text.size() % 4;
+  if (left == 1) return std::nullopt;
+  std::string out(text.size() / 4 * 3 + left * 3 / 4, '\0');
+  char* to = out.data();
   std::uint32_t faults = 0;
-  for (; text.size() >= 4; text.remove_prefix(4)) {
-    std::uint32_t bits = 0;
-    for (std::size_t i = 0; i < 4; ++i) {
-      const std::uint32_t value = values[static_cast<unsigned char>(text[i])];
-      faults |= value;
-      bits = (bits << 6U) | value;
+  const auto put = [&](std::uint32_t bits, std::size_t bytes) {
+    faults |= bits;
+    for (std::size_t i = 0; i < bytes; ++i) *to++ = static_cast<char>((bits >> (16 - 8 * i)) & 0xffU);
+  };
+  for (std::size_t i = 0; i < whole; i += 4)
+    put((value(i) << 18U | value(i + 1) << 12U | value(i + 2) << 6U | value(i + 3)) |
+            ((value(i) | value(i + 1) | value(i + 2) | value(i + 3)) & 0xff000000U),
+        3);
+  if (left > 0) {
+    std::uint32_t bits = 0, digits = 0;
+    for (std::size_t i = 0; i < left; ++i) {
+      digits |= value(whole + i);
+      bits |= (value(whole + i) & 0x3fU) << (18 - 6 * i);
     }
-    out[at] = static_cast<char>((bits >> 16U) & 0xffU);
-    out[at + 1] = static_cast<char>((bits >> 8U) & 0xffU);
-    out[at + 2] = static_cast<char>(bits & 0xffU);
-    at += 3;
+    if (!any_spare_bits && (bits & (left == 2 ? 0xffffU : 0xffU)) != 0) return std::nullopt;
+    put(bits | (digits & 0xff000000U), left - 1);
   }
-  std::uint32_t bits = 0;
-  for (const char c : text) {
-    const std::uint32_t value = values[static_cast<unsigned char>(c)];
-    faults |= value;
-    bits = (bits << 6U) | value;
-  }
-  const std::size_t spare = text.size() * 6 % 8;
-  if ((faults & 0xc0U) != 0 || (!any_spare_bits && (bits & ((1U << spare) - 1)) != 0)) return std::nullopt;
-  bits >>= spare;
-  for (std::size_t left = text.size() * 6 / 8; left > 0; --left)
-    out[at++] = static_cast<char>((bits >> (8 * (left - 1))) & 0xffU);
-  return out;
+  return (faults & 0xff000000U) == 0 ? std::optional(std::move(out)) : std::nullopt;
 }
 
 // Key material as providers publish it: RFC 4648 section 5, but also in the alphabet of section 4, padded, or with line breaks.
@@ -4828,14 +4826,18 @@ AXIOMS_JWKS_INLINE EVP_MD_CTX* thread_digest(std::size_t which) noexcept {
 
 // r and s side by side (RFC 7518 section 3.4) as OpenSSL wants them: a DER sequence of two integers.
 AXIOMS_JWKS_INLINE std::string der_of(std::string_view sides) {
-  std::string body;
+  std::string out("\x30\x81\0", 3);
+  out.reserve(sides.size() + 10);
   for (std::string_view half : {sides.substr(0, sides.size() / 2), sides.substr(sides.size() / 2)}) {
     half.remove_prefix(std::min(half.find_first_not_of('\0'), half.size() - 1));
     const bool high = (static_cast<unsigned char>(half.front()) & 0x80U) != 0;
-    append_to(body, concat('\x02', static_cast<char>(half.size() + (high ? 1U : 0U)),
-                           high ? std::string_view("\0", 1) : "", half));
+    out += '\x02';
+    out += static_cast<char>(half.size() + (high ? 1U : 0U));
+    out.append(high ? 1 : 0, '\0').append(half);
   }
-  return concat('\x30', body.size() > 127 ? "\x81" : "", static_cast<char>(body.size()), body);
+  out[2] = static_cast<char>(out.size() - 3);
+  if (out.size() - 3 < 128) out.erase(1, 1);
+  return out;
 }
 
 // A duplicate of a context of the key that is ready for the algorithm. That is made when it is first used, by whichever thread.
@@ -8616,9 +8618,9 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<t
 
 // RFC 4648 section 5 without padding, as RFC 7515 section 2 wants it: one spelling for each value.
 AXIOMS_JWKS_INLINE bool decode_strictly(std::string_view text, std::string& out) {
-  const auto bytes = base64url_decode(text);
-  if (!bytes) return false;
-  return out = *bytes, true;
+  auto bytes = base64url_decode(text);
+  if (bytes) out = *std::move(bytes);
+  return bytes.has_value();
 }
 
 // An object without a name twice at any depth; nothing else may stand for a header or for claims.
@@ -8744,22 +8746,34 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> keys_for(const token_header& hea
 
 // ---- claims
 
-struct date_claim {
-  bool there = false, good = true;
-  double seconds = 0;
+// The claims that are looked at (RFC 7519 section 4.1, RFC 7800), found in one walk. null is as good as none.
+struct registered_claims {
+  const json_node *iss = nullptr, *sub = nullptr, *aud = nullptr, *exp = nullptr, *nbf = nullptr, *iat = nullptr,
+                  *jti = nullptr, *cnf = nullptr;
+
+  explicit registered_claims(const json_node& claims) noexcept {
+    for (const json_node& each : claims) {
+      if (each.name.size() != 3 || each.type == json_node::kind::null) continue;
+      for (const auto& [name, place] :
+           {std::pair("iss", &iss), std::pair("sub", &sub), std::pair("aud", &aud), std::pair("exp", &exp),
+            std::pair("nbf", &nbf), std::pair("iat", &iat), std::pair("jti", &jti), std::pair("cnf", &cnf)}) {
+        if (std::equal(each.name.begin(), each.name.end(), name)) *place = &each;
+      }
+    }
+  }
 };
 
-// RFC 7519 section 2. Only iat may be a string, which .NET writes.
-AXIOMS_JWKS_INLINE date_claim read_date(const json_node& claims, std::string_view name) {
-  const json_node* found = claim_there(claims, name);
-  if (found == nullptr) return {};
-  date_claim out{true, false, found->real};
-  if (found->type == json_node::kind::integer || found->type == json_node::kind::real) {
-    out.good = found->real >= begin_of_dates && found->real < end_of_dates;
-  } else if (name == "iat" && found->type == json_node::kind::string && !found->text.empty() &&
-             found->text.size() <= 12) {
-    out.good = std::all_of(found->text.begin(), found->text.end(), is_digit);
-    for (const char c : found->text) out.seconds = out.seconds * 10 + (c - '0');
+// A NumericDate (RFC 7519 section 2) in seconds since 1970; none if it is no date before the year 10000. Only iat may be a string,
+// which .NET writes.
+AXIOMS_JWKS_INLINE std::optional<double> date_of(const json_node& claim, bool text_too = false) {
+  if (claim.type == json_node::kind::integer || claim.type == json_node::kind::real)
+    return claim.real >= begin_of_dates && claim.real < end_of_dates ? std::optional(claim.real) : std::nullopt;
+  if (!text_too || claim.type != json_node::kind::string || claim.text.empty() || claim.text.size() > 12)
+    return std::nullopt;
+  double out = 0;
+  for (const char c : claim.text) {
+    if (!is_digit(c)) return std::nullopt;
+    out = out * 10 + (c - '0');
   }
   return out;
 }
@@ -8772,26 +8786,23 @@ AXIOMS_JWKS_INLINE axioms::error wrong_type(std::string_view claim, std::string_
   return make_error(errc::malformed_token, "the claim ", claim, " is no ", what);
 }
 
-AXIOMS_JWKS_INLINE std::optional<axioms::error> check_names(const json_node& claims) {
-  for (const char* name : {"iss", "sub", "jti"}) {
-    const json_node* found = claim_there(claims, name);
-    if (found != nullptr && found->type != json_node::kind::string) return wrong_type(name, "string");
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_names(const registered_claims& claims) {
+  for (const json_node* each : {claims.iss, claims.sub, claims.jti}) {
+    if (each != nullptr && each->type != json_node::kind::string) return wrong_type(each->name, "string");
   }
   return std::nullopt;
 }
 
-AXIOMS_JWKS_INLINE std::optional<axioms::error> check_types(const token_rules& rules, const json_node& claims) {
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_types(const token_rules& rules, const registered_claims& claims) {
   if (auto why = check_names(claims)) return why;
-  for (const char* name : {"exp", "nbf", "iat"}) {
-    if (!read_date(claims, name).good) return wrong_type(name, "date before the year 10000");
+  for (const json_node* each : {claims.exp, claims.nbf, claims.iat}) {
+    if (each != nullptr && !date_of(*each, each == claims.iat))
+      return wrong_type(each->name, "date before the year 10000");
   }
-  const json_node* audience = rules.any_audience ? nullptr : claim_there(claims, "aud");
-  if (audience == nullptr || audience->type == json_node::kind::string) return std::nullopt;
-  if (audience->type != json_node::kind::array) return wrong_type("aud", "string or array of strings");
-  for (const json_node& each : *audience) {
-    if (each.type != json_node::kind::string) return wrong_type("aud", "string or array of strings");
-  }
-  return std::nullopt;
+  if (rules.any_audience || claims.aud == nullptr || claims.aud->type == json_node::kind::string) return std::nullopt;
+  bool strings = claims.aud->type == json_node::kind::array;
+  for (const json_node& each : *claims.aud) strings = strings && each.type == json_node::kind::string;
+  return strings ? std::nullopt : std::optional(wrong_type("aud", "string or array of strings"));
 }
 
 AXIOMS_JWKS_INLINE axioms::error missing_claim(std::string_view name) {
@@ -8802,14 +8813,16 @@ AXIOMS_JWKS_INLINE bool in_trust_domain(std::string_view subject, std::string_vi
   return subject.starts_with(concat("spiffe://", domain, "/"));
 }
 
-AXIOMS_JWKS_INLINE std::optional<axioms::error> check_issuer(const token_rules& rules, const json_node& claims) {
-  const json_node* issuer = claims.find(rules.trust_domain.empty() ? "iss" : "sub", json_node::kind::string);
-  if (issuer == nullptr) return missing_claim(rules.trust_domain.empty() ? "iss" : "sub");
-  if (rules.trust_domain.empty() ? issuer->text == rules.issuer : in_trust_domain(issuer->text, rules.trust_domain))
-    return std::nullopt;
-  if (!rules.trust_domain.empty())
-    return make_error(errc::issuer_mismatch, "the subject is not of the trust domain ", quote(rules.trust_domain));
-  return make_error(errc::issuer_mismatch, "the issuer is ", quote(issuer->text), ", not ", quote(rules.issuer));
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_issuer(const token_rules& rules,
+                                                             const registered_claims& claims) {
+  if (rules.trust_domain.empty()) {
+    if (claims.iss == nullptr) return missing_claim("iss");
+    if (claims.iss->text == rules.issuer) return std::nullopt;
+    return make_error(errc::issuer_mismatch, "the issuer is ", quote(claims.iss->text), ", not ", quote(rules.issuer));
+  }
+  if (claims.sub == nullptr) return missing_claim("sub");
+  if (in_trust_domain(claims.sub->text, rules.trust_domain)) return std::nullopt;
+  return make_error(errc::issuer_mismatch, "the subject is not of the trust domain ", quote(rules.trust_domain));
 }
 
 // Whether a string is one of them, or a string of an array.
@@ -8824,31 +8837,31 @@ AXIOMS_JWKS_INLINE bool holds_one_of(const json_node& value, const std::vector<s
   return false;
 }
 
-AXIOMS_JWKS_INLINE std::optional<axioms::error> check_audience(const token_rules& rules, const json_node& claims) {
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_audience(const token_rules& rules,
+                                                               const registered_claims& claims, const json_node& root) {
   if (rules.any_audience) return std::nullopt;
-  const json_node* audience = claim_there(claims, "aud");
-  if (audience == nullptr && !rules.audience_claim.empty()) audience = claim_there(claims, rules.audience_claim);
+  const json_node* audience = claims.aud;
+  if (audience == nullptr && !rules.audience_claim.empty()) audience = claim_there(root, rules.audience_claim);
   if (audience == nullptr) return missing_claim("aud");
   if (holds_one_of(*audience, rules.audience)) return std::nullopt;
   return make_error(errc::audience_mismatch, "the token is not meant for ", quote(rules.audience.front()),
                     rules.audience.size() > 1 ? " or another name of this service" : "");
 }
 
-AXIOMS_JWKS_INLINE std::optional<axioms::error> check_dates(const token_rules& rules, const json_node& claims,
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_dates(const token_rules& rules, const registered_claims& claims,
                                                             double now) {
   const auto leeway = static_cast<double>(rules.leeway.count());
-  const date_claim expires = read_date(claims, "exp");
-  if (!expires.there) return missing_claim("exp");
-  if (now >= expires.seconds + leeway) return make_error(errc::token_expired, "the token has expired");
-  for (const char* name : {"nbf", "iat"}) {
-    const date_claim begins = read_date(claims, name);
-    if (begins.there && begins.seconds > now + leeway)
-      return make_error(errc::token_not_yet_valid, "the token is not valid yet: its ", name, " is in the future");
+  if (claims.exp == nullptr) return missing_claim("exp");
+  if (now >= *date_of(*claims.exp) + leeway) return make_error(errc::token_expired, "the token has expired");
+  for (const json_node* each : {claims.nbf, claims.iat}) {
+    if (each != nullptr && *date_of(*each, true) > now + leeway)
+      return make_error(errc::token_not_yet_valid, "the token is not valid yet: its ", each->name, " is in the future");
   }
   return std::nullopt;
 }
 
-AXIOMS_JWKS_INLINE std::optional<axioms::error> check_required(const token_rules& rules, const json_node& claims) {
+AXIOMS_JWKS_INLINE std::optional<axioms::error> check_required(const token_rules& rules, const registered_claims& known,
+                                                               const json_node& claims) {
   for (const auto& name : rules.required_claims) {
     if (claim_there(claims, name) == nullptr) return missing_claim(name);
   }
@@ -8859,7 +8872,7 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> check_required(const token_rules
       return make_error(errc::claim_missing, "the claim ", quote(name), " has none of the values that it must have");
   }
   // RFC 9449 section 7.2, RFC 8705 section 3: who presents it must prove that it holds a key.
-  if (!rules.accept_bound && claim_there(claims, "cnf") != nullptr)
+  if (!rules.accept_bound && known.cnf != nullptr)
     return make_error(errc::token_type_mismatch, "the token is bound to a key (cnf), and was presented without proof");
   return std::nullopt;
 }
@@ -8893,14 +8906,13 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::pick_rules() {
   rules_ = &core_->rules.front();
   if (core_->rules.size() == 1) return std::nullopt;
   if (auto why = read_claims()) return why;
-  if (auto why = check_names(claims_->root())) return why;
-  const json_node* issuer = claim_there(claims_->root(), "iss");
-  const json_node* subject = claim_there(claims_->root(), "sub");
+  const registered_claims claims(claims_->root());
+  if (auto why = check_names(claims)) return why;
   for (const token_rules& each : core_->rules) {
     rules_ = &each;
-    if (issuer != nullptr && each.trust_domain.empty() && issuer->text == each.issuer) return std::nullopt;
-    if (issuer == nullptr && subject != nullptr && !each.trust_domain.empty() &&
-        in_trust_domain(subject->text, each.trust_domain))
+    if (claims.iss != nullptr && each.trust_domain.empty() && claims.iss->text == each.issuer) return std::nullopt;
+    if (claims.iss == nullptr && claims.sub != nullptr && !each.trust_domain.empty() &&
+        in_trust_domain(claims.sub->text, each.trust_domain))
       return std::nullopt;
   }
   return make_error(errc::issuer_mismatch, "the token is of no issuer that is known here");
@@ -8920,12 +8932,14 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::read_claims() {
 
 AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::check_claims(std::chrono::system_clock::time_point now) {
   if (auto why = read_claims()) return why;
-  const json_node& claims = claims_->root();
+  const json_node& root = claims_->root();
+  const registered_claims claims(root);
   if (auto why = check_types(*rules_, claims)) return why;
   if (auto why = check_issuer(*rules_, claims)) return why;
-  if (auto why = check_audience(*rules_, claims)) return why;
+  if (auto why = check_audience(*rules_, claims, root)) return why;
   if (auto why = check_dates(*rules_, claims, seconds_of(now))) return why;
-  return check_required(*rules_, claims);
+  expires_ = claims.exp->real;
+  return check_required(*rules_, claims, root);
 }
 
 // The order: with the key at hand the signature, then the claims; else the claims, and only for a token that would be accepted but
@@ -8965,7 +8979,7 @@ AXIOMS_JWKS_INLINE void token_check::accept(key_ptr key) {
   made->claims = *std::move(claims_);
   made->key = std::move(key);
   const json_node& claims = made->claims.root();
-  made->expires = read_date(claims, "exp").seconds;
+  made->expires = expires_;
   made->scopes = first_claim(claims, rules_->scope_claims);
   made->roles = first_claim(claims, rules_->role_claims);
   made->permissions = first_claim(claims, rules_->permission_claims);
@@ -9257,6 +9271,8 @@ AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, co
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
 
 namespace detail {
+
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
 
 // -- process-wide managers --
 
