@@ -9268,8 +9268,6 @@ AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, co
   }
 }
 
-#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
-
 namespace detail {
 
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
@@ -9346,8 +9344,11 @@ AXIOMS_JWKS_INLINE async_operation<void> shutdown_async_jwks_manager() {
   return default_async_jwks_manager().shutdown();
 }
 
+namespace detail {
+
 #endif
 
+}  // namespace detail
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
 
