@@ -64,7 +64,10 @@ void check_content(const token_row& row, const verified_token& token) {
   CHECK(token.claims().size() == claims.size());
   CHECK(token.header()["alg"].type() == axioms::claim_view::kind::string);
   // What system_clock cannot hold is as late as it can be.
-  const double exp = claims["exp"].get<double>();
+  const auto found = claims.find("exp");
+  REQUIRE(found != claims.end());
+  REQUIRE(found->is_number());
+  const auto exp = found->get<double>();
   using clock = std::chrono::system_clock;
   const double held = std::chrono::duration<double>(token.expires_at().time_since_epoch()).count();
   if (exp < std::chrono::duration<double>(clock::time_point::max().time_since_epoch()).count()) {
