@@ -88,7 +88,7 @@ void check_refusal(const token_row& row, const axioms::error& why) {
     if (part.size() >= 16) CHECK(why.description.find(part.substr(0, 16)) == std::string::npos);
     from = end + 1;
   }
-  CHECK(why.description.find("orders:write") == std::string::npos);
+  for (const char* secret : {"orders:write", "user-1"}) CHECK(why.description.find(secret) == std::string::npos);
   if (why.status_code() != 401 || why.code == errc::token_missing || why.code == errc::token_expired) return;
   static const std::string challenge = axioms::error{errc::malformed_token, {}, 0}.www_authenticate();
   CHECK(why.www_authenticate() == challenge);
