@@ -54,9 +54,9 @@ class server {
     if (!authorization.empty()) headers.emplace("Authorization", authorization);
     return deletes ? client.Delete("/orders", headers) : client.Get("/orders", headers);
   }
-  /// Asks until that status comes, for a minute at most.
+  /// Asks until that status comes, for half a minute at most.
   httplib::Result ask_until(int status, const std::string& authorization) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
     for (;;) {
       auto answer = ask(false, authorization);
       if ((answer && answer->status == status) || !runs() || std::chrono::steady_clock::now() > end) return answer;
