@@ -713,6 +713,8 @@ struct fetch_request {
   std::size_t max_body_bytes = 1 << 20;      ///< more decoded bytes than this are `response_too_large`
   std::chrono::milliseconds timeout{10000};  ///< for the whole exchange, from resolve to the last byte
   std::chrono::milliseconds connect_timeout{3000};  ///< for one address
+  /// `scheme://host[:port]` of the URL that the application named: credentials go there only. Empty: that of url.
+  std::string origin{};
 };
 
 /// What came back. Any status is a response; only an exchange that failed is an error.
@@ -746,6 +748,11 @@ constexpr bool iequals(std::string_view a, std::string_view b) noexcept {
   return true;
 }
 
+// Names that differ mostly do so in length, first or last byte; a call of memcmp for each would be most of what a hit costs.
+constexpr bool same_name(std::string_view a, std::string_view b) noexcept {
+  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && a.back() == b.back() && a == b));
+}
+
 constexpr std::string_view trim(std::string_view text) noexcept {
   constexpr std::string_view blank = " \t";
   const auto first = text.find_first_not_of(blank);
@@ -760,6 +767,13 @@ constexpr bool is_header_safe(std::string_view text) noexcept {
     if ((byte < 0x20 && c != '\t') || byte == 0x7f) return false;
   }
   return true;
+}
+
+constexpr bool is_token(std::string_view text) noexcept {  // RFC 9110 section 5.6.2
+  for (const char c : text) {
+    if (!is_alnum(c) && std::string_view("!#$%&'*+-.^_`|~").find(c) == std::string_view::npos) return false;
+  }
+  return !text.empty();
 }
 
 // An absolute http or https URL, taken apart and checked (RFC 3986).
@@ -777,6 +791,11 @@ struct parsed_url {
 };
 
 inline constexpr std::size_t max_url_bytes = 2048;
+
+// `scheme://host[:port]` of a normalized URL (RFC 6454).
+[[nodiscard]] constexpr std::string_view origin_of(std::string_view normalized) noexcept {
+  return normalized.substr(0, normalized.find_first_of("/?", normalized.find("//") + 2));
+}
 
 // Errors: invalid_url, unsupported_scheme.
 [[nodiscard]] result<parsed_url> parse_url(std::string_view text);
@@ -1078,7 +1097,8 @@ struct fetch_callback_probe {
 /// A blocking HTTP client: `f(const fetch_request&, stop_token) -> result<fetch_response>`.
 ///
 /// Any status is a response, not an error. It must keep `timeout` in real time and return within 50 ms of a stop.
-/// What it throws becomes `fetch_failed`.
+/// What it throws becomes `fetch_failed`. A fetcher that can tell beforehand that no fetch of its will succeed may have
+/// `check() -> result<void>`, which initialize() and add() call, on the caller's thread; its error is theirs.
 ///
 /// Threads: called from several threads at once.
 template <class F>  // compilers show the line that a type does not keep to, and so what stands beside it here and below
@@ -1828,6 +1848,17 @@ inline std::atomic<std::uint64_t> fork_counter{1};
 [[nodiscard]] inline std::uint64_t fork_epoch() noexcept { return fork_counter.load(std::memory_order_relaxed); }
 void watch_forks() noexcept;
 
+// Held round calls of OpenSSL: a forked child would find a lock held for ever that a thread of its parent had taken.
+// fork() shuts out who comes and waits for who is inside, but not for its own thread. Never held over what may wait.
+class fork_gate {
+ public:
+  fork_gate() noexcept;
+  ~fork_gate();
+  fork_gate(const fork_gate&) = delete;
+  fork_gate& operator=(const fork_gate&) = delete;
+  [[nodiscard]] static bool closing() noexcept;  // a fork waits: come to an end
+};
+
 }  // namespace detail
 
 /// Real time: the default clock of both managers.
@@ -1884,20 +1915,26 @@ struct httplib_access;
 
 /// How httplib_fetcher reaches a provider. There is no option that turns certificate checks off.
 ///
-/// Files are read at the first https fetch; a bad one is that fetch's `tls_failed`, and the next fetch reads it again.
+/// Files are read at the first https fetch, and by check(); a bad one is that fetch's `tls_failed`, and the next fetch
+/// reads it again. "Credentials" are `headers` and the client certificate: they go to the origin of the URL that the
+/// application named (fetch_request::origin) and to `credential_origins`, nowhere else. Each hop of a redirect is
+/// judged by its own origin, and after one that may not see them no later one does.
 struct httplib_options {
   std::string ca_file{};  ///< PEM file of trusted certificates, in place of the system's; default: the system's
-  std::string ca_pem{};   ///< the same as text; what stands in either is trusted
+  std::string ca_pem{};   ///< the same as text; what stands in either is trusted, an intermediate or a leaf, too
   std::string client_cert_file{};  ///< PEM chain shown to a server that asks for one; default: none
   std::string client_key_file{};   ///< its PEM key, not encrypted; default: looked for in client_cert_file
   /// `http://[user:password@]host[:port]` for every fetch; default: none. https goes through CONNECT.
   std::string proxy{};
-  /// Without `proxy`: `https_proxy`, `HTTPS_PROXY`, `http_proxy`, `HTTP_PROXY` and `no_proxy`, `NO_PROXY`, read at each
-  /// fetch. HTTP_PROXY is not believed in a CGI process (REQUEST_METHOD set): there a client can set it.
+  /// Without `proxy`: `https_proxy`, `HTTPS_PROXY`, `http_proxy`, `HTTP_PROXY` and `no_proxy`, `NO_PROXY` (names,
+  /// addresses, networks, with or without a port), as they are when the fetcher is made. HTTP_PROXY is not believed in
+  /// a CGI process (REQUEST_METHOD set): there a client can set it.
   bool proxy_from_environment = true;
-  /// Further request headers, asked for once per fetch, from the fetching thread, so that a token can be renewed;
-  /// default: none. At most 64 KiB together; not sent to another origin that a redirect names. What it throws becomes
-  /// `fetch_failed`.
+  /// Further origins, `scheme://host[:port]`, that may see the credentials, as that of a `jwks_uri` elsewhere. Default:
+  /// none.
+  std::vector<std::string> credential_origins{};
+  /// Further request headers, asked for once per fetch that may send them, from the fetching thread, so that a token
+  /// can be renewed; default: none. At most 64 KiB together. What it throws becomes `fetch_failed`.
   std::function<std::vector<std::pair<std::string, std::string>>()> headers{};
 };
 
@@ -1905,12 +1942,13 @@ struct httplib_options {
 ///
 /// One deadline covers the whole exchange with all its redirects (at most 5, never from https to http, never with
 /// user-info; the response tells the last URL). TLS is 1.2 or later with peer and host verified. Bodies come with 2xx
-/// only, unencoded, within `max_body_bytes`; header names and values come as they were received. Copies share one state.
+/// only, unencoded, within `max_body_bytes`; header names and values come as they were received, folded lines joined,
+/// what is no header left out. Copies share one state.
 ///
 /// Threads: callable from any number at once.
 /// Blocks:  at most `timeout`; a stop ends it within 50 ms in every phase, name resolution too.
 /// Errors:  invalid_url, unsupported_scheme, resolve_failed, connect_failed, tls_failed, fetch_failed, timed_out,
-///          cancelled, response_too_large, no_resources.
+///          cancelled, response_too_large, no_resources; invalid_config for options that cannot be right.
 class httplib_fetcher {
  public:
   explicit httplib_fetcher(httplib_options options = {});
@@ -1920,6 +1958,12 @@ class httplib_fetcher {
   ~httplib_fetcher() = default;
 
   result<fetch_response> operator()(const fetch_request& request, stop_token stop) const;
+
+  /// Reads the files that the options name, never the system's certificates. initialize() and add() of the managers
+  /// call it.
+  ///
+  /// Errors: invalid_config: a file is missing or no good, the key is not the certificate's, an origin is none.
+  [[nodiscard]] result<void> check() const;
 
  private:
   friend struct detail::httplib_access;
@@ -2134,6 +2178,7 @@ class engine : public std::enable_shared_from_this<engine> {
 
   [[nodiscard]] virtual bool read_clock(steady_point& now) noexcept = 0;
   [[nodiscard]] virtual bool read_clock(std::chrono::system_clock::time_point& now) noexcept = 0;
+  [[nodiscard]] virtual result<void> check_fetcher() noexcept = 0;
 
  protected:
   // Of the driver. Those marked (locked) are called under the mutex.
@@ -2246,6 +2291,7 @@ class blocking_io {
   [[nodiscard]] virtual bool now(steady_point& out) noexcept = 0;
   [[nodiscard]] virtual bool now(std::chrono::system_clock::time_point& out) noexcept = 0;
   [[nodiscard]] virtual result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept = 0;
+  [[nodiscard]] virtual result<void> check() noexcept = 0;
   // False: the clock failed.
   [[nodiscard]] virtual bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv,
                                   const stop_token& stop, steady_point deadline, ready_ref ready) noexcept = 0;
@@ -2264,6 +2310,19 @@ template <class Clock, class Point>
   AXIOMS_JWKS_CATCH_ALL { return false; }
 }
 
+// Of a fetcher that can tell beforehand that no fetch of its will succeed.
+template <class Fetcher>
+[[nodiscard]] result<void> guarded_check(Fetcher& fetch) noexcept {
+  AXIOMS_JWKS_TRY {
+    if constexpr (requires {
+                    { fetch.check() } -> std::same_as<result<void>>;
+                  })
+      return fetch.check();
+    return {};
+  }
+  AXIOMS_JWKS_CATCH_ALL { return error{errc::fetch_failed, "the fetcher threw an exception", 0}; }
+}
+
 template <fetcher Fetcher, clock_source Clock>
 class io_of final : public blocking_io {
  public:
@@ -2274,6 +2333,7 @@ class io_of final : public blocking_io {
     AXIOMS_JWKS_TRY { return fetcher_(request, stop); }
     AXIOMS_JWKS_CATCH_ALL { return error{errc::fetch_failed, "the fetcher threw an exception", 0}; }
   }
+  result<void> check() noexcept override { return guarded_check(fetcher_); }
   bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, const stop_token& stop,
             steady_point deadline, ready_ref ready) noexcept override {
     AXIOMS_JWKS_TRY {
@@ -2308,6 +2368,7 @@ class thread_engine final : public engine {
 
   [[nodiscard]] bool read_clock(steady_point& now) noexcept override { return io_->now(now); }
   [[nodiscard]] bool read_clock(std::chrono::system_clock::time_point& now) noexcept override { return io_->now(now); }
+  [[nodiscard]] result<void> check_fetcher() noexcept override { return io_->check(); }
 
  private:
   result<void> open(bool with_listener) override;
@@ -2883,6 +2944,7 @@ class loop_engine final : public engine {
   void close() noexcept { begin_shutdown(); }
   bool read_clock(steady_point& now) noexcept override { return guarded_now(io_->timer, now); }
   bool read_clock(std::chrono::system_clock::time_point& now) noexcept override { return guarded_now(io_->timer, now); }
+  result<void> check_fetcher() noexcept override { return guarded_check(io_->fetcher); }
 
  private:
   using handle = decltype(std::declval<Timer&>().call_at(steady_point{}, std::function<void()>()));
@@ -3751,7 +3813,6 @@ void shutdown_jwks_manager() noexcept;
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
-#include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
@@ -3767,6 +3828,7 @@ void shutdown_jwks_manager() noexcept;
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
+#include <signal.h>
 #endif
 
 #include <algorithm>
@@ -3855,6 +3917,10 @@ AXIOMS_JWKS_INLINE result<parsed_url> parse_url(std::string_view text) {
     port = authority.substr(end);
     if (url.host.empty()) return refuse("it has no host");
     if (url.host.size() > 253) return refuse("the host has more than 253 bytes");
+    // OpenSSL takes a leading dot for any subdomain.
+    if (url.host.front() == '.' || url.host.find("..") != std::string::npos) {
+      return refuse("the host has an empty label");
+    }
     for (const char c : url.host) {
       if (!is_alnum(c) && c != '-' && c != '.' && c != '_')
         return refuse("the host holds the illegal character '", c, "'");
@@ -4253,7 +4319,10 @@ AXIOMS_JWKS_INLINE result<json_tree> json_tree::read(std::string_view text, cons
 
 // -- keys --
 
-AXIOMS_JWKS_INLINE void pkey_free::operator()(EVP_PKEY* key) const noexcept { EVP_PKEY_free(key); }
+AXIOMS_JWKS_INLINE void pkey_free::operator()(EVP_PKEY* key) const noexcept {
+  const fork_gate inside;
+  EVP_PKEY_free(key);
+}
 
 // Whatever OpenSSL leaves in the thread's error queue inside this scope is taken away again: a stale entry there makes
 // an unrelated SSL_get_error() of the application fail.
@@ -4408,6 +4477,7 @@ inline constexpr std::size_t max_key_ops = 32;
 inline constexpr std::array<std::string_view, 10> unread_names{"d",  "p",   "q", "dp",   "dq",
                                                                "qi", "oth", "k", "priv", "x5c"};
 inline bool is_secret(const json_node& member) noexcept {
+  if (member.name == "kty") return member.text == "oct";  // then any member may hold the key
   return !member.holds_nothing() && member.name != unread_names.back() &&
          std::find(unread_names.begin(), unread_names.end(), member.name) != unread_names.end();
 }
@@ -4527,12 +4597,12 @@ struct jwk_builder {
 inline constexpr int no_openssl_error = 7517;
 
 // OpenSSL did not do what it was asked for with a key that passed our own checks: the point is none of the curve, or there was no
-// memory, for which OpenSSL gives many reasons or none at all.
+// memory, for which OpenSSL gives many reasons, none at all, or has not even a queue.
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::refused() {
   const unsigned long last = ERR_peek_last_error();
   const int library = ERR_GET_LIB(last), code = ERR_GET_REASON(last);
-  out_of_memory = code == ERR_R_MALLOC_FAILURE || (library == ERR_LIB_USER && code == no_openssl_error);
-  doubtful = library != ERR_LIB_EC || (code != EC_R_POINT_IS_NOT_ON_CURVE && code != EC_R_INVALID_ENCODING);
+  out_of_memory = last == 0 || code == ERR_R_MALLOC_FAILURE || (library == ERR_LIB_USER && code == no_openssl_error);
+  doubtful = true;  // it may even say that a point is not on its curve when it had no memory to find out
   return "OpenSSL refuses the key";
 }
 
@@ -4631,6 +4701,7 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_raw(const json_node& m
   if (raw.size() != bytes) return concat(name, " has ", raw.size(), " bytes, not ", bytes);
   published.emplace_back(name, concat('"', base64url_encode(raw), '"'));
   doubtful = !openssl_knows(type);
+  out_of_memory = doubtful && !openssl_knows("RSA");  // which every OpenSSL has
   if (doubtful) return concat("this OpenSSL has no ", type);
   out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, type, nullptr,
                                                 reinterpret_cast<const unsigned char*>(raw.data()), raw.size()));
@@ -4749,7 +4820,6 @@ AXIOMS_JWKS_INLINE result<jwk_set> jwk_builder::build_set(std::string_view text)
     reason why = concat("the set has more than ", max_set_members, " members");
     const auto key = index < max_set_members ? build_surely(member, why) : std::shared_ptr<jwk>(new jwk);
     if (out_of_memory) return make_error(errc::no_resources, "OpenSSL had no memory for key ", index, " of the set");
-    if (key->kty_ == "oct") set.held_secrets_ = true;
     if (why) {
       set.skipped_.push_back({index, std::move(key->kid_), *std::move(why)});
     } else {
@@ -4930,6 +5000,7 @@ AXIOMS_JWKS_INLINE std::string jwk::to_pem() const {
 }
 
 AXIOMS_JWKS_INLINE result<jwk_set> jwk_set::parse(std::string_view json, const jwk_options& options) {
+  const detail::fork_gate inside;
   return detail::jwk_builder{options}.build_set(json);
 }
 
@@ -5406,13 +5477,131 @@ AXIOMS_JWKS_INLINE bool refresh_policy::restore(steady_point now, steady_point f
 
 // -- clocks --
 
+// How many threads are inside, and above that how many wait to fork. No mutex: whatever is waited for here would be in
+// an unknown state in the child.
+inline std::atomic<std::uint64_t> gate{0};
+inline constexpr std::uint64_t one_fork = std::uint64_t{1} << 32U;
+inline thread_local constinit int gate_depth = 0;
+
+inline void pause_at_gate() noexcept { std::this_thread::sleep_for(std::chrono::microseconds(20)); }
+
+AXIOMS_JWKS_INLINE fork_gate::fork_gate() noexcept {
+  if (gate_depth++ > 0) return;
+  watch_forks();
+  while (gate.fetch_add(1) >= one_fork) {
+    gate.fetch_sub(1);
+    pause_at_gate();
+  }
+}
+AXIOMS_JWKS_INLINE fork_gate::~fork_gate() {
+  if (--gate_depth == 0) gate.fetch_sub(1);
+}
+AXIOMS_JWKS_INLINE bool fork_gate::closing() noexcept { return gate.load(std::memory_order_relaxed) >= one_fork; }
+
 AXIOMS_JWKS_INLINE void watch_forks() noexcept {
 #if defined(__unix__) || defined(__APPLE__)
-  // A function-local static runs once, and the handler does nothing but count: it is called in a process where any
-  // lock may be held.
-  static const int registered =
-      ::pthread_atfork(nullptr, nullptr, [] { fork_counter.fetch_add(1, std::memory_order_relaxed); });
+  static const int registered = ::pthread_atfork(
+      [] {
+        gate.fetch_add(one_fork);
+        while (gate.load() % one_fork > (gate_depth > 0 ? 1U : 0U)) pause_at_gate();
+      },
+      [] { gate.fetch_sub(one_fork); },
+      [] {
+        gate.store(gate_depth > 0 ? 1 : 0);
+        fork_counter.fetch_add(1, std::memory_order_relaxed);
+      });
   static_cast<void>(registered);
+#endif
+}
+
+// -- threads --
+
+#if defined(__unix__) || defined(__APPLE__)
+// What is started meanwhile takes no signal of the application's, whose handlers expect their own threads. Those that
+// tell of a fault come to the thread that has it.
+class signals_blocked {
+ public:
+  signals_blocked() noexcept {
+    sigset_t most;
+    ::sigfillset(&most);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) ::sigdelset(&most, fault);
+    ::pthread_sigmask(SIG_BLOCK, &most, &before_);
+  }
+  ~signals_blocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  signals_blocked(const signals_blocked&) = delete;
+  signals_blocked& operator=(const signals_blocked&) = delete;
+
+ private:
+  sigset_t before_{};
+};
+#endif
+
+#if defined(AXIOMS_JWKS_NO_EXCEPTIONS) && (defined(__unix__) || defined(__APPLE__))
+// A jthread would end the program where it cannot be started.
+class own_thread {
+ public:
+  own_thread() noexcept = default;
+  own_thread(own_thread&& other) noexcept : handle_(other.handle_), joinable_(std::exchange(other.joinable_, false)) {}
+  own_thread& operator=(own_thread&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    std::swap(joinable_, other.joinable_);
+    return *this;
+  }
+  ~own_thread() {
+    if (joinable_) join();
+  }
+  [[nodiscard]] bool joinable() const noexcept { return joinable_; }
+  void join() noexcept {
+    ::pthread_join(handle_, nullptr);
+    joinable_ = false;
+  }
+  void detach() noexcept {
+    ::pthread_detach(handle_);
+    joinable_ = false;
+  }
+  template <class Body>
+  [[nodiscard]] bool start(Body&& body) noexcept {
+    auto* owned = new (std::nothrow) Body(std::move(body));
+    const auto run = [](void* argument) -> void* {
+      const std::unique_ptr<Body> mine(static_cast<Body*>(argument));
+      (*mine)();
+      return nullptr;
+    };
+    joinable_ = owned != nullptr && ::pthread_create(&handle_, nullptr, run, owned) == 0;
+    if (!joinable_) delete owned;
+    return joinable_;
+  }
+
+ private:
+  pthread_t handle_{};
+  bool joinable_ = false;
+};
+#else
+using own_thread = jthread;
+#endif
+
+// Every thread of ours starts here. False: it could not be.
+template <class Run>
+[[nodiscard]] bool start_thread(own_thread& out, Run run) noexcept {
+#if defined(__unix__) || defined(__APPLE__)
+  const signals_blocked quiet;
+#endif
+  auto body = [run = std::move(run)]() mutable {
+    {
+      auto once = std::move(run);
+      once();
+    }
+    const fork_gate inside;  // or OpenSSL would do it, under its lock, when the thread ends
+    OPENSSL_thread_stop();
+  };
+#if defined(AXIOMS_JWKS_NO_EXCEPTIONS) && (defined(__unix__) || defined(__APPLE__))
+  return out.start(std::move(body));
+#else
+  AXIOMS_JWKS_TRY {
+    out = own_thread(std::move(body));
+    return true;
+  }
+  AXIOMS_JWKS_CATCH_ALL { return false; }
 #endif
 }
 
@@ -5839,6 +6028,7 @@ AXIOMS_JWKS_INLINE void engine::aim(flight& what, entry& on, discovery_policy::s
     }
     what.request.accept = "application/jwk-set+json, application/json";
   }
+  what.request.origin = origin_of(on.url);  // what the application named, not where the metadata sent us
   what.request.max_body_bytes = on.config->max_body_bytes;
   what.request.timeout = std::max(std::chrono::ceil<milliseconds>(on.policy.flight_deadline() - now), milliseconds(1));
   what.request.connect_timeout = std::min(on.config->connect_timeout, what.request.timeout);
@@ -6165,6 +6355,8 @@ AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::settle_in(const parsed_url& ur
 
 AXIOMS_JWKS_INLINE result<bool> engine::try_start(std::shared_ptr<const jwks_config> config, waiter& who) {
   if (auto valid = config->validate(); !valid) return std::move(valid).error();
+  if (running()) return false;
+  if (auto fit = check_fetcher(); !fit) return std::move(fit).error();
   steady_point now{};
   if (!read_clock(now)) return clock_error();
   const auto url = parse_url(*config->resolved_url());
@@ -6217,6 +6409,7 @@ AXIOMS_JWKS_INLINE void engine::start(jwks_config config, const std::shared_ptr<
 
 AXIOMS_JWKS_INLINE result<void> engine::add(jwks_config config) {
   if (auto valid = config.validate(); !valid) return valid;
+  if (auto fit = check_fetcher(); !fit) return fit;
   steady_point now{};
   if (!read_clock(now)) return clock_error();
   const auto shared = std::make_shared<const jwks_config>(std::move(config));
@@ -6408,8 +6601,8 @@ AXIOMS_JWKS_INLINE result<bool> engine::import_document(const saved_document& sa
     if (!placed) return placed.error();
     const std::shared_ptr<entry>& on = *placed;
     if (!on || !on->policy.restore(now, now - *age)) return false;
-    entries_.emplace(on->url, on);
     load(*on, std::move(given), system_now - *age, fx);
+    entries_.emplace(on->url, on);
     settle(*on, now, settling::restored, fx);
   }
   perform(fx);
@@ -6547,7 +6740,7 @@ AXIOMS_JWKS_INLINE void engine::deliver(const event_record& record) noexcept {
 struct crew {
   struct worker {
     std::atomic<bool> ended{false};
-    jthread thread;
+    own_thread thread;
   };
 
   // Guarded by the engine's mutex.
@@ -6568,9 +6761,9 @@ struct crew {
   std::mutex handles_mutex;  // guards the handles while they are made or taken; taken before the engine's mutex
   bool closed = false;
   std::list<worker> workers;
-  jthread listener;
+  own_thread listener;
   std::mutex join_mutex;  // one thread joins, the others wait for it
-  jthread scheduler;
+  own_thread scheduler;
 };
 
 inline constexpr std::size_t max_queued_events = 256;
@@ -6589,18 +6782,13 @@ AXIOMS_JWKS_INLINE result<void> thread_engine::open(bool with_listener) {
   if (!mine) {
     reap();
     mine = std::make_shared<crew>();
-    AXIOMS_JWKS_TRY {
-      mine->scheduler = jthread([self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); });
-    }
-    AXIOMS_JWKS_CATCH_ALL { return why; }
+    const auto run = [self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); };
+    if (!start_thread(mine->scheduler, run)) return why;
     const std::lock_guard lock(mutex_);
     crew_ = mine;
   }
   if (!with_listener || mine->listening) return {};
-  AXIOMS_JWKS_TRY {
-    mine->listener = jthread([self, at = mine.get()] { self->listen(*at); });
-  }
-  AXIOMS_JWKS_CATCH_ALL { return why; }
+  if (!start_thread(mine->listener, [self, at = mine.get()] { self->listen(*at); })) return why;
   const std::lock_guard lock(mutex_);
   mine->listening = true;
   return {};
@@ -6768,14 +6956,12 @@ AXIOMS_JWKS_INLINE void thread_engine::spawn_worker(crew& mine) {
       if (at->ended) ended.splice(ended.end(), mine.workers, at);
     }
     crew::worker& fresh = mine.workers.emplace_back();
-    AXIOMS_JWKS_TRY {
-      fresh.thread = jthread([self = std::static_pointer_cast<thread_engine>(shared_from_this()), &mine, &fresh] {
-        self->work(mine);
-        fresh.ended = true;
-      });
-      started = true;
-    }
-    AXIOMS_JWKS_CATCH_ALL { mine.workers.pop_back(); }
+    started =
+        start_thread(fresh.thread, [self = std::static_pointer_cast<thread_engine>(shared_from_this()), &mine, &fresh] {
+          self->work(mine);
+          fresh.ended = true;
+        });
+    if (!started) mine.workers.pop_back();
   }
   if (started) return;
   std::deque<std::shared_ptr<flight>> stranded;
@@ -6959,11 +7145,9 @@ namespace detail {
 // -- default fetcher --
 //
 // Why it has a transport of its own: no release of cpp-httplib keeps an overall deadline, can be stopped while it
-// connects or shakes hands, or writes without risking SIGPIPE; and Debian's 0.11.4 overflows the stack on a long
-// status line, percent-decodes header values, fails on trailers and takes host names from the CN. So sockets, TLS and
-// every limit are here, and httplib is given a Stream: in place of its request, whose query releases from 0.30 to 0.47
-// rewrite, goes our own, and it reads a response whose head has been checked and written anew and whose chunks have been
-// checked. Nothing unchecked reaches its parser, so every release does the same.
+// connects or shakes hands, or writes without risking SIGPIPE; and Debian's 0.11.4 overflows the stack on a long status
+// line, percent-decodes header values and takes host names from the CN. So sockets, TLS, limits and heads are ours. How
+// a body ends, and its chunks, are httplib's to read, from a Stream that bounds them.
 
 using fetch_time = std::chrono::steady_clock::time_point;
 
@@ -7033,7 +7217,6 @@ class fetch_context {
         wakes_(!stop_.stop_possible() || wake_.open()),
         on_stop_(stop_, waker{&wake_}) {}
 
-  [[nodiscard]] const stop_token& stop() const noexcept { return stop_; }
   [[nodiscard]] fetch_time deadline() const noexcept { return deadline_; }
   void visit(std::string url) { url_ = std::move(url); }
   template <class... Pieces>
@@ -7057,19 +7240,23 @@ class fetch_context {
     return fail(errc::timed_out, "timed out after ", timeout_.count(), " ms while ", phase_);
   }
 
-  // True: @p fd is ready. False: @p until came first.
-  [[nodiscard]] result<bool> wait(int fd, short events, fetch_time until = fetch_time::max()) const {
+  // True: one of @p watched is ready, the first of which is for us to fill in. False: @p until came first.
+  [[nodiscard]] result<bool> wait(pollfd* watched, std::size_t count, fetch_time until) const {
     for (;;) {
       if (auto live = check(); !live) return std::move(live).error();
       const auto now = std::chrono::steady_clock::now();
       if (now >= until) return false;
       const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::min(until, deadline_) - now).count();
-      std::array<pollfd, 2> watched{{{fd, events, 0}, {wake_.fd(), POLLIN, 0}}};  // poll() skips a negative descriptor
+      watched[0] = {wake_.fd(), POLLIN, 0};  // poll() skips a negative descriptor
       const int ready =
-          ::poll(watched.data(), watched.size(), static_cast<int>(std::min<std::int64_t>(left, 3'600'000)));
+          ::poll(watched, static_cast<nfds_t>(count), static_cast<int>(std::min<std::int64_t>(left, 3'600'000)));
       if (ready < 0 && errno != EINTR) return fail(errc::fetch_failed, "poll: ", errno_text(errno));
-      if (ready > 0 && watched[0].revents != 0 && watched[1].revents == 0) return true;
+      if (ready > 0 && watched[0].revents == 0) return true;
     }
+  }
+  [[nodiscard]] result<bool> wait(int fd, short events, fetch_time until = fetch_time::max()) const {
+    std::array<pollfd, 2> watched{{{}, {fd, events, 0}}};
+    return wait(watched.data(), watched.size(), until);
   }
 
  private:
@@ -7125,38 +7312,29 @@ inline std::optional<socket_address> numeric_address(const std::string& host, st
   return std::nullopt;
 }
 
-// One name asked of the system's resolver, which cannot be interrupted: it gets a thread of its own that owns all it
-// touches, so that a caller who gives up leaves nothing behind but that thread.
+// One name asked of the system's resolver, which cannot be interrupted: a thread of its own, which whoever gives up
+// leaves behind.
 struct resolver_job {
+  std::uint64_t owner = 0;  // the fetcher
   std::string host;
-  std::uint16_t port = 0;
-  std::mutex mutex;  // guards what follows
-  std::condition_variable_any changed;
-  bool finished = false;
+  wake_signal done;
+  std::atomic<bool> finished{false};  // then nobody writes to what follows
   std::string failure;
-  std::vector<socket_address> found;
+  std::vector<socket_address> found;  // without a port
 };
 
-// A dead DNS server may hold no more threads than this; further names wait their turn, within their own deadline.
-inline constexpr std::uint64_t max_resolver_threads = 4;
+inline constexpr std::ptrdiff_t max_resolver_threads = 64, max_resolver_threads_per_fetcher = 32;
 
-// Threads in use, with the fork epoch above them: a child has none of its parent's, and needs no lock to know it.
-inline std::atomic<std::uint64_t> resolver_threads{0};
+// The names that are asked for. Locked inside the gate only, so that no child finds the mutex taken.
+struct resolver_jobs {
+  std::mutex mutex;  // guards the rest
+  std::uint64_t epoch = fork_epoch();
+  std::vector<std::shared_ptr<resolver_job>> running;
 
-inline bool take_resolver_thread() noexcept {
-  std::uint64_t seen = resolver_threads.load(std::memory_order_relaxed);
-  for (;;) {
-    const std::uint64_t epoch = fork_epoch() & 0xffffffffU;
-    const std::uint64_t count = seen >> 8U == epoch ? seen & 0xffU : 0;
-    if (count >= max_resolver_threads) return false;
-    if (resolver_threads.compare_exchange_weak(seen, (epoch << 8U) | (count + 1), std::memory_order_relaxed)) {
-      return true;
-    }
+  static resolver_jobs& all() {
+    static resolver_jobs& only = *new resolver_jobs;  // its threads may outlive static objects
+    return only;
   }
-}
-
-struct free_addresses {
-  void operator()(addrinfo* list) const noexcept { ::freeaddrinfo(list); }
 };
 
 // What the system's resolver says, or why it says nothing.
@@ -7166,94 +7344,97 @@ inline std::vector<socket_address> look_up(const resolver_job& job, std::string&
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* made = nullptr;
   const int failed = ::getaddrinfo(job.host.c_str(), nullptr, &hints, &made);
-  const std::unique_ptr<addrinfo, free_addresses> list(made);
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(made, ::freeaddrinfo);
   if (failed != 0) failure = failed == EAI_SYSTEM ? errno_text(errno) : std::string(::gai_strerror(failed));
   std::vector<socket_address> first, second;
   for (const addrinfo* entry = made; entry != nullptr && first.size() + second.size() < 16; entry = entry->ai_next) {
     if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
     auto& same_family = first.empty() || first.front().storage.ss_family == entry->ai_family ? first : second;
-    same_family.push_back(make_address(entry->ai_addr, entry->ai_addrlen, job.port));
+    same_family.push_back(make_address(entry->ai_addr, entry->ai_addrlen, 0));
   }
   // One of each family in turn (RFC 8305 section 4): a family without a route must not use up the deadline.
   std::vector<socket_address> found;
   for (std::size_t i = 0; i < std::max(first.size(), second.size()); ++i) {
-    if (i < first.size()) found.push_back(std::move(first[i]));
-    if (i < second.size()) found.push_back(std::move(second[i]));
+    for (auto* family : {&first, &second}) {
+      if (i < family->size()) found.push_back(std::move((*family)[i]));
+    }
   }
   return found;
 }
 
-inline void* run_resolver(void* argument) {
-  const std::unique_ptr<std::shared_ptr<resolver_job>> owner(static_cast<std::shared_ptr<resolver_job>*>(argument));
-  resolver_job& job = **owner;
-  std::string failure;
-  std::vector<socket_address> found;
-  AXIOMS_JWKS_TRY { found = look_up(job, failure); }
-  AXIOMS_JWKS_CATCH_ALL { failure = "no memory"; }  // would end the process, and fits into any string
-  resolver_threads.fetch_sub(1, std::memory_order_relaxed);
+inline void run_resolver(resolver_job& job) noexcept {
+  AXIOMS_JWKS_TRY { job.found = look_up(job, job.failure); }
+  AXIOMS_JWKS_CATCH_ALL { job.failure = "no memory"; }  // fits into any string
   {
-    const std::lock_guard lock(job.mutex);
-    job.finished = true;
-    job.failure = std::move(failure);
-    job.found = std::move(found);
+    const fork_gate inside;
+    resolver_jobs& jobs = resolver_jobs::all();
+    const std::lock_guard lock(jobs.mutex);
+    std::erase_if(jobs.running, [&](const auto& each) { return each.get() == &job; });
   }
-  job.changed.notify_all();
-  return nullptr;
+  job.finished.store(true, std::memory_order_release);
+  job.done.signal();
 }
 
-// pthread_create() tells its failure as a value, which std::thread cannot do without exceptions.
-inline bool start_resolver(const std::shared_ptr<resolver_job>& job) {
-  pthread_attr_t attributes;
-  if (::pthread_attr_init(&attributes) != 0) return false;
-  ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  auto owner = std::make_unique<std::shared_ptr<resolver_job>>(job);
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // the application's signal handlers must not run on this thread
-  pthread_t thread;
-  const bool started = ::pthread_create(&thread, &attributes, run_resolver, owner.get()) == 0;
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_attr_destroy(&attributes);
-  if (started) static_cast<void>(owner.release());
-  return started;
-}
-
-AXIOMS_JWKS_INLINE result<std::vector<socket_address>> resolve(fetch_context& context, const std::string& host,
-                                                               std::uint16_t port) {
-  if (auto numeric = numeric_address(host, port)) return std::vector<socket_address>{*std::move(numeric)};
-  context.enter("resolving ", quote(host));
-  const auto job = std::make_shared<resolver_job>();
-  job->host = host;
-  job->port = port;
-  std::unique_lock lock(job->mutex);
-  while (!take_resolver_thread()) {
-    if (auto live = context.check(); !live) return std::move(live).error();
-    const auto soon = std::min(context.deadline(), std::chrono::steady_clock::now() + std::chrono::milliseconds(5));
-    axioms::wait_until(lock, job->changed, context.stop(), soon, [] { return false; });
+// Joins whoever asks for this name, or starts. Empty: too many threads are out; an error: none can be started.
+AXIOMS_JWKS_INLINE result<std::shared_ptr<resolver_job>> ask_for(const fetch_context& context, std::uint64_t owner,
+                                                                 const std::string& host) {
+  auto fresh = std::make_shared<resolver_job>();
+  fresh->owner = owner;
+  fresh->host = host;
+  const fork_gate inside;
+  resolver_jobs& jobs = resolver_jobs::all();
+  const std::lock_guard lock(jobs.mutex);
+  if (std::exchange(jobs.epoch, fork_epoch()) != fork_epoch()) jobs.running.clear();  // a child has none of the threads
+  std::ptrdiff_t own = 0;
+  for (const auto& each : jobs.running) {
+    if (each->owner != owner) continue;
+    if (each->host == host) return each;
+    ++own;
   }
-  if (!start_resolver(job)) {
-    resolver_threads.fetch_sub(1, std::memory_order_relaxed);
+  const bool crowded = own >= max_resolver_threads_per_fetcher || std::ssize(jobs.running) >= max_resolver_threads;
+  if (own > 0 && crowded) return std::shared_ptr<resolver_job>();
+  own_thread thread;
+  jobs.running.push_back(fresh);
+  if (!fresh->done.open() || !start_thread(thread, [fresh] { run_resolver(*fresh); })) {
+    jobs.running.pop_back();
     return context.fail(errc::no_resources, "no thread could be started to resolve ", quote(host));
   }
-  if (!axioms::wait_until(lock, job->changed, context.stop(), context.deadline(), [&] { return job->finished; })) {
-    auto live = context.check();
-    return live ? context.fail(errc::timed_out, "timed out while resolving ", quote(host)) : std::move(live).error();
+  thread.detach();
+  return fresh;
+}
+
+AXIOMS_JWKS_INLINE result<std::vector<socket_address>> resolve(fetch_context& context, std::uint64_t owner,
+                                                               const std::string& host, std::uint16_t port) {
+  if (auto numeric = numeric_address(host, port)) return std::vector<socket_address>{*std::move(numeric)};
+  context.enter("resolving ", quote(host));
+  std::shared_ptr<resolver_job> job;
+  while (!job || !job->finished.load(std::memory_order_acquire)) {
+    if (!job) {
+      auto asked = ask_for(context, owner, host);
+      if (!asked) return std::move(asked).error();
+      job = *std::move(asked);
+    }
+    const auto soon = std::chrono::steady_clock::now() + std::chrono::milliseconds(5);  // for a place
+    const auto ready = context.wait(job ? job->done.fd() : -1, POLLIN, job ? fetch_time::max() : soon);
+    if (!ready) return ready.error();
   }
   if (!job->failure.empty()) {
     return context.fail(errc::resolve_failed, "cannot resolve ", quote(host), ": ", job->failure);
   }
   if (job->found.empty()) return context.fail(errc::resolve_failed, "the host ", quote(host), " has no address");
-  return std::move(job->found);
+  std::vector<socket_address> found;
+  for (const socket_address& each : job->found) found.push_back(make_address(&each.storage, each.size, port));
+  return found;
 }
 
 // - TLS -
 
 // Leaves OpenSSL's per-thread error queue empty behind a fetch: what stays there confuses the next user of the thread.
 struct clean_error_queue {
-  clean_error_queue() noexcept { ERR_clear_error(); }
-  ~clean_error_queue() { ERR_clear_error(); }
-  clean_error_queue(const clean_error_queue&) = delete;
-  clean_error_queue& operator=(const clean_error_queue&) = delete;
+  ~clean_error_queue() {
+    const fork_gate inside;
+    ERR_clear_error();
+  }
 };
 
 inline std::string openssl_reason() {
@@ -7264,83 +7445,92 @@ inline std::string openssl_reason() {
   return text != nullptr ? std::string(text) : concat("OpenSSL error ", code);
 }
 
-using ssl_ptr = std::unique_ptr<SSL, openssl_free<&SSL_free>>;
-using ssl_ctx_ptr = std::unique_ptr<SSL_CTX, openssl_free<&SSL_CTX_free>>;
+template <auto Free>
+struct gated_free {
+  template <class T>
+  void operator()(T* object) const noexcept {
+    const fork_gate inside;
+    Free(object);
+  }
+};
+using ssl_ptr = std::unique_ptr<SSL, gated_free<&SSL_free>>;
+using ssl_ctx_ptr = std::unique_ptr<SSL_CTX, gated_free<&SSL_CTX_free>>;
 using x509_ptr = std::unique_ptr<X509, openssl_free<&X509_free>>;
-using x509_store_ptr = std::unique_ptr<X509_STORE, openssl_free<&X509_STORE_free>>;
+using x509_store_ptr = std::unique_ptr<X509_STORE, gated_free<&X509_STORE_free>>;
 using bio_ptr = std::unique_ptr<BIO, openssl_free<&BIO_free>>;
 
 // Something loaded once and then shared, published by one compare-exchange: two threads may both load it, one of them
-// wins. There is no lock that a forked child could find held; the child loads anew, since OpenSSL has locks inside, and
-// leaks the parent's copy.
+// wins. There is no lock that a forked child could find held.
 template <class Pointer>
 class shared_load {
  public:
   using element = typename Pointer::element_type;
-
-  constexpr shared_load() noexcept = default;
-  shared_load(const shared_load&) = delete;
-  shared_load& operator=(const shared_load&) = delete;
-  ~shared_load() { delete entry_.load(std::memory_order_acquire); }
+  ~shared_load() { Pointer(object_.load(std::memory_order_acquire)); }
 
   template <class Load>
   [[nodiscard]] result<element*> get(Load load) {
-    entry* seen = entry_.load(std::memory_order_acquire);
-    for (;;) {
-      const std::uint64_t epoch = fork_epoch();
-      if (seen != nullptr && seen->epoch == epoch) return seen->object.get();
-      result<Pointer> loaded = load();
-      if (!loaded) return std::move(loaded).error();  // not kept: the file may be right the next time
-      auto fresh = std::make_unique<entry>(entry{epoch, *std::move(loaded)});
-      if (entry_.compare_exchange_strong(seen, fresh.get(), std::memory_order_acq_rel)) {
-        return fresh.release()->object.get();
-      }
-    }
+    element* seen = object_.load(std::memory_order_acquire);
+    if (seen != nullptr) return seen;
+    result<Pointer> loaded = load();
+    if (!loaded) return std::move(loaded).error();  // not kept: the file may be right the next time
+    if (!object_.compare_exchange_strong(seen, loaded->get(), std::memory_order_acq_rel)) return seen;
+    return loaded->release();
   }
 
  private:
-  struct entry {
-    std::uint64_t epoch;
-    Pointer object;
-  };
-  std::atomic<entry*> entry_{nullptr};
+  std::atomic<element*> object_{nullptr};
 };
 
 // A PEM file that wants a passphrase must fail: OpenSSL's own answer is to ask on the terminal and wait.
 inline int no_passphrase(char*, int, int, void*) { return 0; }
 
-inline result<void> add_certificates(X509_STORE* store, BIO* pem, std::string_view name) {
-  int count = 0;
-  for (;; ++count) {
-    const x509_ptr certificate(pem != nullptr ? PEM_read_bio_X509(pem, nullptr, no_passphrase, nullptr) : nullptr);
+// A file that the user named, and its text. Read here and not by OpenSSL, whose calls are inside the gate.
+struct named_file {
+  std::string name, text;
+
+  [[nodiscard]] result<void> read(const char* what, const std::string& path) {
+    if (path.empty()) return {};
+    name = concat(what, ' ', quote(path));
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "re"), std::fclose);
+    std::array<char, 4096> piece;
+    constexpr std::size_t most = std::size_t{64} << 20U;
+    for (std::size_t got = 1; file && got > 0 && text.size() < most; text.append(piece.data(), got)) {
+      got = std::fread(piece.data(), 1, piece.size(), file.get());
+    }
+    if (file && std::ferror(file.get()) == 0) return {};
+    return make_error(errc::tls_failed, "cannot read ", name, ": ", errno_text(errno));
+  }
+};
+
+inline bio_ptr memory_bio(const std::string& text) {
+  constexpr std::size_t most = std::numeric_limits<int>::max();
+  return bio_ptr(BIO_new_mem_buf(text.data(), static_cast<int>(std::min(text.size(), most))));
+}
+
+inline result<std::vector<x509_ptr>> read_certificates(const std::string& pem, std::string_view name) {
+  std::vector<x509_ptr> out;
+  const bio_ptr text = memory_bio(pem);
+  while (text) {
+    x509_ptr certificate(PEM_read_bio_X509(text.get(), nullptr, no_passphrase, nullptr));
     if (!certificate) break;
     // Reads the extensions now. The first handshakes would do it, under a lock in libcrypto that ThreadSanitizer
     // cannot see.
     X509_check_purpose(certificate.get(), -1, 0);
-    if (X509_STORE_add_cert(store, certificate.get()) != 1) {
-      return make_error(errc::tls_failed, "cannot use a certificate of ", name, ": ", openssl_reason());
-    }
+    out.push_back(std::move(certificate));
   }
-  const bool at_end = pem != nullptr && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
-  if (!at_end) return make_error(errc::tls_failed, "cannot read ", name, ": ", openssl_reason());
-  if (count == 0) return make_error(errc::tls_failed, "cannot read ", name, ": it holds no PEM certificate");
+  const bool at_end = text && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+  if (!at_end || out.empty()) {
+    return make_error(errc::tls_failed, "cannot read certificates from ", name, ": ", openssl_reason());
+  }
   ERR_clear_error();
-  return {};
+  return out;
 }
 
-// A fetch may outlive static objects, so what it uses is none that gets destroyed.
-template <class T>
-union never_destroyed {
-  constexpr never_destroyed() noexcept : value() {}
-  ~never_destroyed() {}
-  T value;
-};
-inline constinit never_destroyed<shared_load<x509_store_ptr>> system_trust_store;
-
 // The system's trust store, or the file and directory that SSL_CERT_FILE and SSL_CERT_DIR name: tens of milliseconds to
-// read, so once per process.
+// read, so once per process. Never destroyed: a fetch may outlive static objects.
 inline result<X509_STORE*> system_trust() {
-  return system_trust_store.value.get([]() -> result<x509_store_ptr> {
+  static shared_load<x509_store_ptr>& only = *new shared_load<x509_store_ptr>;
+  return only.get([]() -> result<x509_store_ptr> {
     x509_store_ptr store(X509_STORE_new());
     if (!store || X509_STORE_set_default_paths(store.get()) != 1) {
       return make_error(errc::tls_failed, "cannot load the system's trusted certificates: ", openssl_reason());
@@ -7349,80 +7539,76 @@ inline result<X509_STORE*> system_trust() {
   });
 }
 
-inline result<void> set_trust(SSL_CTX* tls, const httplib_options& options) {
-  if (options.ca_file.empty() && options.ca_pem.empty()) {
-    auto system = system_trust();
-    if (!system) return std::move(system).error();
-    SSL_CTX_set1_cert_store(tls, *system);
-    return {};
-  }
-  X509_STORE* store = SSL_CTX_get_cert_store(tls);
-  if (!options.ca_file.empty()) {
-    const bio_ptr file(BIO_new_file(options.ca_file.c_str(), "r"));
-    if (auto added = add_certificates(store, file.get(), concat("the CA file ", quote(options.ca_file))); !added) {
-      return added;
+// What the user gave is trusted, also without the root above it.
+inline result<void> trust(SSL_CTX* tls, const std::string& pem, std::string_view name) {
+  const auto certificates = read_certificates(pem, name);
+  if (!certificates) return certificates.error();
+  for (const x509_ptr& each : *certificates) {
+    if (X509_STORE_add_cert(SSL_CTX_get_cert_store(tls), each.get()) != 1) {
+      return make_error(errc::tls_failed, "cannot use a certificate of ", name, ": ", openssl_reason());
     }
   }
-  if (!options.ca_pem.empty()) {
-    const int size = static_cast<int>(std::min<std::size_t>(options.ca_pem.size(), std::numeric_limits<int>::max()));
-    const bio_ptr text(BIO_new_mem_buf(options.ca_pem.data(), size));
-    if (auto added = add_certificates(store, text.get(), "the CA certificates of ca_pem"); !added) return added;
+  X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(tls), X509_V_FLAG_PARTIAL_CHAIN);
+  return {};
+}
+
+inline result<void> use_client_certificate(SSL_CTX* tls, const named_file& certificate, const named_file& secret) {
+  const auto chain = read_certificates(certificate.text, certificate.name);
+  if (!chain) return chain.error();
+  const bio_ptr text = memory_bio(secret.text);
+  const std::unique_ptr<EVP_PKEY, pkey_free> key(
+      text ? PEM_read_bio_PrivateKey(text.get(), nullptr, no_passphrase, nullptr) : nullptr);
+  bool used = key && SSL_CTX_use_certificate(tls, chain->front().get()) == 1;
+  for (std::size_t i = 1; used && i < chain->size(); ++i) used = SSL_CTX_add1_chain_cert(tls, (*chain)[i].get()) == 1;
+  if (!used || SSL_CTX_use_PrivateKey(tls, key.get()) != 1) {
+    return make_error(errc::tls_failed, "cannot use ", secret.name, ": ", openssl_reason());
   }
   return {};
 }
 
-// The policy that OpenSSL has for every context, without the groups of finite-field DH (RFC 7919: 0x0100 to 0x01ff).
-inline std::atomic<int (*)(const SSL*, const SSL_CTX*, int, int, int, void*, void*)> usual_tls_policy{};
-inline int tls_policy_without_dhe(const SSL* tls, const SSL_CTX* context, int operation, int bits, int nid, void* other,
-                                  void* ex) {
-  if (operation == SSL_SECOP_CURVE_SUPPORTED && other != nullptr && *static_cast<const unsigned char*>(other) == 1)
-    return 0;
-  return usual_tls_policy.load(std::memory_order_relaxed)(tls, context, operation, bits, nid, other, ex);
-}
-
-// Finite-field DH goes: in TLS 1.2 a server may name a group of 10,000 bits, and then OpenSSL computes for a second or more, in
-// which nothing can stop it; in TLS 1.3 one of 8,192 bits, for a tenth of a second. Browsers do without it, too. The rest stays as
-// the system has configured it.
+// Without finite-field DH: in TLS 1.2 a server may name a group of 10,000 bits, and then OpenSSL computes for a second
+// or more, in which nothing can stop it; in TLS 1.3 one of 8,192 bits, for a tenth of a second. Browsers do without it,
+// too.
 inline bool leave_out_dhe(SSL_CTX* tls) {
-  usual_tls_policy.store(SSL_CTX_get_security_callback(tls), std::memory_order_relaxed);
-  SSL_CTX_set_security_callback(tls, tls_policy_without_dhe);
-  const ssl_ptr probe(SSL_new(tls));
-  if (!probe) return false;
-  bool found = false;
-  std::string kept;
-  for (int i = 0; const char* name = SSL_get_cipher_list(probe.get(), i); ++i) {
-    const std::string_view cipher = name;
-    if (cipher.substr(0, 4) == "DHE-" || cipher.substr(0, 4) == "ADH-") {
-      found = true;
-    } else if (cipher.substr(0, 4) != "TLS_") {  // those of TLS 1.3 have a list of their own
-      append_to(kept, concat(kept.empty() ? "" : ":", cipher));
-    }
+  if (SSL_CTX_set_cipher_list(tls, "DEFAULT:!kDHE") != 1) return false;
+  // Names that a release or a provider does not know fail the whole list.
+  for (const char* groups :
+       {"X25519MLKEM768:X25519:P-256:X448:P-521:P-384", "X25519:P-256:X448:P-521:P-384", "P-256:P-521:P-384"}) {
+    if (SSL_CTX_set1_groups_list(tls, groups) == 1) return true;
   }
-  if (!found) return true;
-  if (kept.empty()) return SSL_CTX_set_min_proto_version(tls, TLS1_3_VERSION) == 1;
-  return SSL_CTX_set_cipher_list(tls, kept.c_str()) == 1;
+  return false;
 }
 
-AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options) {
-  const auto refuse = [](const auto&... what) { return make_error(errc::tls_failed, what..., ": ", openssl_reason()); };
+// The system's certificates are read only if the user gave none, and @p with_system.
+AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options, bool with_system = true) {
+  named_file authority, certificate, secret;
+  result<void> done = authority.read("the CA file", options.ca_file);
+  if (done) done = certificate.read("the client certificate", options.client_cert_file);
+  const std::string& key = options.client_key_file.empty() ? options.client_cert_file : options.client_key_file;
+  if (done) done = secret.read("the client key", key);
+  if (!done) return std::move(done).error();
+  const fork_gate inside;
+  ERR_clear_error();
   ssl_ctx_ptr tls(SSL_CTX_new(TLS_client_method()));
   if (!tls || SSL_CTX_set_min_proto_version(tls.get(), TLS1_2_VERSION) != 1 || !leave_out_dhe(tls.get())) {
-    return refuse("cannot set up TLS");
+    return make_error(errc::tls_failed, "cannot set up TLS: ", openssl_reason());
   }
   SSL_CTX_set_verify(tls.get(), SSL_VERIFY_PEER, nullptr);
   SSL_CTX_set_session_cache_mode(tls.get(), SSL_SESS_CACHE_OFF);
   SSL_CTX_set_options(tls.get(), SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-  SSL_CTX_set_default_passwd_cb(tls.get(), no_passphrase);
-  if (auto trusted = set_trust(tls.get(), options); !trusted) return std::move(trusted).error();
-  if (options.client_cert_file.empty()) return tls;
-  const std::string& certificate = options.client_cert_file;
-  const std::string& key = options.client_key_file.empty() ? certificate : options.client_key_file;
-  if (SSL_CTX_use_certificate_chain_file(tls.get(), certificate.c_str()) != 1) {
-    return refuse("cannot read the client certificate ", quote(certificate));
+  if (!options.ca_file.empty()) done = trust(tls.get(), authority.text, authority.name);
+  if (done && !options.ca_pem.empty()) done = trust(tls.get(), options.ca_pem, "the CA certificates of ca_pem");
+  if (done && options.ca_file.empty() && options.ca_pem.empty() && with_system) {
+    const auto system = system_trust();
+    if (system) {
+      SSL_CTX_set1_cert_store(tls.get(), *system);
+    } else {
+      done = system.error();
+    }
   }
-  if (SSL_CTX_use_PrivateKey_file(tls.get(), key.c_str(), SSL_FILETYPE_PEM) != 1) {
-    return refuse("cannot use the client key ", quote(key));
-  }
+  if (done && !options.client_cert_file.empty()) done = use_client_certificate(tls.get(), certificate, secret);
+  if (!done) return std::move(done).error();
+  ERR_clear_error();
   return tls;
 }
 
@@ -7436,26 +7622,39 @@ class connection {
   connection(const connection&) = delete;
   connection& operator=(const connection&) = delete;
 
-  [[nodiscard]] result<void> open(const std::string& host, std::uint16_t port, std::chrono::milliseconds limit);
-  [[nodiscard]] result<void> start_tls(SSL_CTX* tls, const std::string& host);
+  // @p owner: the fetcher, for its resolver threads. @p limit: for one address.
+  [[nodiscard]] result<void> open(std::uint64_t owner, const std::string& host, std::uint16_t port,
+                                  std::chrono::milliseconds limit);
+  // Without @p identified no client certificate is shown.
+  [[nodiscard]] result<void> start_tls(SSL_CTX* tls, const std::string& host, bool identified);
   // 0 is the end; over TLS only one that the peer announced.
   [[nodiscard]] result<std::size_t> read(char* out, std::size_t size);
   [[nodiscard]] result<void> write(std::string_view text);
   [[nodiscard]] int fd() const noexcept { return socket_.get(); }
   // Tells a TLS peer that we leave; never waits.
   void say_goodbye() noexcept {
+    const fork_gate inside;
     if (ssl_) SSL_shutdown(ssl_.get());
     ERR_clear_error();
   }
 
  private:
-  [[nodiscard]] result<bool> connect(const socket_address& address, std::chrono::milliseconds limit, std::string& why);
+  struct attempt {
+    const socket_address* to;
+    descriptor socket;
+    fetch_time until;
+  };
+  [[nodiscard]] int begin(attempt& fresh, std::chrono::milliseconds limit) const;
+  [[nodiscard]] result<void> succeed(const std::string& host, attempt& winner);
   // As recv() and send(), and would block when the fetch has to end: OpenSSL reads on inside one call for as long as a
   // peer sends what it skips (a HelloRequest in a handshake, say), and only what it reads by can make it return.
   [[nodiscard]] ssize_t receive_some(char* out, std::size_t size) const noexcept;
   [[nodiscard]] ssize_t send_some(const char* data, std::size_t size) const noexcept;
-  [[nodiscard]] result<void> wait_for_tls(int returned, std::string_view action);
-  [[nodiscard]] error handshake_error(int reason) const;
+  // Calls OpenSSL, inside the gate, until it returns 1 or fails; waits between, outside, for what it wants.
+  template <class Call>
+  [[nodiscard]] result<void> tls_call(std::string_view action, Call call);
+  [[nodiscard]] error tls_error(std::string_view action, int system) const;
+  [[nodiscard]] bool prepare_tls(SSL_CTX* tls, const std::string& host, bool identified);
   static BIO_METHOD* bio_method();
 
   fetch_context& context_;
@@ -7464,13 +7663,11 @@ class connection {
   ssl_ptr ssl_;  // last: its BIO uses the rest
 };
 
-inline ssize_t send_quietly(int fd, const char* data, std::size_t size) noexcept {
 #if defined(MSG_NOSIGNAL)
-  return ::send(fd, data, size, MSG_NOSIGNAL);
+inline constexpr int send_flags = MSG_NOSIGNAL;
 #else
-  return ::send(fd, data, size, 0);  // SO_NOSIGPIPE is set where this flag is missing
+inline constexpr int send_flags = 0;  // SO_NOSIGPIPE is set where that is missing
 #endif
-}
 
 inline descriptor open_socket(int family) noexcept {
 #if defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK)
@@ -7488,66 +7685,92 @@ inline descriptor open_socket(int family) noexcept {
   return made;
 }
 
-inline bool would_block(int number) noexcept { return number == EAGAIN || number == EWOULDBLOCK || number == EINTR; }
-
-// False with @p why: the next address may do better. An error ends the fetch.
-AXIOMS_JWKS_INLINE result<bool> connection::connect(const socket_address& address, std::chrono::milliseconds limit,
-                                                    std::string& why) {
-  context_.enter("connecting to ", address.text);
-  socket_ = open_socket(address.storage.ss_family);
-  if (!socket_) {
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      return context_.fail(errc::no_resources, "no socket: ", errno_text(errno));
-    }
-    why = concat(address.text, ": ", errno_text(errno));
-    return false;
-  }
+inline int socket_error(int fd) noexcept {
   int failed = 0;
-  if (::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0) failed = errno;
-  if (failed == EINPROGRESS || failed == EINTR) {
-    const auto now = std::chrono::steady_clock::now();
-    const bool limited = limit > std::chrono::milliseconds(0) && limit < context_.deadline() - now;
-    const auto ready = context_.wait(socket_.get(), POLLOUT, limited ? now + limit : fetch_time::max());
-    if (!ready) return ready.error();
-    if (!*ready) {
-      why = concat(address.text, ": no answer within ", limit.count(), " ms");
-      return false;
-    }
-    socklen_t size = sizeof failed;
-    if (::getsockopt(socket_.get(), SOL_SOCKET, SO_ERROR, &failed, &size) != 0) failed = errno;
-  }
-  if (failed == 0) return true;
-  why = concat(address.text, ": ", errno_text(failed));
-  return false;
+  socklen_t size = sizeof failed;
+  return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &size) == 0 ? failed : errno;
 }
 
-AXIOMS_JWKS_INLINE result<void> connection::open(const std::string& host, std::uint16_t port,
+inline bool would_block(int number) noexcept { return number == EAGAIN || number == EWOULDBLOCK || number == EINTR; }
+
+// 0: connected at once; EINPROGRESS: not yet; else why not.
+AXIOMS_JWKS_INLINE int connection::begin(attempt& fresh, std::chrono::milliseconds limit) const {
+  context_.enter("connecting to ", fresh.to->text);
+  fresh.socket = open_socket(fresh.to->storage.ss_family);
+  if (!fresh.socket) return errno;
+  const auto now = std::chrono::steady_clock::now();
+  const bool limited = limit > std::chrono::milliseconds(0) && limit < context_.deadline() - now;
+  fresh.until = limited ? now + limit : fetch_time::max();
+  const auto* address = reinterpret_cast<const sockaddr*>(&fresh.to->storage);
+  if (::connect(fresh.socket.get(), address, fresh.to->size) == 0) return 0;
+  return errno == EINTR ? EINPROGRESS : errno;
+}
+
+AXIOMS_JWKS_INLINE result<void> connection::succeed(const std::string& host, attempt& winner) {
+  socket_ = std::move(winner.socket);
+  peer_ = concat(quote(host), " (", winner.to->text, ')');
+  return {};
+}
+
+// RFC 8305 section 5: the next address begins when all before it have failed, or a quarter of a second after the last
+// one began; the first that answers wins.
+AXIOMS_JWKS_INLINE result<void> connection::open(std::uint64_t owner, const std::string& host, std::uint16_t port,
                                                  std::chrono::milliseconds limit) {
   if (auto live = context_.check(); !live) return live;
-  const auto addresses = resolve(context_, host, port);
+  const auto addresses = resolve(context_, owner, host, port);
   if (!addresses) return addresses.error();
   std::string reasons;
-  for (const socket_address& address : *addresses) {
-    std::string why;
-    const auto connected = connect(address, limit, why);
-    if (!connected) return connected.error();
-    if (*connected) {
-      peer_ = concat(quote(host), " (", address.text, ')');
-      return {};
+  const auto give_up = [&](const attempt& on, const auto&... why) {
+    append_to(reasons, concat(reasons.empty() ? "" : "; ", on.to->text, ": ", why...));
+  };
+  std::vector<attempt> running;
+  fetch_time turn{};
+  for (auto next = addresses->begin(); next != addresses->end() || !running.empty();) {
+    if (next != addresses->end() && (running.empty() || std::chrono::steady_clock::now() >= turn)) {
+      attempt fresh{&*next++, {}, {}};
+      turn = std::chrono::steady_clock::now() + std::chrono::milliseconds(250);
+      const int failed = begin(fresh, limit);
+      if (failed == 0) return succeed(host, fresh);
+      const bool shortage = failed == EMFILE || failed == ENFILE || failed == ENOBUFS || failed == ENOMEM;
+      if (!fresh.socket && running.empty() && shortage) {
+        return context_.fail(errc::no_resources, "no socket: ", errno_text(failed));
+      }
+      if (failed != EINPROGRESS) give_up(fresh, errno_text(failed));
+      if (failed == EINPROGRESS) running.push_back(std::move(fresh));
+      continue;
     }
-    append_to(reasons, concat(reasons.empty() ? "" : "; ", why));
+    std::vector<pollfd> watched(1);
+    fetch_time soonest = next != addresses->end() ? turn : fetch_time::max();
+    for (const attempt& each : running) {
+      watched.push_back({each.socket.get(), POLLOUT, 0});
+      soonest = std::min(soonest, each.until);
+    }
+    if (const auto ready = context_.wait(watched.data(), watched.size(), soonest); !ready) return ready.error();
+    std::vector<attempt> left;
+    for (std::size_t i = 0; i < running.size(); ++i) {
+      if (watched[i + 1].revents != 0) {
+        const int failed = socket_error(running[i].socket.get());
+        if (failed == 0) return succeed(host, running[i]);
+        give_up(running[i], errno_text(failed));
+      } else if (std::chrono::steady_clock::now() >= running[i].until) {
+        give_up(running[i], "no answer within ", limit.count(), " ms");
+      } else {
+        left.push_back(std::move(running[i]));
+      }
+    }
+    running = std::move(left);
   }
   return context_.fail(errc::connect_failed, "cannot connect to ", quote(host), ": ", reasons);
 }
 
 AXIOMS_JWKS_INLINE ssize_t connection::receive_some(char* out, std::size_t size) const noexcept {
-  if (!context_.over()) return ::recv(socket_.get(), out, size, 0);
+  if (!context_.over() && !fork_gate::closing()) return ::recv(socket_.get(), out, size, 0);
   errno = EWOULDBLOCK;
   return -1;
 }
 
 AXIOMS_JWKS_INLINE ssize_t connection::send_some(const char* data, std::size_t size) const noexcept {
-  if (!context_.over()) return send_quietly(socket_.get(), data, size);
+  if (!context_.over()) return ::send(socket_.get(), data, size, send_flags);
   errno = EWOULDBLOCK;
   return -1;
 }
@@ -7576,89 +7799,87 @@ AXIOMS_JWKS_INLINE BIO_METHOD* connection::bio_method() {
   return seen;
 }
 
-// Waits for what OpenSSL wants before the call can be repeated, or says that it cannot be.
-AXIOMS_JWKS_INLINE result<void> connection::wait_for_tls(int returned, std::string_view action) {
-  const int system = errno;
-  const int reason = SSL_get_error(ssl_.get(), returned);
-  if (reason == SSL_ERROR_WANT_READ || reason == SSL_ERROR_WANT_WRITE) {
-    const auto ready = context_.wait(socket_.get(), reason == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT);
-    return ready ? result<void>() : result<void>(ready.error());
+template <class Call>
+result<void> connection::tls_call(std::string_view action, Call call) {
+  for (;;) {
+    short wanted = 0;
+    {
+      const fork_gate inside;
+      ERR_clear_error();
+      errno = 0;
+      const int returned = call();
+      if (returned == 1) return {};
+      const int system = errno, reason = SSL_get_error(ssl_.get(), returned);
+      if (reason != SSL_ERROR_WANT_READ && reason != SSL_ERROR_WANT_WRITE) return tls_error(action, system);
+      wanted = reason == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT;
+    }
+    if (const auto ready = context_.wait(socket_.get(), wanted); !ready) return ready.error();
   }
+}
+
+AXIOMS_JWKS_INLINE error connection::tls_error(std::string_view action, int system) const {
   const unsigned long code = ERR_peek_error();
-  if (!SSL_is_init_finished(ssl_.get())) return handshake_error(system);
-  if (reason == SSL_ERROR_SYSCALL && code == 0) {
-    return context_.fail(
-        errc::fetch_failed, action, ' ', peer_, " failed: ",
-        system != 0 ? errno_text(system) : std::string("the connection was closed without a TLS close_notify"));
-  }
-  // With TLS 1.3 the server's verdict on our certificate comes as an alert after the handshake.
-  const bool ended = ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
-  return context_.fail(ended ? errc::fetch_failed : errc::tls_failed, action, ' ', peer_,
-                       " failed: ", openssl_reason());
-}
-
-AXIOMS_JWKS_INLINE error connection::handshake_error(int system) const {
   const long verdict = SSL_get_verify_result(ssl_.get());
-  std::string why;
-  if (verdict != X509_V_OK) {
-    why = concat("certificate not accepted: ", X509_verify_cert_error_string(verdict));
-  } else if (ERR_peek_error() != 0) {
-    why = openssl_reason();
-  } else {
-    why = system != 0 ? errno_text(system) : std::string("the connection was closed");
-  }
-  return context_.fail(errc::tls_failed, "TLS handshake with ", peer_, " failed: ", why);
+  const std::string why = verdict != X509_V_OK
+                              ? concat("certificate not accepted: ", X509_verify_cert_error_string(verdict))
+                          : code != 0   ? openssl_reason()
+                          : system != 0 ? errno_text(system)
+                                        : std::string("the connection was closed without a TLS close_notify");
+  // With TLS 1.3 the server's verdict on our certificate comes as an alert after the handshake.
+  const bool ended = code == 0 || ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+  return context_.fail(ended && SSL_is_init_finished(ssl_.get()) ? errc::fetch_failed : errc::tls_failed, action, ' ',
+                       peer_, " failed: ", why);
 }
 
-AXIOMS_JWKS_INLINE result<void> connection::start_tls(SSL_CTX* tls, const std::string& host) {
-  context_.enter("shaking hands with ", peer_);
+AXIOMS_JWKS_INLINE bool connection::prepare_tls(SSL_CTX* tls, const std::string& host, bool identified) {
   ssl_.reset(SSL_new(tls));
   BIO_METHOD* method = bio_method();
   BIO* bio = ssl_ && method != nullptr ? BIO_new(method) : nullptr;
-  if (bio == nullptr) return context_.fail(errc::tls_failed, "cannot set up TLS: ", openssl_reason());
+  if (bio == nullptr) return false;
   BIO_set_data(bio, this);
   BIO_set_init(bio, 1);
   SSL_set_bio(ssl_.get(), bio, bio);
+  if (!identified) SSL_certs_clear(ssl_.get());
 
   // RFC 9525: names come from subjectAltName only, a wildcard stands for one whole label. An address is compared with
   // the addresses in the certificate and never sent as SNI (RFC 6066 section 3).
   X509_VERIFY_PARAM* rules = SSL_get0_param(ssl_.get());
   X509_VERIFY_PARAM_set_hostflags(rules, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+  if (numeric_address(host, 0)) return X509_VERIFY_PARAM_set1_ip_asc(rules, host.c_str()) == 1;
   std::string name = host;
   if (name.size() > 1 && name.back() == '.') name.pop_back();  // certificates hold names without the root's dot
-  const bool set = numeric_address(host, 0) ? X509_VERIFY_PARAM_set1_ip_asc(rules, host.c_str()) == 1
-                                            : X509_VERIFY_PARAM_set1_host(rules, name.data(), name.size()) == 1 &&
-                                                  SSL_ctrl(ssl_.get(), SSL_CTRL_SET_TLSEXT_HOSTNAME,
-                                                           TLSEXT_NAMETYPE_host_name, name.data()) == 1;
-  if (!set) return context_.fail(errc::tls_failed, "cannot verify the host name ", quote(host), ": ", openssl_reason());
+  return X509_VERIFY_PARAM_set1_host(rules, name.data(), name.size()) == 1 &&
+         SSL_ctrl(ssl_.get(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, name.data()) == 1;
+}
 
-  SSL_set_connect_state(ssl_.get());
-  for (;;) {
-    ERR_clear_error();
-    errno = 0;
-    const int returned = SSL_do_handshake(ssl_.get());
-    if (returned == 1) break;
-    if (auto again = wait_for_tls(returned, "TLS handshake with"); !again) return again;
+AXIOMS_JWKS_INLINE result<void> connection::start_tls(SSL_CTX* tls, const std::string& host, bool identified) {
+  context_.enter("shaking hands with ", peer_);
+  {
+    const fork_gate inside;
+    if (!prepare_tls(tls, host, identified)) {
+      return context_.fail(errc::tls_failed, "cannot set up TLS with ", quote(host), ": ", openssl_reason());
+    }
+    SSL_set_connect_state(ssl_.get());
   }
+  if (auto done = tls_call("TLS handshake with", [this] { return SSL_do_handshake(ssl_.get()); }); !done) return done;
   // Cannot happen after SSL_VERIFY_PEER; a change that breaks the set-up above must not go unnoticed.
+  const fork_gate inside;
   if (SSL_get_verify_result(ssl_.get()) != X509_V_OK || SSL_get0_peer_certificate(ssl_.get()) == nullptr) {
-    return handshake_error(0);
+    return tls_error("TLS handshake with", 0);
   }
   return {};
 }
 
 AXIOMS_JWKS_INLINE result<std::size_t> connection::read(char* out, std::size_t size) {
-  for (;;) {
-    errno = 0;
-    if (ssl_) {
-      ERR_clear_error();
-      std::size_t got = 0;
+  if (ssl_) {
+    std::size_t got = 0;
+    const auto done = tls_call("reading from", [&] {
       const int returned = SSL_read_ex(ssl_.get(), out, size, &got);
-      if (returned == 1) return got;
-      if (SSL_get_error(ssl_.get(), returned) == SSL_ERROR_ZERO_RETURN) return std::size_t{0};
-      if (auto again = wait_for_tls(returned, "reading from"); !again) return std::move(again).error();
-      continue;
-    }
+      return SSL_get_error(ssl_.get(), returned) == SSL_ERROR_ZERO_RETURN ? 1 : returned;
+    });
+    return done ? result<std::size_t>(got) : result<std::size_t>(done.error());
+  }
+  for (;;) {
     const auto got = receive_some(out, size);
     if (got >= 0) return static_cast<std::size_t>(got);
     if (!would_block(errno)) {
@@ -7669,19 +7890,11 @@ AXIOMS_JWKS_INLINE result<std::size_t> connection::read(char* out, std::size_t s
 }
 
 AXIOMS_JWKS_INLINE result<void> connection::write(std::string_view text) {
+  if (ssl_) {
+    std::size_t sent = 0;  // all of it, as SSL_MODE_ENABLE_PARTIAL_WRITE is off
+    return tls_call("writing to", [&] { return SSL_write_ex(ssl_.get(), text.data(), text.size(), &sent); });
+  }
   while (!text.empty()) {
-    errno = 0;
-    if (ssl_) {
-      ERR_clear_error();
-      std::size_t sent = 0;
-      const int returned = SSL_write_ex(ssl_.get(), text.data(), text.size(), &sent);
-      if (returned == 1) {
-        text.remove_prefix(sent);
-      } else if (auto again = wait_for_tls(returned, "writing to"); !again) {
-        return again;
-      }
-      continue;
-    }
     const auto sent = send_some(text.data(), text.size());
     if (sent >= 0) {
       text.remove_prefix(static_cast<std::size_t>(sent));
@@ -7696,163 +7909,162 @@ AXIOMS_JWKS_INLINE result<void> connection::write(std::string_view text) {
 
 // - response -
 
-inline constexpr std::size_t max_head_bytes = 64 * 1024;  // interim responses and trailers included
-inline constexpr std::size_t max_status_line_bytes = 256;
-inline constexpr std::size_t max_header_line_bytes = 8 * 1024;
-inline constexpr std::size_t max_header_count = 128;
+using header_list = std::vector<std::pair<std::string, std::string>>;
+
+// Of all heads; and of what may stand between two pieces of a body.
+inline constexpr std::size_t max_head_bytes = std::size_t{64} * 1024;
 inline constexpr int max_interim_responses = 8;
 
 struct response_head {
-  enum class framing { none, length, chunked, until_close };
   int status = 0;
-  std::vector<std::pair<std::string, std::string>> headers;  // as received
-  framing body = framing::none;
-  std::uint64_t length = 0;
+  header_list headers;  // as received, but for folds
 
   [[nodiscard]] bool has_body() const noexcept {
     return status >= 200 && status < 300 && status != 204 && status != 205;
   }
 };
 
-constexpr bool is_token(std::string_view text) noexcept {  // RFC 9110 section 5.6.2
-  for (const char c : text) {
-    if (!is_alnum(c) && std::string_view("!#$%&'*+-.^_`|~").find(c) == std::string_view::npos) return false;
+// The first of the content codings in a list that changes the bytes. Some servers write a charset there, or "none".
+inline std::string_view real_coding(std::string_view list) noexcept {
+  while (!list.empty()) {
+    const auto end = std::min(list.find(','), list.size());
+    const std::string_view coding = trim(list.substr(0, end));
+    list.remove_prefix(std::min(end + 1, list.size()));
+    for (const std::string_view real : {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"}) {
+      if (iequals(coding, real)) return coding;
+    }
   }
-  return !text.empty();
+  return {};
 }
 
-// Reads what a server sends line by line and piece by piece, within the limits above.
-class response_reader {
+// What a server sends: first the heads, which are read here, then the body, for cpp-httplib to read. Its virtual
+// functions are those of every release since 0.11.4, none of which has them all: hence no `override`.
+class response_stream : public httplib::Stream {
  public:
-  response_reader(connection& link, const fetch_context& context) noexcept : link_(link), context_(context) {}
+  response_stream(connection& link, const fetch_context& context, std::size_t max_body) noexcept
+      : link_(link), context_(context), max_body_(max_body) {}
+  virtual ~response_stream() = default;
 
-  [[nodiscard]] result<response_head> head(bool with_body = true);
-  // One line of a chunked body's framing; the view lives until the next call.
-  [[nodiscard]] result<std::string_view> line(std::size_t limit, std::string_view what);
-  [[nodiscard]] result<std::size_t> some(char* out, std::size_t size);
-  [[nodiscard]] result<void> header_lines(std::vector<std::pair<std::string, std::string>>& headers);
+  // The head of the response, behind the interim ones.
+  [[nodiscard]] result<response_head> head();
+  // What follows the head is for httplib.
+  [[nodiscard]] result<void> begin_body(const response_head& head);
+  // A piece of the body. False: it is one too many.
+  [[nodiscard]] bool deliver(const char* data, std::size_t size, std::string& body);
+  // Why httplib could not read the body: it knows only that something went wrong.
+  [[nodiscard]] error why() const;
+  [[nodiscard]] bool failed() const noexcept { return failure_.has_value(); }
   [[nodiscard]] bool drained() const noexcept { return at_ == buffer_.size(); }
 
+  virtual bool is_readable() const { return true; }
+  virtual bool is_writable() const { return true; }
+  virtual bool wait_readable() const { return true; }
+  virtual bool wait_writable() const { return true; }
+  virtual bool is_peer_alive() const { return true; }
+  virtual ssize_t read(char* out, std::size_t size);
+  // Ours has been sent: releases from 0.30 to 0.47 would rewrite its query.
+  virtual ssize_t write(const char*, std::size_t size) { return static_cast<ssize_t>(size); }
+  virtual void get_remote_ip_and_port(std::string&, int&) const {}
+  virtual void get_local_ip_and_port(std::string&, int&) const {}
+  virtual socket_t socket() const { return link_.fd(); }
+  virtual time_t duration() const { return 0; }
+
  private:
-  [[nodiscard]] result<int> status_line(bool& http_1_0);
-  [[nodiscard]] result<void> find_framing(response_head& head, bool http_1_0) const;
+  [[nodiscard]] result<std::size_t> receive();
+  [[nodiscard]] result<std::string_view> line();  // lives until the next call
+  [[nodiscard]] result<int> status_line();
+  [[nodiscard]] result<void> header_lines(header_list& headers);
   template <class... Pieces>
   [[nodiscard]] error refuse(const Pieces&... why) const {
     return context_.fail(errc::fetch_failed, "bad response: ", why...);
   }
+  ssize_t fail(error why) {
+    if (!failure_) failure_ = std::move(why);
+    return -1;
+  }
 
   connection& link_;
   const fetch_context& context_;
+  std::size_t max_body_;
   std::string buffer_;
   std::size_t at_ = 0;          // what lies before it has been handed out
-  std::size_t head_bytes_ = 0;  // of all heads and trailers so far
+  std::size_t head_bytes_ = 0;  // of all heads so far
+  std::size_t between_ = 0;     // read by httplib since the last piece of the body
+  std::uint64_t total_ = 0;     // read by httplib
+  bool ended_ = false;
+  std::optional<error> failure_;
 };
 
-AXIOMS_JWKS_INLINE result<std::string_view> response_reader::line(std::size_t limit, std::string_view what) {
+AXIOMS_JWKS_INLINE result<std::size_t> response_stream::receive() {
+  constexpr std::size_t piece = 4096;
+  buffer_.erase(0, std::exchange(at_, 0));
+  const std::size_t kept = buffer_.size();
+  buffer_.resize(kept + piece);
+  auto got = link_.read(buffer_.data() + kept, piece);
+  buffer_.resize(kept + (got ? *got : 0));
+  ended_ = got && *got == 0;
+  return got;
+}
+
+AXIOMS_JWKS_INLINE result<std::string_view> response_stream::line() {
   for (std::size_t searched = at_;;) {
     const auto end = buffer_.find('\n', searched);
-    const std::size_t size = (end == std::string::npos ? buffer_.size() : end) - at_;
-    if (size > limit + 1) return context_.fail(errc::response_too_large, what, " has more than ", limit, " bytes");
+    const std::size_t size = (end == std::string::npos ? buffer_.size() : end + 1) - at_;
+    if (head_bytes_ + size > max_head_bytes) {
+      return context_.fail(errc::response_too_large, "the response head has more than ", max_head_bytes, " bytes");
+    }
     if (end != std::string::npos) {
-      std::string_view text(buffer_.data() + at_, size);
+      std::string_view text(buffer_.data() + at_, size - 1);
       at_ = end + 1;
+      head_bytes_ += size;
       if (!text.empty() && text.back() == '\r') text.remove_suffix(1);  // a bare LF will do: RFC 9112 section 2.2
       return text;
     }
-    buffer_.erase(0, std::exchange(at_, 0));
-    searched = buffer_.size();
-    std::array<char, 4096> piece;
-    const auto got = link_.read(piece.data(), piece.size());
+    searched = buffer_.size() - at_;
+    const auto got = receive();
     if (!got) return got.error();
-    if (*got == 0) return refuse("the connection was closed in the middle of ", what);
-    buffer_.append(piece.data(), *got);
+    if (*got == 0) return refuse("the connection was closed in the middle of the head");
   }
 }
 
-AXIOMS_JWKS_INLINE result<std::size_t> response_reader::some(char* out, std::size_t size) {
-  if (drained()) return link_.read(out, size);
-  const std::size_t count = std::min(size, buffer_.size() - at_);
-  std::memcpy(out, buffer_.data() + at_, count);
-  at_ += count;
-  return count;
-}
-
-AXIOMS_JWKS_INLINE result<int> response_reader::status_line(bool& http_1_0) {
-  const auto text = line(max_status_line_bytes, "the status line");
+AXIOMS_JWKS_INLINE result<int> response_stream::status_line() {
+  const auto text = line();
   if (!text) return text.error();
-  head_bytes_ += text->size();
   const bool shaped = text->size() >= 12 && text->substr(0, 7) == "HTTP/1." && is_digit((*text)[7]) &&
                       (*text)[8] == ' ' && std::all_of(text->begin() + 9, text->begin() + 12, is_digit) &&
-                      (text->size() == 12 || (*text)[12] == ' ') && is_header_safe(*text);
+                      (text->size() == 12 || (*text)[12] == ' ');
   const int status = shaped ? ((*text)[9] - '0') * 100 + ((*text)[10] - '0') * 10 + ((*text)[11] - '0') : 0;
   if (status < 100 || status > 599) return refuse("not an HTTP/1.x status line: ", quote(*text, 48));
-  http_1_0 = (*text)[7] == '0';
   return status;
 }
 
-AXIOMS_JWKS_INLINE result<void> response_reader::header_lines(
-    std::vector<std::pair<std::string, std::string>>& headers) {
-  for (std::size_t count = 0;; ++count) {
-    const auto text = line(max_header_line_bytes, "a header line");
+// What is no header is left out, and so is a value that could not be sent back: nobody needs it.
+AXIOMS_JWKS_INLINE result<void> response_stream::header_lines(header_list& headers) {
+  std::string field;  // with the lines that continue it
+  for (;;) {
+    const auto text = line();
     if (!text) return text.error();
+    if (!text->empty() && (text->front() == ' ' || text->front() == '\t')) {
+      field.append(1, ' ').append(trim(*text));  // RFC 9112 section 5.2
+      continue;
+    }
+    const auto colon = field.find(':');
+    const std::string_view name = std::string_view(field).substr(0, colon);
+    const std::string_view value = colon < field.size() ? trim(std::string_view(field).substr(colon + 1)) : "";
+    if (colon < field.size() && is_token(name) && is_header_safe(value)) headers.emplace_back(name, value);
     if (text->empty()) return {};
-    head_bytes_ += text->size();
-    if (head_bytes_ > max_head_bytes || count >= max_header_count) {
-      return context_.fail(errc::response_too_large, "the response head has more than ", max_header_count,
-                           " headers or ", max_head_bytes, " bytes");
-    }
-    // A line that begins with a space would continue the one before (obsolete, RFC 9112 section 5.2): its name is no
-    // token.
-    const auto colon = text->find(':');
-    const std::string_view name = text->substr(0, colon);
-    if (colon == std::string_view::npos || !is_token(name)) return refuse("not a header line: ", quote(*text, 48));
-    const std::string_view value = trim(text->substr(colon + 1));
-    if (!is_header_safe(value)) return refuse("the header ", quote(name, 48), " holds a control byte");
-    headers.emplace_back(name, value);
+    field = *text;
   }
 }
 
-// How the body ends (RFC 9112 section 6.3). What two readers could understand differently is refused.
-AXIOMS_JWKS_INLINE result<void> response_reader::find_framing(response_head& head, bool http_1_0) const {
-  std::optional<std::uint64_t> length;
-  bool chunked = false;
-  for (const auto& [name, value] : head.headers) {
-    if (iequals(name, "Transfer-Encoding")) {
-      if (chunked || http_1_0 || !iequals(value, "chunked")) return refuse("transfer encoding ", quote(value, 48));
-      chunked = true;
-    } else if (iequals(name, "Content-Length")) {
-      std::uint64_t number = 0;
-      const auto [end, failed] = std::from_chars(value.data(), value.data() + value.size(), number);
-      if (failed != std::errc() || end != value.data() + value.size()) {
-        return refuse("Content-Length ", quote(value, 48));
-      }
-      if (length && *length != number) return refuse("two Content-Length headers that differ");
-      length = number;
-    } else if (iequals(name, "Content-Encoding") && !value.empty() && !iequals(value, "identity")) {
-      return refuse("Content-Encoding ", quote(value, 48), ", although only identity was asked for");
-    }
-  }
-  if (chunked && length) return refuse("both Content-Length and Transfer-Encoding");
-  head.body = chunked  ? response_head::framing::chunked
-              : length ? response_head::framing::length
-                       : response_head::framing::until_close;
-  head.length = length.value_or(0);
-  return {};
-}
-
-AXIOMS_JWKS_INLINE result<response_head> response_reader::head(bool with_body) {
+AXIOMS_JWKS_INLINE result<response_head> response_stream::head() {
   for (int interim = 0;; ++interim) {
     response_head head;
-    bool http_1_0 = false;
-    const auto status = status_line(http_1_0);
+    const auto status = status_line();
     if (!status) return status.error();
     head.status = *status;
     if (auto read = header_lines(head.headers); !read) return std::move(read).error();
-    if (head.status >= 200) {
-      if (!with_body || !head.has_body()) return head;  // how a body ends that nobody reads is no matter
-      if (auto framed = find_framing(head, http_1_0); !framed) return std::move(framed).error();
-      return head;
-    }
+    if (head.status >= 200) return head;
     if (head.status == 101) return refuse("status 101, although no other protocol was asked for");
     if (interim == max_interim_responses) return refuse("more than ", max_interim_responses, " interim responses");
   }
@@ -7860,152 +8072,60 @@ AXIOMS_JWKS_INLINE result<response_head> response_reader::head(bool with_body) {
 
 // - exchange -
 
-// What cpp-httplib reads from and writes to. Its virtual functions are those of every release since 0.11.4, none of
-// which has them all: hence no `override`.
-class checked_stream : public httplib::Stream {
- public:
-  checked_stream(connection& link, fetch_context& context, std::string request, std::size_t max_body)
-      : link_(link),
-        context_(context),
-        reader_(link, context),
-        request_(std::move(request)),
-        left_(max_body),
-        max_body_(max_body) {}
-  virtual ~checked_stream() = default;
-
-  virtual bool is_readable() const { return true; }
-  virtual bool is_writable() const { return true; }
-  virtual bool wait_readable() const { return true; }
-  virtual bool wait_writable() const { return true; }
-  virtual bool is_peer_alive() const { return true; }
-  virtual ssize_t read(char* out, std::size_t size) { return counted(size == 0 ? std::size_t{0} : pull(out, size)); }
-  // The first write sends our request; what httplib writes is dropped.
-  virtual ssize_t write(const char*, std::size_t size) {
-    const std::string text = std::exchange(request_, {});
-    if (!text.empty()) context_.enter("sending the request");
-    const auto written = link_.write(text);
-    return counted(written ? result<std::size_t>(size) : result<std::size_t>(written.error()));
+// Puts before the body what httplib has to know of the head. Without the reason phrase: its regular expression takes
+// 320 bytes of stack for each character.
+AXIOMS_JWKS_INLINE result<void> response_stream::begin_body(const response_head& head) {
+  std::string text = concat("HTTP/1.1 ", head.status, "\r\n");
+  for (const auto& [name, value] : head.headers) {
+    const bool length = iequals(name, "Content-Length");
+    if (length || iequals(name, "Transfer-Encoding")) append_to(text, concat(name, ": ", value, "\r\n"));
+    if (length && std::strtoull(value.c_str(), nullptr, 10) > max_body_) {  // waiting for it would be in vain
+      return context_.fail(errc::response_too_large, "the body has more than ", max_body_, " bytes");
+    }
+    const std::string_view coding = iequals(name, "Content-Encoding") ? real_coding(value) : "";
+    if (!coding.empty()) return refuse("it is encoded by ", quote(coding), ", although only identity was asked for");
   }
-  virtual void get_remote_ip_and_port(std::string&, int&) const {}
-  virtual void get_local_ip_and_port(std::string&, int&) const {}
-  virtual socket_t socket() const { return link_.fd(); }
-  virtual time_t duration() const { return 0; }
-
-  // Of the response, once its head has been read.
-  [[nodiscard]] std::optional<response_head>& head() noexcept { return head_; }
-  // The first thing that went wrong: cpp-httplib itself knows only that something did.
-  [[nodiscard]] std::optional<error>& failure() noexcept { return failure_; }
-
- private:
-  ssize_t counted(result<std::size_t> count) {
-    if (count) return static_cast<ssize_t>(*count);
-    if (!failure_) failure_ = std::move(count).error();
-    return -1;
-  }
-  [[nodiscard]] error too_large() const {
-    return context_.fail(errc::response_too_large, "the body has more than ", max_body_, " bytes");
-  }
-  [[nodiscard]] result<std::size_t> pull(char* out, std::size_t size);
-  [[nodiscard]] result<void> begin();
-  [[nodiscard]] result<void> next_chunk();
-  [[nodiscard]] result<std::size_t> body(char* out, std::size_t size);
-
-  connection& link_;
-  fetch_context& context_;
-  response_reader reader_;
-  std::string request_;  // until it is sent
-  std::optional<response_head> head_;
-  std::optional<error> failure_;
-  std::string ready_;  // checked text that httplib has not taken yet
-  std::size_t left_;   // body bytes that may still come
-  std::size_t max_body_;
-  std::uint64_t piece_ = 0;  // bytes left of the chunk, or of the body with a length
-  bool in_chunk_ = false;
-  bool ended_ = false;
-};
-
-AXIOMS_JWKS_INLINE result<std::size_t> checked_stream::pull(char* out, std::size_t size) {
-  if (!head_) {
-    if (auto begun = begin(); !begun) return std::move(begun).error();
-  }
-  if (ready_.empty() && !ended_ && head_->body == response_head::framing::chunked && piece_ == 0) {
-    if (auto framed = next_chunk(); !framed) return std::move(framed).error();
-  }
-  if (ready_.empty()) return ended_ ? result<std::size_t>(0) : body(out, size);
-  const std::size_t count = std::min(size, ready_.size());
-  std::memcpy(out, ready_.data(), count);
-  ready_.erase(0, count);
-  return count;
-}
-
-// Reads the head and writes for httplib one that says the same about the body and nothing else.
-AXIOMS_JWKS_INLINE result<void> checked_stream::begin() {
-  context_.enter("waiting for the response");
-  auto head = reader_.head();
-  if (!head) return std::move(head).error();
-  context_.enter("reading the body");
-  ready_ = concat("HTTP/1.1 ", head->status, " Checked\r\n");
-  if (head->body == response_head::framing::length) {
-    if (head->length > left_) return too_large();
-    piece_ = head->length;
-    append_to(ready_, concat("Content-Length: ", head->length, "\r\n"));
-  } else if (head->body == response_head::framing::chunked) {
-    append_to(ready_, "Transfer-Encoding: chunked\r\n");
-  }
-  append_to(ready_, "\r\n");
-  ended_ = head->body == response_head::framing::none || (head->body == response_head::framing::length && piece_ == 0);
-  head_ = *std::move(head);
+  append_to(text, "\r\n");
+  buffer_.replace(0, std::exchange(at_, 0), text);
   return {};
 }
 
-// Reads one size line (RFC 9112 section 7.1) and writes it anew: older releases take "0x3" and "3zz" for 3, and
-// stumble over trailers, which say nothing that a fetch could use.
-AXIOMS_JWKS_INLINE result<void> checked_stream::next_chunk() {
-  if (in_chunk_) {
-    const auto end = reader_.line(max_status_line_bytes, "the end of a chunk");
-    if (!end) return end.error();
-    if (!end->empty()) return context_.fail(errc::fetch_failed, "bad response: a chunk is longer than its size");
-    ready_ = "\r\n";
+// Bounds what httplib reads: releases before 0.20.1 keep a line of any length. Chunks of one byte are six to one.
+AXIOMS_JWKS_INLINE ssize_t response_stream::read(char* out, std::size_t size) {
+  if (size == 0) return 0;
+  if (drained()) {
+    const auto got = receive();
+    if (!got) return fail(got.error());
   }
-  const auto text = reader_.line(max_status_line_bytes, "a chunk's size");
-  if (!text) return text.error();
-  const std::string_view digits = trim(text->substr(0, text->find(';')));
-  const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), piece_, 16);
-  if (failed != std::errc() || end != digits.data() + digits.size() || !is_header_safe(*text)) {
-    return context_.fail(errc::fetch_failed, "bad response: chunk size ", quote(*text, 48));
+  const std::size_t count = std::min(size, buffer_.size() - at_);
+  std::memcpy(out, buffer_.data() + at_, count);
+  at_ += count;
+  between_ += count;
+  total_ += count;
+  if (between_ > max_head_bytes || (total_ / 16 > max_head_bytes && total_ / 16 - max_head_bytes > max_body_)) {
+    return fail(context_.fail(errc::response_too_large, "too much between the pieces of the body"));
   }
-  if (piece_ > left_) return too_large();
-  in_chunk_ = piece_ > 0;
-  ended_ = piece_ == 0;
-  if (in_chunk_) {
-    std::array<char, 17> hex{};
-    std::to_chars(hex.data(), hex.data() + 16, piece_, 16);
-    append_to(ready_, concat(hex.data(), "\r\n"));
-    return {};
-  }
-  append_to(ready_, "0\r\n\r\n");
-  std::vector<std::pair<std::string, std::string>> trailers;
-  return reader_.header_lines(trailers);
+  return static_cast<ssize_t>(count);
 }
 
-AXIOMS_JWKS_INLINE result<std::size_t> checked_stream::body(char* out, std::size_t size) {
-  const bool counted = head_->body != response_head::framing::until_close;
-  // At the limit one byte more is asked for where only the end of the connection tells the end.
-  const std::uint64_t most = counted ? piece_ : std::max<std::uint64_t>(left_, 1);
-  const auto got = reader_.some(out, static_cast<std::size_t>(std::min<std::uint64_t>(size, most)));
-  if (!got) return got.error();
-  if (*got > left_) return too_large();
-  left_ -= *got;
-  if (counted) {
-    if (*got == 0) return context_.fail(errc::fetch_failed, "the body ended ", piece_, " bytes early");
-    piece_ -= *got;
+AXIOMS_JWKS_INLINE bool response_stream::deliver(const char* data, std::size_t size, std::string& body) {
+  between_ = 0;
+  if (size > max_body_ - body.size()) {
+    fail(context_.fail(errc::response_too_large, "the body has more than ", max_body_, " bytes"));
+    return false;
   }
-  ended_ = *got == 0 || (head_->body == response_head::framing::length && piece_ == 0);
-  return *got;
+  body.append(data, size);
+  return true;
 }
 
-// Lends out the protected heart of httplib's client: one request and its response over a Stream that somebody else
-// made. Unchanged from 0.11.4 to 0.53.1.
+AXIOMS_JWKS_INLINE error response_stream::why() const {
+  if (failure_) return *failure_;
+  return ended_ ? refuse("the connection was closed in the middle of the body")
+                : refuse("cpp-httplib cannot tell how the body ends");
+}
+
+// Lends out the protected part of httplib's client: one response over a Stream that somebody else made. Unchanged from
+// 0.11.4 to 0.53.1.
 class httplib_messages : private httplib::ClientImpl {
  public:
   httplib_messages() : ClientImpl("localhost") {  // never connected to
@@ -8027,35 +8147,35 @@ class httplib_messages : private httplib::ClientImpl {
   }
 };
 
-using header_list = std::vector<std::pair<std::string, std::string>>;
-
 AXIOMS_JWKS_INLINE result<fetch_response> run_exchange(fetch_context& context, connection& link,
                                                        const std::string& target, const header_list& headers,
                                                        std::size_t max_body) {
+  context.enter("sending the request");
   std::string text = concat("GET ", target, " HTTP/1.1\r\n");
   for (const auto& [name, value] : headers) append_to(text, concat(name, ": ", value, "\r\n"));
   append_to(text, "\r\n");
-  checked_stream stream(link, context, std::move(text), max_body);
+  if (auto sent = link.write(text); !sent) return std::move(sent).error();
+  context.enter("waiting for the response");
+  response_stream stream(link, context, max_body);
+  auto head = stream.head();
+  if (!head) return std::move(head).error();
   fetch_response out;
-  httplib::Request request;  // for httplib's own use: the stream sends ours
-  request.method = "GET";
-  request.path = "/";
+  out.status = head->status;
   // An error page is not read: nobody uses it, and a slow or endless one would hide the status.
-  request.response_handler = [&stream](const httplib::Response&) { return stream.head()->has_body(); };
-  request.content_receiver = [&out](const char* data, std::size_t size, auto&&...) {
-    out.body.append(data, size);
-    return true;
-  };
-  httplib::Response response;
-  httplib_messages messages;
-  const bool complete = messages.run(stream, request, response);
-  if (stream.failure()) return *std::move(stream.failure());
-  if (!stream.head()) return context.fail(errc::fetch_failed, "cpp-httplib refused to send the request");
-  if (!complete && stream.head()->has_body()) {
-    return context.fail(errc::fetch_failed, "cpp-httplib could not read the response");
+  if (head->has_body()) {
+    context.enter("reading the body");
+    if (auto begun = stream.begin_body(*head); !begun) return std::move(begun).error();
+    httplib::Request request;
+    request.method = "GET";
+    request.path = "/";
+    request.content_receiver = [&](const char* data, std::size_t size, auto&&...) {
+      return stream.deliver(data, size, out.body);
+    };
+    httplib::Response response;
+    httplib_messages messages;
+    if (!messages.run(stream, request, response) || stream.failed()) return stream.why();
   }
-  out.status = stream.head()->status;
-  out.headers = std::move(stream.head()->headers);
+  out.headers = std::move(head->headers);
   return out;
 }
 
@@ -8070,25 +8190,24 @@ inline std::string percent_decoded(std::string_view text) {
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
     unsigned byte = 0;
-    if (text[i] == '%' && i + 2 < text.size() &&
-        std::from_chars(text.data() + i + 1, text.data() + i + 3, byte, 16).ptr == text.data() + i + 3) {
-      out += static_cast<char>(byte);
-      i += 2;
-    } else {
-      out += text[i];
-    }
+    const char* digits = text.data() + i + 1;
+    const bool coded =
+        text[i] == '%' && i + 2 < text.size() && std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2;
+    out += coded ? static_cast<char>(byte) : text[i];
+    if (coded) i += 2;
   }
   return out;
 }
 
 // The text may hold a password: no error repeats any of it.
-AXIOMS_JWKS_INLINE result<proxy_route> parse_proxy(const fetch_context& context, std::string_view text,
-                                                   std::string_view origin) {
+AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> parse_proxy(const fetch_context& context, std::string_view text,
+                                                                  std::string_view origin) {
   const auto refuse = [&] {
     return context.fail(errc::connect_failed, "the proxy from ", origin,
                         " is not of the form http://[user:password@]host[:port]");
   };
   text = trim(text);
+  if (text.empty()) return std::optional<proxy_route>();
   if (const auto scheme = text.find("://"); scheme != std::string_view::npos) {
     if (!iequals(text.substr(0, scheme), "http")) return refuse();
     text.remove_prefix(scheme + 3);
@@ -8108,58 +8227,79 @@ AXIOMS_JWKS_INLINE result<proxy_route> parse_proxy(const fetch_context& context,
   auto where = parse_url(concat("http://", text));
   if (!where) return refuse();
   route.where = *std::move(where);
-  return route;
+  return std::optional(std::move(route));
 }
 
-// A list of host names that stand for their subdomains too, addresses, either with a port, and `*`.
+// The bytes of an address, or of the one that a network begins with; empty: it is none.
+inline std::string address_bytes(std::string_view text) {
+  if (text.size() > 2 && text.front() == '[' && text.back() == ']') text = text.substr(1, text.size() - 2);
+  const std::string name(text);
+  std::array<char, 16> raw{};
+  if (::inet_pton(AF_INET, name.c_str(), raw.data()) == 1) return std::string(raw.data(), 4);
+  return ::inet_pton(AF_INET6, name.c_str(), raw.data()) == 1 ? std::string(raw.data(), 16) : std::string();
+}
+
+inline bool in_network(const std::string& host, std::string_view network, std::string_view prefix) {
+  const std::string base = address_bytes(network);
+  std::size_t bits = 0;
+  const auto [end, failed] = std::from_chars(prefix.data(), prefix.data() + prefix.size(), bits);
+  if (failed != std::errc() || end != prefix.data() + prefix.size() || base.size() != host.size()) return false;
+  for (std::size_t i = 0; i < std::min(bits, 8 * host.size()); ++i) {
+    if (((host[i / 8] ^ base[i / 8]) & (0x80 >> (i % 8))) != 0) return false;
+  }
+  return bits <= 8 * host.size();
+}
+
+// One entry of NO_PROXY: `*`, a name that stands for its subdomains too, with or without `.` or `*.` before it, an
+// address or a network; all but networks also with a port.
+inline bool entry_matches(std::string_view entry, const parsed_url& url) {
+  if (entry == "*") return true;
+  const std::string host = address_bytes(url.host);
+  if (const auto slash = entry.find('/'); slash != std::string_view::npos) {
+    return !host.empty() && in_network(host, entry.substr(0, slash), entry.substr(slash + 1));
+  }
+  const auto colon = entry.rfind(':');
+  if (colon != std::string_view::npos && (entry.find(':') == colon || (colon > 0 && entry[colon - 1] == ']'))) {
+    if (entry.substr(colon + 1) != std::to_string(url.port)) return false;
+    entry = entry.substr(0, colon);
+  }
+  if (!host.empty()) return address_bytes(entry) == host;
+  std::string_view name = url.host;
+  if (entry.substr(0, 1) == "*") entry.remove_prefix(1);
+  if (entry.substr(0, 1) == ".") entry.remove_prefix(1);
+  for (std::string_view* each : {&entry, &name}) {
+    if (!each->empty() && each->back() == '.') each->remove_suffix(1);
+  }
+  if (entry.empty() || name.size() < entry.size()) return false;
+  const auto before = name.size() - entry.size();
+  return iequals(name.substr(before), entry) && (before == 0 || name[before - 1] == '.');
+}
+
 AXIOMS_JWKS_INLINE bool bypasses_proxy(std::string_view list, const parsed_url& url) {
   while (!list.empty()) {
     const auto end = std::min(list.find_first_of(", \t"), list.size());
-    std::string_view entry = list.substr(0, end);
+    if (entry_matches(list.substr(0, end), url)) return true;
     list.remove_prefix(std::min(end + 1, list.size()));
-    if (entry == "*") return true;
-    const auto colon = entry.rfind(':');
-    const bool has_port =
-        colon != std::string_view::npos && (entry.find(':') == colon || (colon > 0 && entry[colon - 1] == ']'));
-    if (has_port) {
-      if (entry.substr(colon + 1) != std::to_string(url.port)) continue;
-      entry = entry.substr(0, colon);
-    }
-    if (entry.size() > 2 && entry.front() == '[' && entry.back() == ']') entry = entry.substr(1, entry.size() - 2);
-    if (!entry.empty() && entry.front() == '*') entry.remove_prefix(1);
-    if (!entry.empty() && entry.front() == '.') entry.remove_prefix(1);
-    const std::string_view host = url.host;
-    if (entry.empty() || host.size() < entry.size()) continue;
-    const auto before = host.size() - entry.size();
-    if (iequals(host.substr(before), entry) && (before == 0 || (!url.ipv6 && host[before - 1] == '.'))) return true;
   }
   return false;
 }
 
-inline std::string_view environment(const char* name) noexcept {
-  const char* value = std::getenv(name);
-  return value != nullptr ? std::string_view(value) : std::string_view();
-}
+// What the environment says of proxies. Read once: an application may call setenv() later, which no reader survives.
+struct proxy_environment {
+  std::string http, https, bypass;
 
-AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> choose_proxy(const fetch_context& context,
-                                                                   const httplib_options& options,
-                                                                   const parsed_url& url) {
-  std::string_view text = options.proxy, origin = "httplib_options::proxy";
-  if (text.empty() && options.proxy_from_environment) {
-    origin = "the environment";
-    text = environment(url.https ? "https_proxy" : "http_proxy");
+  static proxy_environment read() {
+    const auto value = [](const char* name, const char* otherwise) {
+      const char* found = std::getenv(name);
+      if ((found == nullptr || *found == '\0') && otherwise != nullptr) found = std::getenv(otherwise);
+      return std::string(found != nullptr ? found : "");
+    };
     // In a CGI process HTTP_PROXY is a request's Proxy header (CVE-2016-5385 and its like).
-    if (text.empty() && (url.https || environment("REQUEST_METHOD").empty())) {
-      text = environment(url.https ? "HTTPS_PROXY" : "HTTP_PROXY");
-    }
-    const std::string_view lower_case = environment("no_proxy");
-    if (bypasses_proxy(lower_case.empty() ? environment("NO_PROXY") : lower_case, url)) text = {};
+    const bool cgi = !value("REQUEST_METHOD", nullptr).empty();
+    return {value("http_proxy", cgi ? nullptr : "HTTP_PROXY"), value("https_proxy", "HTTPS_PROXY"),
+            value("no_proxy", "NO_PROXY")};
   }
-  if (trim(text).empty()) return std::optional<proxy_route>();
-  auto route = parse_proxy(context, text, origin);
-  if (!route) return std::move(route).error();
-  return std::optional<proxy_route>(*std::move(route));
-}
+};
 
 AXIOMS_JWKS_INLINE result<void> open_tunnel(fetch_context& context, connection& link, const proxy_route& proxy,
                                             const parsed_url& url) {
@@ -8170,60 +8310,78 @@ AXIOMS_JWKS_INLINE result<void> open_tunnel(fetch_context& context, connection& 
   if (!proxy.authorization.empty()) append_to(text, concat("Proxy-Authorization: ", proxy.authorization, "\r\n"));
   append_to(text, "\r\n");
   if (auto sent = link.write(text); !sent) return sent;
-  response_reader reader(link, context);
-  const auto head = reader.head(false);  // a 2xx to CONNECT has no body whatever it says (RFC 9110 section 9.3.6)
+  response_stream answer(link, context, 0);
+  const auto head = answer.head();  // a 2xx to CONNECT has no body whatever it says (RFC 9110 section 9.3.6)
   if (!head) return head.error();
   if (head->status > 299) {
     return context.fail(errc::connect_failed, "the proxy ", quote(proxy.where.authority()),
                         " answered CONNECT with status ", head->status);
   }
-  if (!reader.drained()) return context.fail(errc::fetch_failed, "the proxy sent more than its answer to CONNECT");
+  if (!answer.drained()) return context.fail(errc::fetch_failed, "the proxy sent more than its answer to CONNECT");
   return {};
 }
 
 // - the fetch -
 
-// The options of a fetcher and what has been loaded by them.
+// The options of a fetcher and what has been made of them.
 struct httplib_setup {
-  httplib_options options;
+  httplib_setup(std::uint64_t fetcher, httplib_options given)
+      : owner(fetcher), options(std::move(given)), environment(proxy_environment::read()) {
+    for (const std::string& each : options.credential_origins) {
+      const auto url = parse_url(each);
+      if (url && url->target == "/") {
+        credential_origins.emplace_back(origin_of(url->normalized));
+      } else if (!wrong) {
+        wrong = make_error(errc::invalid_config,
+                           "credential_origins holds no origin: ", url ? quote(each) : url.error().description);
+      }
+    }
+    if (!wrong && !options.client_key_file.empty() && options.client_cert_file.empty()) {
+      wrong = make_error(errc::invalid_config, "client_key_file needs client_cert_file");
+    }
+  }
+
+  const std::uint64_t owner;  // for its resolver threads
+  const httplib_options options;
+  const proxy_environment environment;
+  std::vector<std::string> credential_origins;
+  std::optional<error> wrong;  // with the options
   mutable shared_load<ssl_ctx_ptr> tls;
-  const httplib_setup* older = nullptr;
 };
 
-// What the copies of a fetcher share. Old setups stay until the end, because a fetch in flight may use one; there is no
-// lock, which a forked child could find held.
+inline std::atomic<std::uint64_t> fetchers_made{0};
+
+// What the copies of a fetcher share. A fetch keeps the setup that it began with.
 class httplib_state {
  public:
-  explicit httplib_state(httplib_options options) {
-    watch_forks();  // what has been loaded depends on it, also where no manager is used
-    set(std::move(options));
+  explicit httplib_state(httplib_options options)
+      : id_(++fetchers_made), current_(std::make_shared<const httplib_setup>(id_, std::move(options))) {}
+  // Locked inside the gate only, so that no child finds the mutex taken.
+  [[nodiscard]] std::shared_ptr<const httplib_setup> current() const noexcept {
+    const fork_gate inside;
+    const std::lock_guard lock(mutex_);
+    return current_;
   }
-  httplib_state(const httplib_state&) = delete;
-  httplib_state& operator=(const httplib_state&) = delete;
-  ~httplib_state() {
-    const httplib_setup* setup = current_.load(std::memory_order_acquire);
-    while (setup != nullptr) delete std::exchange(setup, setup->older);
-  }
-
-  [[nodiscard]] const httplib_setup& current() const noexcept { return *current_.load(std::memory_order_acquire); }
   void set(httplib_options options) {
-    const httplib_setup* seen = current_.load(std::memory_order_acquire);
-    // A service that shuts down and initialises in a loop must not grow.
-    if (seen != nullptr && same(seen->options, options)) return;
-    auto fresh = std::make_unique<httplib_setup>();
-    fresh->options = std::move(options);
-    do { fresh->older = seen; } while (!current_.compare_exchange_weak(seen, fresh.get(), std::memory_order_acq_rel));
-    static_cast<void>(fresh.release());
+    auto other = std::make_shared<const httplib_setup>(id_, std::move(options));
+    const fork_gate inside;
+    const std::lock_guard lock(mutex_);
+    current_.swap(other);  // the old one goes when the mutex is free
   }
 
  private:
-  static bool same(const httplib_options& a, const httplib_options& b) {
-    return !a.headers && !b.headers && a.ca_file == b.ca_file && a.ca_pem == b.ca_pem &&
-           a.client_cert_file == b.client_cert_file && a.client_key_file == b.client_key_file && a.proxy == b.proxy &&
-           a.proxy_from_environment == b.proxy_from_environment;
-  }
-  std::atomic<const httplib_setup*> current_{nullptr};
+  const std::uint64_t id_;
+  mutable std::mutex mutex_;  // guards current_
+  std::shared_ptr<const httplib_setup> current_;
 };
+
+AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> choose_proxy(const fetch_context& context,
+                                                                   const httplib_setup& setup, const parsed_url& url) {
+  const auto& [http, https, bypass] = setup.environment;
+  if (!setup.options.proxy.empty()) return parse_proxy(context, setup.options.proxy, "httplib_options::proxy");
+  const bool direct = !setup.options.proxy_from_environment || bypasses_proxy(bypass, url);
+  return parse_proxy(context, direct ? "" : url.https ? https : http, "the environment");
+}
 
 // The reference @p location as seen from @p base (RFC 3986 section 5.2), not yet checked.
 AXIOMS_JWKS_INLINE std::string resolve_reference(const parsed_url& base, std::string_view location) {
@@ -8258,11 +8416,23 @@ AXIOMS_JWKS_INLINE std::string resolve_reference(const parsed_url& base, std::st
   return out.append(location.substr(query_at));
 }
 
+// Percent-encodes what no URL may hold but servers send: blanks and bytes outside ASCII.
+inline std::string escaped(std::string_view text) {
+  constexpr std::string_view hex = "0123456789ABCDEF";
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool plain = byte > 0x20 && byte < 0x7f;
+    out += plain ? std::string(1, c) : std::string{'%', hex[byte >> 4U], hex[byte & 0xfU]};
+  }
+  return out;
+}
+
 // Refusals are the provider's fault, so they are fetch_failed whatever is wrong with the new URL, and parse_url() shows
 // none with an @ in it.
 AXIOMS_JWKS_INLINE result<parsed_url> follow(const fetch_context& context, const parsed_url& from,
                                              std::string_view location) {
-  auto next = parse_url(resolve_reference(from, location));
+  auto next = parse_url(resolve_reference(from, escaped(location)));
   if (!next) return context.fail(errc::fetch_failed, "redirect refused: ", next.error().description);
   if (from.https && !next->https) {
     return context.fail(errc::fetch_failed, "redirect refused: it leads from https to ", quote(next->normalized));
@@ -8277,24 +8447,20 @@ AXIOMS_JWKS_INLINE result<header_list> application_headers(const fetch_context& 
   header_list out;
   AXIOMS_JWKS_TRY { out = options.headers(); }
   AXIOMS_JWKS_CATCH_ALL { return context.fail(errc::fetch_failed, "httplib_options::headers threw an exception"); }
+  const auto refuse = [&](const auto&... what) {
+    return context.fail(errc::fetch_failed, "httplib_options::headers gave ", what...);
+  };
   std::size_t bytes = 0;
   for (const auto& [name, value] : out) {
     bytes += name.size() + value.size();
-    // No server takes them.
-    if (bytes > max_head_bytes) {
-      return context.fail(errc::fetch_failed, "httplib_options::headers gave more than ", max_head_bytes, " bytes");
-    }
+    if (bytes > max_head_bytes) return refuse("more than ", max_head_bytes, " bytes");  // no server takes them
     // Never the value in the text: it is likely a token.
-    if (!is_token(name)) {
-      return context.fail(errc::fetch_failed, "httplib_options::headers gave the illegal name ", quote(name, 48));
-    }
-    if (!is_header_safe(value)) {
-      return context.fail(errc::fetch_failed, "httplib_options::headers gave ", quote(name, 48), " a control byte");
-    }
+    if (!is_token(name)) return refuse("the illegal name ", quote(name, 48));
+    if (!is_header_safe(value)) return refuse(quote(name, 48), " a control byte");
     for (const std::string_view own :
          {"Host", "Connection", "Content-Length", "Transfer-Encoding", "Accept-Encoding", "TE", "Trailer", "Expect",
           "Upgrade", "Proxy-Authorization", "Proxy-Connection", "Keep-Alive"}) {
-      if (iequals(name, own)) return context.fail(errc::fetch_failed, "httplib_options::headers must not give ", own);
+      if (iequals(name, own)) return refuse(own, ", which is not for it to give");
     }
   }
   return out;
@@ -8328,8 +8494,8 @@ AXIOMS_JWKS_INLINE header_list request_headers(const fetch_request& request, con
 
 AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, const httplib_setup& setup,
                                                     const fetch_request& request, const parsed_url& url,
-                                                    header_list headers) {
-  const auto proxy = choose_proxy(context, setup.options, url);
+                                                    header_list headers, bool identified) {
+  const auto proxy = choose_proxy(context, setup, url);
   if (!proxy) return proxy.error();
   SSL_CTX* tls = nullptr;
   if (url.https) {
@@ -8339,14 +8505,14 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, cons
   }
   connection link(context);
   const parsed_url& next_hop = *proxy ? (*proxy)->where : url;
-  if (auto opened = link.open(next_hop.host, next_hop.port, request.connect_timeout); !opened) {
+  if (auto opened = link.open(setup.owner, next_hop.host, next_hop.port, request.connect_timeout); !opened) {
     return std::move(opened).error();
   }
   if (tls != nullptr) {
     if (*proxy) {
       if (auto tunnel = open_tunnel(context, link, **proxy, url); !tunnel) return std::move(tunnel).error();
     }
-    if (auto secured = link.start_tls(tls, url.host); !secured) return std::move(secured).error();
+    if (auto secured = link.start_tls(tls, url.host, identified); !secured) return std::move(secured).error();
   }
   std::string target = url.target;
   if (*proxy && tls == nullptr) {  // absolute-form, RFC 9112 section 3.2.2
@@ -8363,13 +8529,24 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_setup& setup, cons
   const clean_error_queue queue;
   auto url = parse_url(request.url);
   if (!url) return std::move(url).error();
+  if (setup.wrong) return *setup.wrong;
   fetch_context context(std::move(stop), request.timeout, url->normalized);
   if (auto live = context.check(); !live) return std::move(live).error();
-  auto extra = application_headers(context, setup.options);
+
+  // Credentials are for the origin that the application named and for those that it allowed; no hop after one that may
+  // not see them does.
+  const auto named = parse_url(request.origin.empty() ? url->normalized : request.origin);
+  const auto may_see = [&](std::string_view origin) {
+    const auto& more = setup.credential_origins;
+    return (named && origin_of(named->normalized) == origin) ||
+           std::find(more.begin(), more.end(), origin) != more.end();
+  };
+  bool same_origin = true, identified = may_see(origin_of(url->normalized));
+  auto extra = identified ? application_headers(context, setup.options) : header_list();
   if (!extra) return std::move(extra).error();
-  bool same_origin = true;
   for (int redirects = 0;; ++redirects) {
-    auto answer = fetch_hop(context, setup, request, *url, request_headers(request, *url, *extra, same_origin));
+    auto answer =
+        fetch_hop(context, setup, request, *url, request_headers(request, *url, *extra, same_origin), identified);
     if (!answer) return answer;
     const int status = answer->status;
     const std::string_view location = answer->header("Location");
@@ -8380,11 +8557,10 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_setup& setup, cons
     if (redirects == 5) return context.fail(errc::fetch_failed, "more than 5 redirects");
     auto next = follow(context, *url, location);
     if (!next) return std::move(next).error();
-    if (next->https != url->https || next->host != url->host || next->port != url->port) {
-      // A token or an ETag is the first origin's business, and stays so if the redirects lead back.
-      same_origin = false;
-      extra->clear();
-    }
+    const std::string_view origin = origin_of(next->normalized);
+    if (origin != origin_of(url->normalized)) same_origin = false;  // an ETag is the first origin's business
+    if (!may_see(origin)) identified = false;
+    if (!identified) extra->clear();
     url = *std::move(next);
     context.visit(url->normalized);
   }
@@ -8401,8 +8577,17 @@ AXIOMS_JWKS_INLINE httplib_fetcher::httplib_fetcher(httplib_options options)
 
 AXIOMS_JWKS_INLINE result<fetch_response> httplib_fetcher::operator()(const fetch_request& request,
                                                                       stop_token stop) const {
-  const auto state = state_;  // this handle may be assigned to in the meantime
-  return detail::fetch(state->current(), request, std::move(stop));
+  const auto setup = state_->current();  // this handle may be assigned to in the meantime
+  return detail::fetch(*setup, request, std::move(stop));
+}
+
+AXIOMS_JWKS_INLINE result<void> httplib_fetcher::check() const {
+  const auto setup = state_->current();
+  if (setup->wrong) return *setup->wrong;
+  const detail::clean_error_queue queue;
+  const auto tls = detail::make_tls(setup->options, false);
+  if (!tls) return error{errc::invalid_config, tls.error().description, 0};
+  return {};
 }
 
 }  // namespace AXIOMS_JWKS_ABI

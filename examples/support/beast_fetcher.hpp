@@ -41,9 +41,10 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
 
  public:
   beast_exchange(boost::asio::io_context& loop, std::shared_ptr<boost::asio::ssl::context> trust,
-                 axioms::fetch_request request)
+                 axioms::fetch_request request, std::string bearer)
       : trust_(std::move(trust)),
         request_(std::move(request)),
+        bearer_(std::move(bearer)),
         deadline_(loop),
         resolver_(loop),
         stream_(loop, *trust_) {}
@@ -139,6 +140,10 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
     http::request<http::empty_body> asks(http::verb::get, target, 11);
     asks.set(http::field::host, authority);
     asks.set(http::field::connection, "close");
+    const auto origin = request_.url.substr(0, request_.url.find_first_of("/?", request_.url.find("//") + 2));
+    // A jwks_uri may be anywhere, and what is there must not see the token.
+    if (!bearer_.empty() && (request_.origin.empty() || request_.origin == origin))
+      asks.set(http::field::authorization, "Bearer " + bearer_);
     if (!request_.accept.empty()) asks.set(http::field::accept, request_.accept);
     if (!request_.etag.empty()) asks.set(http::field::if_none_match, request_.etag);
     if (!request_.last_modified.empty()) asks.set(http::field::if_modified_since, request_.last_modified);
@@ -162,6 +167,7 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
 
   std::shared_ptr<boost::asio::ssl::context> trust_;
   const axioms::fetch_request request_;
+  const std::string bearer_;
   boost::asio::steady_timer deadline_;
   boost::asio::ip::tcp::resolver resolver_;
   beast::ssl_stream<beast::tcp_stream> stream_;
@@ -170,11 +176,14 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
   std::optional<axioms::stop_callback<stopped>> on_stop_;
 };
 
-/// Trusts the system's authorities, or those of @p ca_pem alone.
+/// Trusts the system's authorities, or those of @p ca_pem alone. @p bearer is a token for the origin that the application
+/// named, and for no other.
 class beast_fetcher {
  public:
-  explicit beast_fetcher(boost::asio::io_context& loop, const std::string& ca_pem = {})
-      : loop_(loop), trust_(std::make_shared<boost::asio::ssl::context>(boost::asio::ssl::context::tls_client)) {
+  explicit beast_fetcher(boost::asio::io_context& loop, const std::string& ca_pem = {}, std::string bearer = {})
+      : loop_(loop),
+        trust_(std::make_shared<boost::asio::ssl::context>(boost::asio::ssl::context::tls_client)),
+        bearer_(std::move(bearer)) {
     trust_->set_options(boost::asio::ssl::context::no_tlsv1 | boost::asio::ssl::context::no_tlsv1_1);
     if (ca_pem.empty()) {
       trust_->set_default_verify_paths();
@@ -185,7 +194,7 @@ class beast_fetcher {
 
   template <class Callback>
   void async_fetch(axioms::fetch_request request, axioms::stop_token stop, Callback callback) {
-    const auto mine = std::make_shared<beast_exchange>(loop_, trust_, std::move(request));
+    const auto mine = std::make_shared<beast_exchange>(loop_, trust_, std::move(request), bearer_);
     mine->watch(std::move(stop));
     boost::asio::co_spawn(loop_, mine->run(),
                           [mine, callback = std::move(callback)](const std::exception_ptr&) mutable {
@@ -196,6 +205,7 @@ class beast_fetcher {
  private:
   boost::asio::io_context& loop_;
   std::shared_ptr<boost::asio::ssl::context> trust_;
+  std::string bearer_;
 };
 static_assert(axioms::async_fetcher<beast_fetcher>);
 

@@ -9,6 +9,7 @@
 
 struct curl_fetcher {
   std::string ca_pem{};  // trusted in place of the system's certificates; empty: the system's
+  std::string bearer{};  // a token for the origin that the application named, and for no other
 
   axioms::result<axioms::fetch_response> operator()(const axioms::fetch_request& request,
                                                     axioms::stop_token stop) const {
@@ -36,6 +37,11 @@ struct curl_fetcher {
 #if LIBCURL_VERSION_NUM >= 0x075700
     set(CURLOPT_QUICK_EXIT, 1L);  // a stop must not wait for a resolver that hangs
 #endif
+    // To the host of the URL only: without CURLOPT_UNRESTRICTED_AUTH none of a redirect gets it.
+    if (!bearer.empty() && of_origin(request)) {
+      set(CURLOPT_HTTPAUTH, long{CURLAUTH_BEARER});
+      set(CURLOPT_XOAUTH2_BEARER, bearer.c_str());
+    }
     set(CURLOPT_WRITEDATA, &got);
     set(CURLOPT_WRITEFUNCTION, &received::take);
 
@@ -77,6 +83,11 @@ struct curl_fetcher {
       return too_large ? 0 : (response.body.append(data, size), size);
     }
   };
+  // A jwks_uri may be anywhere, and what is there must not see the token.
+  static bool of_origin(const axioms::fetch_request& request) {
+    const auto end = request.url.find_first_of("/?", request.url.find("//") + 2);
+    return request.origin.empty() || request.url.substr(0, end) == request.origin;
+  }
   static axioms::errc meaning(CURLcode code, bool too_large) {
     using axioms::errc;
     switch (code) {

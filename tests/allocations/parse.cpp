@@ -14,6 +14,8 @@
 #include <cstdlib>
 #include <new>
 #include <string>
+#include <string_view>
+#include <thread>
 
 using axioms::errc, axioms::jwk_set, axioms::detail::metadata, axioms::detail::verdict;
 using support::failing_new;
@@ -83,7 +85,7 @@ void fails_cleanly(F f) {
     const std::int64_t after = failing_new::alive();
     CAPTURE(n);
     CHECK(failed);
-    CHECK(after == before);
+    CHECK(after <= before);  // a manager's flight that was still ending may free something
     CHECK(came != outcome::wrong);
     failures += came == outcome::failed ? 1U : 0U;
   }
@@ -91,7 +93,8 @@ void fails_cleanly(F f) {
   CHECK(tried() == outcome::whole);
 }
 
-bool holds_secret(std::string_view text) { return text.find("c2VjcmV0") != text.npos; }
+using support::holds;
+bool holds_secret(std::string_view text) { return holds(text, "c2VjcmV0"); }
 
 }  // namespace
 
@@ -122,7 +125,7 @@ TEST_CASE("an answer is judged without an exception: a document, or out of memor
   });
 }
 
-// Red when `what` is set before the URL is there.
+// Red when judge_metadata() throws.
 TEST_CASE("metadata are found with their URL, or not") {
   axioms::jwks_config config;
   config.issuer = "https://idp.example.com/a/tenant/with/a/long/name";
@@ -151,14 +154,52 @@ TEST_CASE("a cache is exported whole, or bad_alloc leaves nothing behind") {
   fails_cleanly([&] { return r.manager.export_cache() == whole ? outcome::whole : outcome::wrong; });
 }
 
-// Red when a member is not tried again that OpenSSL refused for another reason than its point. One place is left where it says that the
-// point is not on the curve although it had no memory.
+// Red when an URL that was imported is in its place before its document is.
+TEST_CASE("a cache is imported whole, or bad_alloc leaves the manager as it was") {
+  support::rig first;
+  first.provider.always(support::response(200, mixed_set()));
+  first.start();
+  const std::string saved = first.manager.export_cache();
+  REQUIRE(support::rig().manager.import_cache(saved));  // what is made once is made here
+  bool failed = true;
+  std::uint64_t n = 0, refused = 0;
+  for (; failed; ++n) {
+    CAPTURE(n);
+    const std::int64_t before = failing_new::alive();
+    {
+      support::rig next;
+      bool threw = false;
+      failed = failing_new::during(n, [&] {
+        try {
+          threw = !next.manager.import_cache(saved);
+        } catch (const std::bad_alloc&) { threw = true; }
+      });
+      CHECK((failed || !threw));
+      refused += threw ? 1U : 0U;
+      const std::string now = next.manager.export_cache();
+      CHECK((now == saved || (threw && holds(now, R"("documents":[])"))));
+      const auto again = next.manager.import_cache(saved);
+      REQUIRE(again);
+      CHECK(*again == (now == saved ? 0U : 1U));
+      CHECK(next.manager.export_cache() == saved);
+    }
+    CHECK(failing_new::alive() <= before);  // as above
+  }
+  CHECK(n > 50);
+  CHECK(refused > n / 2);
+}
+
+// Red when a member is not tried again that OpenSSL refused, for whatever reason: at one place it says that the point is not on the curve
+// although it had no memory. Or when the second try finds what the first has left in the key.
 TEST_CASE("one allocation of OpenSSL's that fails costs no key") {
   REQUIRE(openssl_replaced == 1);
   const std::string text = mixed_set();
-  REQUIRE(jwk_set::parse(text));
+  const auto good = jwk_set::parse(text);
+  REQUIRE(good);
   const std::uint64_t all = openssl_allocations([&] { REQUIRE(jwk_set::parse(text)); });
   CHECK(all > 100);
+  std::string as_published;
+  for (const auto& key : *good) as_published += "," + key->thumbprint() + key->to_json();
   std::size_t whole = 0, refused = 0, smaller = 0;
   for (std::uint64_t n = 0; n < all; ++n) {
     openssl_seen = 0;
@@ -168,13 +209,14 @@ TEST_CASE("one allocation of OpenSSL's that fails costs no key") {
     CHECK(ERR_peek_error() == 0);
     if (set) {
       ++(set->size() == 3 ? whole : smaller);
+      for (const auto& key : *set) CHECK(holds(as_published, "," + key->thumbprint() + key->to_json()));
     } else {
       CHECK(set.error().code == errc::no_resources);
       ++refused;
     }
   }
   MESSAGE("of ", all, " allocations of OpenSSL: ", whole, " cost nothing, ", refused, " the set, ", smaller, " a key");
-  CHECK(smaller <= 1);
+  CHECK(smaller == 0);
 }
 
 // Red when a member for which OpenSSL had no memory is skipped like one that it refuses: a smaller set that looks good.
@@ -191,5 +233,34 @@ TEST_CASE("a set is not made smaller when OpenSSL has no memory at all") {
     REQUIRE_FALSE(set);
     CHECK(set.error().code == errc::no_resources);
     CHECK(set.error().description == "OpenSSL had no memory for key " + std::to_string(keys) + " of the set");
+  }
+}
+
+// Red when an empty error queue is taken for a refusal (the thread's queue needs memory itself), or a key type that is not found for
+// one that OpenSSL lacks.
+TEST_CASE("on a thread that has no memory for OpenSSL from its n-th allocation on, a set is whole or not there") {
+  // After the second key's lookup fails the first one's reason would not be seen, so each set is of its own.
+  const std::string second(vectors::ed25519_jwk),
+      sets[] = {support::set_of({std::string(vectors::rsa_jwk), second}),
+                support::set_of({std::string(vectors::rsa_jwk), std::string(vectors::rsa_e3_jwk)})};
+  REQUIRE(jwk_set::parse(sets[0]));
+  bool came_to_it = true;
+  std::uint64_t n = 0;
+  for (std::size_t which = 0; which < 2; n = came_to_it ? n + 1 : 0, which += came_to_it ? 0U : 1U) {
+    const std::string& text = sets[which];
+    std::size_t keys = 0;
+    std::string why;
+    std::thread([&] {
+      openssl_seen = 0;
+      openssl_fails_from = n;
+      const auto set = jwk_set::parse(text);
+      openssl_fails_from = never;
+      came_to_it = openssl_seen > n;
+      if (set) keys = set->size();
+      if (!set) why = to_string(set.error().code);
+    }).join();
+    CAPTURE(n);
+    CHECK((keys == 2 || why == "no_resources"));
+    CHECK((keys == 2) == !came_to_it);
   }
 }

@@ -5,6 +5,8 @@
 
 #include <dlfcn.h>
 #include <netdb.h>
+#include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +24,7 @@
 #include <vector>
 
 #include "../support/fetching.hpp"
+#include "../support/httplib_release.hpp"
 #include "../support/loopback_server.hpp"
 #include "../support/raw_server.hpp"
 #include "../support/throwaway_ca.hpp"
@@ -39,6 +42,7 @@ using test_support::raw_connection;
 using test_support::raw_server;
 using test_support::reply;
 using test_support::request_for;
+using test_support::running_threads;
 using test_support::server_identity;
 using test_support::settles_at;
 using test_support::slow;
@@ -130,12 +134,16 @@ struct stuck_resolver {
   void pass() {
     std::unique_lock lock(mutex);
     most = std::max(most, ++waiting);
+    changed.notify_all();
     changed.wait(lock, [this] { return !stuck; });
     --waiting;
     changed.notify_all();
   }
 };
 stuck_resolver resolver;
+
+// Where the signal mask of the thread that asks for "signals.mask" goes.
+sigset_t* mask_of_resolver = nullptr;
 
 // What names that end in ".addresses" stand for; set while no fetch is on its way.
 std::vector<std::string> addresses;
@@ -169,6 +177,10 @@ extern "C" int getaddrinfo(const char* node, const char* service, const addrinfo
   using function = int (*)(const char*, const char*, const addrinfo*, addrinfo**);
   static const auto next = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "getaddrinfo"));
   if (name == "no.memory") throw std::bad_alloc();
+  if (name == "signals.mask") {
+    ::pthread_sigmask(SIG_SETMASK, nullptr, mask_of_resolver);
+    return EAI_NONAME;
+  }
   if (name.size() > 10 && name.substr(name.size() - 10) == ".addresses") {
     addrinfo numeric = *hints;
     numeric.ai_flags |= AI_NUMERICHOST;
@@ -337,25 +349,96 @@ TEST_CASE("names are resolved, and errors tell resolving from connecting") {
   CHECK(refused.text().find("127.0.0.1:1") != std::string::npos);
 }
 
-TEST_CASE("a resolver that does not answer holds neither deadline nor stop, and at most four threads") {
+TEST_CASE("a resolver that does not answer holds neither deadline nor stop") {
   resolver.set(true);
   const outcome late = fetch(request_for("http://a.stuck/", 200ms));
   CHECK_MESSAGE(late.code() == errc::timed_out, late.text());
   CHECK(late.took >= 200ms);
   CHECK(late.took < 300ms * slow);
-  for (const char* name :
-       {"http://b.stuck/", "http://c.stuck/", "http://d.stuck/", "http://e.stuck/", "http://f.stuck/"}) {
-    const outcome stopped = fetch_and_stop(name, direct(), after(20ms));
-    CHECK_MESSAGE(stopped.code() == errc::cancelled, stopped.text());
-    CHECK_MESSAGE(stopped.text().find("resolving") != std::string::npos, stopped.text());
-    CHECK(stopped.took < 50ms * slow);
-  }
-  CHECK(fetch(request_for("http://localhost/", 50ms)).code() == errc::timed_out);  // waits for its turn
-  const loopback_server server(answer_key_set);
-  CHECK(fetch(server.url()).status() == 200);  // an address needs no resolver
+  const outcome stopped = fetch_and_stop("http://b.stuck/", direct(), after(20ms));
+  CHECK_MESSAGE(stopped.code() == errc::cancelled, stopped.text());
+  CHECK_MESSAGE(stopped.text().find("resolving") != std::string::npos, stopped.text());
+  CHECK(stopped.took < 50ms * slow);
   resolver.set(false);
-  CHECK(resolver.most == 4);
-  CHECK(fetch(server.url("/", "localhost")).status() == 200);
+}
+
+TEST_CASE(
+    "names that never resolve take at most 32 threads of a fetcher and 64 of the process, and nobody else's time") {
+  const loopback_server server(answer_key_set);
+  const auto wait_for = [](int threads) {  // the last one may still be about to ask
+    std::unique_lock lock(resolver.mutex);
+    resolver.changed.wait_for(lock, 10s, [&] { return resolver.waiting >= threads; });
+    CHECK(resolver.waiting == threads);
+  };
+  const auto ask = [](const httplib_fetcher& fetcher, const std::string& name) {
+    return timed_fetch(fetcher, request_for("http://" + name + "/", 20ms)).code();
+  };
+  const auto usual = [&](const httplib_fetcher& fetcher) {
+    const outcome got = timed_fetch(fetcher, request_for(server.url("/", "localhost")));
+    CHECK_MESSAGE(got.status() == 200, got.text());
+    CHECK(got.took < 1s * slow);
+  };
+  resolver.set(true);
+  const httplib_fetcher first(direct()), second(direct()), third(direct());
+  for (int i = 0; i < 20; ++i) CHECK(ask(first, std::to_string(i) + ".first.stuck") == errc::timed_out);
+  wait_for(20);
+  usual(second);
+  usual(first);  // which has threads left
+  for (int i = 0; i < 20; ++i) CHECK(ask(first, std::to_string(i) + ".first.stuck") == errc::timed_out);
+  wait_for(20);  // a name that is asked for again shares its thread
+  for (int i = 20; i < 40; ++i) CHECK(ask(first, std::to_string(i) + ".first.stuck") == errc::timed_out);
+  wait_for(32);
+  CHECK(timed_fetch(first, request_for(server.url("/", "localhost"), 50ms)).code() ==
+        errc::timed_out);                                                // its turn never comes
+  CHECK(timed_fetch(first, request_for(server.url())).status() == 200);  // an address needs no resolver
+  usual(second);
+  for (int i = 0; i < 40; ++i) CHECK(ask(second, std::to_string(i) + ".second.stuck") == errc::timed_out);
+  wait_for(64);
+  usual(third);  // one that has none is always granted one
+  CHECK(ask(third, "0.third.stuck") == errc::timed_out);
+  wait_for(65);
+  CHECK(ask(third, "1.third.stuck") == errc::timed_out);
+  wait_for(65);
+  resolver.set(false);
+  CHECK(resolver.most == 65);
+  for (const httplib_fetcher* each : {&first, &second, &third}) usual(*each);
+}
+
+TEST_CASE("a resolver thread that fails gives its place back") {
+  const httplib_fetcher fetcher(direct());
+  for (int i = 0; i < 100; ++i) {
+    CHECK(timed_fetch(fetcher, request_for("http://no.memory/")).code() == errc::resolve_failed);
+  }
+  const loopback_server server(answer_key_set);
+  CHECK(timed_fetch(fetcher, request_for(server.url("/", "localhost"))).status() == 200);
+}
+
+TEST_CASE("callers that ask for one name together share the thread, and all get the answer") {
+  const loopback_server server(answer_key_set);
+  addresses = {"127.0.0.1"};
+  const httplib_fetcher fetcher(direct());
+  std::atomic<int> good{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&] {
+      for (int n = 0; n < 20; ++n) good += fetcher(request_for(server.url("/", "shared.addresses")), {}).has_value();
+    });
+  }
+  for (std::thread& each : threads) each.join();
+  CHECK(good == 160);
+}
+
+TEST_CASE("threads of the fetcher take no signals of the application's, but those of faults") {
+  sigset_t seen;
+  ::sigemptyset(&seen);
+  mask_of_resolver = &seen;
+  CHECK(fetch("http://signals.mask/").code() == errc::resolve_failed);
+  mask_of_resolver = nullptr;
+  for (const int each : {SIGUSR1, SIGTERM, SIGINT, SIGCHLD, SIGALRM}) CHECK(sigismember(&seen, each) == 1);
+  for (const int each : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) CHECK(sigismember(&seen, each) == 0);
+  sigset_t mine;
+  ::pthread_sigmask(SIG_SETMASK, nullptr, &mine);
+  CHECK(sigismember(&mine, SIGUSR1) == 0);  // nor is it left blocked here
 }
 
 TEST_CASE("one address has connect_timeout") {
@@ -399,6 +482,67 @@ TEST_CASE("the addresses of a name are tried in turn, first one of each family")
   const outcome got = fetch(request);  // nobody answers at the first
   CHECK_MESSAGE(got.status() == 200, got.text());
   CHECK(got.took >= 100ms);
+}
+
+TEST_CASE("four dead addresses before a live one cost a second, and a dead one of each family in turn less") {
+  const raw_server good(reply(with_length("{}")));
+  raw_server::options full;
+  full.accepting = false;
+  full.port = good.port();
+  std::vector<std::unique_ptr<raw_server>> dead;
+  addresses.clear();
+  for (const char* each : {"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"}) {
+    full.address = each;
+    dead.push_back(std::make_unique<raw_server>([](raw_connection&) {}, full));
+    addresses.push_back(each);
+  }
+  addresses.push_back("127.0.0.1");
+  const outcome fifth = fetch(good.url("/", "five.addresses"));
+  CHECK_MESSAGE(fifth.status() == 200, fifth.text());
+  CHECK(fifth.took >= 1000ms);
+  CHECK(fifth.took < 2000ms);
+  addresses = {"127.0.0.2", "127.0.0.1"};
+  const outcome second = fetch(good.url("/", "two.addresses"));
+  CHECK_MESSAGE(second.status() == 200, second.text());
+  CHECK(second.took >= 250ms);
+  CHECK(second.took < 1000ms * slow);
+
+  if (raw_server::can_listen("::1")) {  // IPv6 that leads nowhere
+    full.address = "::1";
+    dead.push_back(std::make_unique<raw_server>([](raw_connection&) {}, full));
+    addresses = {"::1", "127.0.0.1"};
+    const outcome other_family = fetch(good.url("/", "both.addresses"));
+    CHECK_MESSAGE(other_family.status() == 200, other_family.text());
+    CHECK(other_family.took < 1000ms * slow);
+  }
+  addresses = {"127.0.0.2", "127.0.0.3"};  // each has its own time from when it began
+  fetch_request request = request_for(good.url("/", "dead.addresses"));
+  request.connect_timeout = 400ms;
+  const outcome none = fetch(request);
+  CHECK_MESSAGE(none.code() == errc::connect_failed, none.text());
+  const auto at = none.text().find("127.0.0.2:");
+  CHECK_MESSAGE((at < none.text().find("127.0.0.3:") && none.text().find("no answer within 400 ms", at)), none.text());
+  CHECK(none.took >= 650ms);
+  CHECK(none.took < 900ms * slow);
+}
+
+TEST_CASE("an address that answers late still wins over one that never does") {
+  const raw_server good(reply(with_length("{}")));
+  raw_server::options full;
+  full.accepting = false;
+  full.port = good.port();
+  full.address = "127.0.0.2";
+  const raw_server dead([](raw_connection&) {}, full);
+  addresses = {"127.0.0.1", "127.0.0.2"};
+  CHECK(fetch(good.url("/", "first.addresses")).took < 250ms * slow);  // the second is not even begun
+  addresses.assign(16, "127.0.0.2");
+  addresses.back() = "127.0.0.1";
+  const int before = open_descriptors();
+  fetch_request request = request_for(good.url("/", "sixteen.addresses"), 1s);
+  const outcome late = fetch(request);  // 15 dead ones take 3.75 s
+  CHECK_MESSAGE(late.code() == errc::timed_out, late.text());
+  CHECK_MESSAGE(late.text().find("connecting to 127.0.0.2") != std::string::npos, late.text());
+  CHECK(open_descriptors() <= before);
 }
 
 TEST_CASE("IPv6 literals are connected to, verified and named in brackets") {
@@ -566,15 +710,21 @@ TEST_CASE("bodies end by length, by chunks with extensions and trailers, or with
   const std::string chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
   CHECK(fetch_reply(with_length("")).status() == 200);
   for (const std::string text :
-       {"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\nabc",
+       {"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 203 By a proxy\r\nContent-Length: 3\r\n\r\nabc",
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
         "HTTP/1.1 200 OK\nContent-Length: 3\n\nabc", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef",
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\nHTTP/1.1 200 OK\r\n\r\nabc"}) {
     CHECK_MESSAGE(fetch_reply(text).body() == "abc", text);
   }
-  for (const std::string text : {"3\r\nabc\r\n0\r\n\r\n", "0003\r\nabc\r\n0\r\n\r\n",
-                                 "1;a=b\r\na\r\n2 ; c\r\nbc\r\n0;x\r\nX-Trailer: 1\r\nB: 2\r\n\r\n"}) {
+  for (const std::string text :
+       {"3\r\nabc\r\n0\r\n\r\n", "0003\r\nabc\r\n0\r\n\r\n", "1;a=b\r\na\r\n2 ; c\r\nbc\r\n0;x\r\n\r\n"}) {
     CHECK_MESSAGE(fetch_reply(chunked + text).body() == "abc", text);
+  }
+  const outcome trailers = fetch_reply(chunked + "3\r\nabc\r\n0\r\nX-Trailer: 1\r\nB: 2\r\n\r\n");
+  if (test_support::httplib_release < 1202) {
+    CHECK_MESSAGE(trailers.code() == errc::fetch_failed, trailers.text());  // it does not know them
+  } else {
+    CHECK_MESSAGE(trailers.body() == "abc", trailers.text());
   }
 }
 
@@ -775,6 +925,185 @@ TEST_CASE("tokens and validators stay with the origin they are meant for") {
   CHECK(second_seen.text().find("If-None-Match") == std::string::npos);
 }
 
+TEST_CASE("credentials go to the origin that the application named, and to those that it allowed") {
+  const throwaway_ca ca;
+  struct seen {
+    noted request, client;
+  };
+  const server_identity client = ca.issue({.common_name = "client", .names = ""});
+  const temp_file both(client.chain_pem + client.key_pem);
+  raw_server::options how;
+  how.ask_client = true;
+  const auto record = [](seen& into, const std::string& location) {
+    return [&into, location](raw_connection& connection) {
+      if (!connection.read_request()) return;
+      into.request = connection.request();
+      into.client = connection.client_name();
+      const bool there = connection.request().find("GET /go ") != 0;
+      connection.send(there ? with_length("{}") : "HTTP/1.1 302 Found\r\nLocation: " + location + "\r\n\r\n");
+      connection.close_notify();
+    };
+  };
+  const auto got_both = [](const seen& at) {
+    return at.request.text().find("Bearer t") != std::string::npos &&
+           at.client.text().find("client") != std::string::npos;
+  };
+  const auto got_neither = [](const seen& at) {
+    return at.request.text().find("Bearer t") == std::string::npos && at.client.text().empty();
+  };
+  seen home_saw, other_saw, third_saw;
+  const raw_server third(ca.issue(), record(third_saw, ""), how);
+  std::string back;
+  const raw_server other(
+      ca.issue(), [&](raw_connection& c) { record(other_saw, back)(c); }, how);
+  const raw_server home(ca.issue(), record(home_saw, other.url("/go")), how);
+  back = home.url("/back");
+  const auto origin = [](const raw_server& server) { return "https://127.0.0.1:" + std::to_string(server.port()); };
+  httplib_options options = trusting(ca);
+  options.client_cert_file = both.path();
+  options.headers = [] { return std::vector<std::pair<std::string, std::string>>{{"Authorization", "Bearer t"}}; };
+
+  fetch_request request = request_for(home.url("/keys"));
+  REQUIRE(fetch(request, options).status() == 200);  // without an origin: that of the URL
+  CHECK(got_both(home_saw));
+  request.origin = origin(home);
+  REQUIRE(fetch(request, options).status() == 200);
+  CHECK(got_both(home_saw));
+
+  request.url = third.url("/keys");  // a jwks_uri elsewhere
+  REQUIRE(fetch(request, options).status() == 200);
+  CHECK(got_neither(third_saw));
+  request.origin = "no origin";
+  REQUIRE(fetch(request, options).status() == 200);
+  CHECK(got_neither(third_saw));
+  request.origin = "https://127.0.0.1";  // another port is another origin, and so is another scheme or name
+  REQUIRE(fetch(request, options).status() == 200);
+  CHECK(got_neither(third_saw));
+  request.origin = origin(home);
+  options.credential_origins = {"https://localhost:" + std::to_string(third.port()),
+                                "http://127.0.0.1:" + std::to_string(third.port())};
+  REQUIRE(fetch(request, options).status() == 200);
+  CHECK(got_neither(third_saw));
+  options.credential_origins.push_back("HTTPS://127.0.0.1:" + std::to_string(third.port()) + "/");
+  REQUIRE(fetch(request, options).status() == 200);
+  CHECK(got_both(third_saw));
+
+  options.credential_origins.clear();
+  request.url = home.url("/go");  // by way of another origin, and back
+  REQUIRE(fetch(request, options).status() == 200);
+  CHECK(got_neither(other_saw));
+  CHECK(first_line(home_saw.request) == "GET /back HTTP/1.1");
+  CHECK(got_neither(home_saw));
+  options.credential_origins = {origin(other)};
+  REQUIRE(fetch(request, options).status() == 200);
+  CHECK(got_both(other_saw));
+  CHECK(got_both(home_saw));
+  options.credential_origins = {origin(home)};
+  request.origin = origin(third);
+  REQUIRE(fetch(request, options).status() == 200);
+  CHECK(got_neither(other_saw));
+  CHECK(got_neither(home_saw));
+}
+
+TEST_CASE("headers are not asked for where they may not go, and no proxy is told them for https") {
+  noted asked;
+  const raw_server proxy([&](raw_connection& connection) {
+    if (!connection.read_request()) return;
+    asked = connection.request();
+    connection.send("HTTP/1.1 403 No\r\n\r\n");
+  });
+  httplib_options options = direct();
+  int calls = 0;
+  options.headers = [&] {
+    ++calls;
+    return std::vector<std::pair<std::string, std::string>>{{"Authorization", "Bearer t"}};
+  };
+  options.proxy = "127.0.0.1:" + std::to_string(proxy.port());
+  CHECK(fetch("https://idp.test/", options).code() == errc::connect_failed);
+  CHECK(asked.text().find("CONNECT idp.test:443 ") == 0);
+  CHECK(asked.text().find("Bearer") == std::string::npos);
+  CHECK(calls == 1);
+  fetch_request elsewhere = request_for("https://idp.test/");
+  elsewhere.origin = "https://other.test";
+  CHECK(fetch(elsewhere, options).code() == errc::connect_failed);
+  CHECK(calls == 1);
+}
+
+TEST_CASE("options that cannot be right are invalid_config, of check() and of each fetch") {
+  const loopback_server server(answer_key_set);
+  httplib_options options = direct();
+  options.credential_origins = {"https://idp.test", "http://[::1]:81/"};
+  CHECK(httplib_fetcher(options).check());
+  CHECK(fetch(server.url(), options).status() == 200);
+  for (const char* bad : {"", "idp.test", "https://idp.test/path", "https://idp.test?q", "https://user:s3cret@idp.test",
+                          "ftp://idp.test", "https://*.idp.test", "https://.idp.test"}) {
+    options.credential_origins = {"https://idp.test", bad};
+    const auto checked = httplib_fetcher(options).check();
+    REQUIRE_FALSE(checked);
+    CHECK(checked.error().code == errc::invalid_config);
+    CHECK(checked.error().description.find("s3cret") == std::string::npos);
+    CHECK(fetch(server.url(), options).code() == errc::invalid_config);
+  }
+  options = direct();
+  options.client_key_file = "/some/key.pem";
+  CHECK(httplib_fetcher(options).check().error().code == errc::invalid_config);
+  CHECK(server.requests() == 1);
+}
+
+TEST_CASE("check() reads the files that the options name, and never the system's certificates") {
+  const throwaway_ca ca;
+  const server_identity client = ca.issue(), stranger = ca.issue();
+  const temp_file authority(ca.pem()), chain(client.chain_pem), key(client.key_pem), other_key(stranger.key_pem),
+      garbage("no certificate"), encrypted(encrypted_key());
+  const auto check = [](const std::string& ca_file, const std::string& cert = {}, const std::string& key_file = {},
+                        const std::string& pem = {}) {
+    httplib_options options = direct();
+    options.ca_file = ca_file;
+    options.ca_pem = pem;
+    options.client_cert_file = cert;
+    options.client_key_file = key_file;
+    const auto checked = httplib_fetcher(options).check();
+    CHECK(ERR_peek_error() == 0);
+    return checked ? errc{} : checked.error().code;
+  };
+  CHECK(check("") == errc{});
+  CHECK(check(authority.path(), chain.path(), key.path(), ca.pem()) == errc{});
+  for (const std::string& bad : {garbage.path(), std::string("/no/such/file"), std::string("/tmp")}) {
+    CHECK(check(bad) == errc::invalid_config);
+    CHECK(check("", bad, key.path()) == errc::invalid_config);
+    CHECK(check("", chain.path(), bad) == errc::invalid_config);
+  }
+  CHECK(check("", "", "", "nonsense") == errc::invalid_config);
+  CHECK(check("", chain.path(), other_key.path()) == errc::invalid_config);
+  CHECK(check("", chain.path(), encrypted.path()) == errc::invalid_config);
+  CHECK(check("", chain.path()) == errc::invalid_config);  // which holds no key
+  {
+    const set_environment no_file("SSL_CERT_FILE", "/tmp"), no_directory("SSL_CERT_DIR", "/dev/null");
+    CHECK(check("") == errc{});
+  }
+}
+
+TEST_CASE("what ca_pem and ca_file hold is trusted: a root, an intermediate or a leaf") {
+  const throwaway_ca root;
+  const throwaway_ca between = root.intermediate({.common_name = "between", .names = ""});
+  const server_identity leaf = between.issue();
+  const std::string leaf_pem = leaf.chain_pem.substr(0, leaf.chain_pem.find("-----END") + 26);
+  const raw_server server(leaf, reply(with_length("{}")));
+  for (const std::string& pem : {root.pem(), between.pem(), leaf_pem}) {
+    httplib_options options = direct();
+    options.ca_pem = pem;
+    CHECK_MESSAGE(fetch(server.url(), options).status() == 200, pem);
+    const temp_file file(pem);
+    options.ca_pem.clear();
+    options.ca_file = file.path();
+    CHECK(fetch(server.url(), options).status() == 200);
+    const raw_server stranger(throwaway_ca().issue(), reply(with_length("{}")));
+    CHECK(fetch(stranger.url(), options).code() == errc::tls_failed);
+    const raw_server expired(between.issue({.expired = true}), reply(with_length("{}")));
+    CHECK(fetch(expired.url(), options).code() == errc::tls_failed);
+  }
+}
+
 TEST_CASE("a proxy is asked in absolute form for http, and for a tunnel for https") {
   const throwaway_ca ca;
   noted asked, inside;
@@ -828,7 +1157,7 @@ TEST_CASE("a proxy that refuses, is missing or badly written is a connect_failed
   }
 }
 
-TEST_CASE("the environment names the proxy, and what goes past it") {
+TEST_CASE("the environment names the proxy, and what goes past it, as it is when the fetcher is made") {
   const raw_server proxy(reply(with_length("by proxy")));
   const loopback_server server(answer_key_set);
   const auto body = [](const std::string& url) { return fetch(url, httplib_options()).body(); };
@@ -837,12 +1166,16 @@ TEST_CASE("the environment names the proxy, and what goes past it") {
     ::unsetenv(name);
   const std::string address = "127.0.0.1:" + std::to_string(proxy.port());
   {
+    const httplib_fetcher before{};
     const set_environment upper("HTTP_PROXY", "http://" + address);
+    CHECK(timed_fetch(before, request_for(server.url())).body() == key_set);
+    const httplib_fetcher meanwhile{};
     CHECK(body("http://idp.test/") == "by proxy");
     CHECK(body(server.url()) == "by proxy");  // loopback is no exception
     CHECK(fetch(server.url()).body() == key_set);
     const set_environment cgi("REQUEST_METHOD", "GET");
     CHECK(body(server.url()) == key_set);
+    CHECK(timed_fetch(meanwhile, request_for(server.url())).body() == "by proxy");
   }
   for (const char* name : {"HTTPS_PROXY", "https_proxy"}) {
     const set_environment wrong("http_proxy", "127.0.0.1:1");
@@ -853,18 +1186,75 @@ TEST_CASE("the environment names the proxy, and what goes past it") {
   }
   const set_environment lower("http_proxy", address);
   const std::string port = std::to_string(server.port());
-  for (const std::string& list : {std::string("*"), std::string("127.0.0.1"), "a.test, 127.0.0.1:" + port}) {
+  for (const std::string& list :
+       {std::string("*"), std::string("127.0.0.1"), "a.test, 127.0.0.1:" + port, std::string("127.0.0.0/8")}) {
     const set_environment past("NO_PROXY", list);
     CHECK_MESSAGE(body(server.url()) == key_set, list);
   }
-  for (const std::string& list :
-       {std::string("127.0.0.1:1"), std::string("0.1"), std::string("1"), std::string(".,,")}) {
+  for (const char* list : {"127.0.0.1:1", "0.1", "1", ".,,", "127.0.1.0/24"}) {
     const set_environment past("no_proxy", list);
-    CHECK_MESSAGE((body(server.url()) == "by proxy" || list == "0.1" || list == "1"), list);
+    CHECK_MESSAGE(body(server.url()) == "by proxy", list);
   }
-  const set_environment past("no_proxy", "dp.test,.example.com,sub.idp.test");
-  CHECK(body("http://idp.test/") == "by proxy");
-  CHECK(fetch("http://example.com.invalid/", httplib_options()).status() == 200);
+}
+
+TEST_CASE("NO_PROXY: names, suffixes, addresses, networks and ports") {
+  const raw_server proxy(reply(with_length("by proxy")));
+  for (const char* name : {"http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"}) ::unsetenv(name);
+  const set_environment through("http_proxy", "127.0.0.1:" + std::to_string(proxy.port()));
+  addresses.clear();  // so that what goes past the proxy fails at once
+  const auto past_it = [](const std::string& list, const std::string& host) {
+    const set_environment past("NO_PROXY", list);
+    const httplib_fetcher fetcher{};
+    // What is asked directly fails: nobody is there.
+    return timed_fetch(fetcher, request_for("http://" + host + "/", 50ms)).status() != 200;
+  };
+  for (const auto& [list, host] :
+       std::vector<std::pair<std::string, std::string>>{{"idp.addresses", "idp.addresses"},
+                                                        {"idp.addresses", "keys.idp.addresses"},
+                                                        {".idp.addresses", "keys.idp.addresses"},
+                                                        {"*.idp.addresses", "keys.idp.addresses"},
+                                                        {"IDP.Addresses.", "idp.addresses"},
+                                                        {"idp.addresses.", "keys.idp.addresses"},
+                                                        {"x,\tidp.addresses:80", "idp.addresses"},
+                                                        {"idp.addresses:81", "idp.addresses:81"},
+                                                        {"127.0.0.2", "127.0.0.2:1"},
+                                                        {"127.0.0.2:1", "127.0.0.2:1"},
+                                                        {"127.0.0.0/29", "127.0.0.7:1"},
+                                                        {"127.0.0.2/32", "127.0.0.2:1"},
+                                                        {"0.0.0.0/0", "127.0.0.2:1"},
+                                                        {"::1", "[::1]:1"},
+                                                        {"[::1]", "[::1]:1"},
+                                                        {"[::1]:1", "[::1]:1"},
+                                                        {"0:0:0:0:0:0:0:1", "[::1]:1"},
+                                                        {"::1", "[0:0:0:0:0:0:0:1]:1"},
+                                                        {"0000:0000::0001/128", "[::1]:1"},
+                                                        {"::/64", "[::1]:1"}}) {
+    const std::string shown = list + " and " + host;
+    CHECK_MESSAGE(past_it(list, host), shown);
+  }
+  for (const auto& [list, host] :
+       std::vector<std::pair<std::string, std::string>>{{"dp.addresses", "idp.addresses"},
+                                                        {"sub.idp.addresses", "idp.addresses"},
+                                                        {"idp.addresses:81", "idp.addresses"},
+                                                        {"127.0.0.0/8", "idp.addresses"},
+                                                        {"addresses.test", "idp.addresses"},
+                                                        {"1", "10.0.0.1"},
+                                                        {"0.0.1", "10.0.0.1"},
+                                                        {"10.0.0.0/31", "10.0.0.2"},
+                                                        {"10.0.0.0/", "10.0.0.0"},
+                                                        {"10.0.0.0/x", "10.0.0.0"},
+                                                        {"10.0.0.0/33", "10.0.0.0"},
+                                                        {"10.0.0.0/-1", "10.0.0.0"},
+                                                        {"/8", "10.0.0.0"},
+                                                        {"10.0.0.1:81", "10.0.0.1"},
+                                                        {"::/0", "10.0.0.1"},
+                                                        {"0.0.0.0/0", "[::1]"},
+                                                        {"::2", "[::1]"},
+                                                        {"[::1]:81", "[::1]"},
+                                                        {",, .,*.,/", "idp.addresses"}}) {
+    const std::string shown = list + " and " + host;
+    CHECK_MESSAGE(!past_it(list, host), shown);
+  }
 }
 
 TEST_CASE("options can be replaced for all copies of a fetcher") {
@@ -878,7 +1268,31 @@ TEST_CASE("options can be replaced for all copies of a fetcher") {
   CHECK(copy(request_for(server.url()), {}));
 }
 
-TEST_CASE("failing fetches leak no descriptor") {
+TEST_CASE("an old setup lives as long as the last fetch that began with it") {
+  const raw_server server([](raw_connection& connection) {
+    if (connection.read_request()) connection.wait_for_close();
+  });
+  httplib_options options = direct();
+  const auto token = std::make_shared<int>(1);
+  const std::weak_ptr<int> alive = token;
+  std::atomic<bool> asked{false};
+  options.headers = [held = token, &asked] {
+    asked = true;
+    return std::vector<std::pair<std::string, std::string>>{{"X", std::to_string(*held)}};
+  };
+  const_cast<std::shared_ptr<int>&>(token).reset();
+  httplib_fetcher fetcher(std::move(options));
+  axioms::stop_source stop;
+  std::thread in_flight([&] { CHECK_FALSE(fetcher(request_for(server.url()), stop.get_token())); });
+  while (!asked) std::this_thread::yield();
+  axioms::detail::httplib_access::set_options(fetcher, direct());
+  CHECK_FALSE(alive.expired());
+  stop.request_stop();
+  in_flight.join();
+  CHECK(alive.expired());
+}
+
+TEST_CASE("10,000 fetches that fail leave no descriptor and no thread behind") {
   const throwaway_ca ca, other;
   const raw_server reset([](raw_connection& connection) { connection.reset(); });
   const raw_server silent([](raw_connection& connection) { connection.wait_for_close(); });
@@ -890,9 +1304,19 @@ TEST_CASE("failing fetches leak no descriptor") {
     CHECK_FALSE(fetch("http://127.0.0.1:1/").answer);
     CHECK_FALSE(fetch_and_stop(silent.url(), direct(), after(2ms)).answer);
   };
-  const int before = open_descriptors();
-  for (int i = 0; i < 50; ++i) round();
+  const httplib_fetcher plain(direct());
+  const auto quick = [&] {
+    CHECK_FALSE(timed_fetch(plain, request_for("http://127.0.0.1:1/")).answer);
+    CHECK_FALSE(timed_fetch(plain, request_for("http://no.addresses/")).answer);
+    CHECK_FALSE(timed_fetch(plain, request_for(reset.url())).answer);
+  };
+  addresses.clear();
+  round();
+  const int before = open_descriptors(), threads = running_threads();
+  for (int i = 0; i < 200; ++i) round();
+  for (int i = 0; i < 3000; ++i) quick();
   CHECK(settles_at(open_descriptors, before) <= before);
+  CHECK(settles_at(running_threads, threads) <= threads);
 }
 
 TEST_CASE("many threads fetch at once through one fetcher") {

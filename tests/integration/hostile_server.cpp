@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "../support/fetching.hpp"
+#include "../support/httplib_release.hpp"
 #include "../support/raw_server.hpp"
 #include "../support/throwaway_ca.hpp"
 
@@ -92,6 +93,8 @@ constexpr auto deadline = 700ms;  // of those that hang
 constexpr auto at_once = 3s;      // of those that are refused, so that a slow machine does not turn them into timeouts
 constexpr auto drip_pause = 200ms;
 
+constexpr int always = 1'000'000;
+
 const std::string ok = "HTTP/1.1 200 OK\r\n";
 const std::string chunked = ok + "Transfer-Encoding: chunked\r\n\r\n";
 
@@ -136,8 +139,10 @@ void hang(std::vector<row>& table) {
       then([](raw_connection& c) { c.wait_for_close(); }));
   add("silent after the head", over::both, "reading the body",
       then([](raw_connection& c) { c.send(ok + "Content-Length: 2\r\n\r\n"), c.wait_for_close(); }));
-  add("silent in the trailers", over::both, "reading the body",
-      then([](raw_connection& c) { c.send(chunked + "0\r\nX: 1\r\n"), c.wait_for_close(); }));
+  if (test_support::httplib_release >= 1202) {  // which know trailers
+    add("silent in the trailers", over::both, "reading the body",
+        then([](raw_connection& c) { c.send(chunked + "0\r\nX: 1\r\n"), c.wait_for_close(); }));
+  }
   add("interim responses now and then", over::both, "waiting for the response", then([](raw_connection& c) {
         while (c.pause(drip_pause) && c.send("HTTP/1.1 103 Early Hints\r\n\r\n")) {}
       }));
@@ -160,7 +165,7 @@ void hang(std::vector<row>& table) {
   });
   table.back().busy = true;
   std::string crumbs;
-  for (int i = 0; i < 10'000; ++i) crumbs += "1\r\nx\r\n";
+  for (int i = 0; i < 1'000; ++i) crumbs += padded("1;", 100) + "\r\nx\r\n";  // the body stays small
   add("chunks of one byte for ever", over::both, "reading the body",
       then([=](raw_connection& c) { c.send(chunked), c.flood(crumbs); }));
   table.back().max_body = std::size_t{1} << 30;
@@ -209,13 +214,11 @@ void break_off(std::vector<row>& table) {
       then([=](raw_connection& c) { c.send(part), c.reset(); }));
   add("closed without a word", over::both, errc::fetch_failed, "the connection was closed", say(""));
   add("closed in the head", over::both, errc::fetch_failed, "the connection was closed", say(ok + "A: 1\r\n"));
-  add("truncated body", over::both, errc::fetch_failed, "7 bytes early", say(part));
-  add("truncated chunk", over::both, errc::fetch_failed, "8 bytes early", say(chunked + "a\r\n12"));
+  add("truncated body", over::both, errc::fetch_failed, "the connection was closed", say(part));
+  add("truncated chunk", over::both, errc::fetch_failed, "the connection was closed", say(chunked + "a\r\n12"));
   add("truncated after a chunk", over::both, errc::fetch_failed, "the connection was closed", say(chunked + "2\r\n12"));
   add("truncated before the last chunk", over::both, errc::fetch_failed, "the connection was closed",
       say(chunked + "2\r\n12\r\n"));
-  add("truncated in the last chunk", over::both, errc::fetch_failed, "the connection was closed",
-      say(chunked + "2\r\n12\r\n0\r\n"));
   add("TLS end without close_notify", over::tls, errc::fetch_failed, "close_notify", reply(ok + "\r\nabc"));
   add("TLS end without close_notify in a body with length", over::tls, errc::fetch_failed, "close_notify", reply(part));
 }
@@ -239,83 +242,101 @@ void too_much(std::vector<row>& table) {
   for (int i = 0; i < 1000; ++i) crumbs += "1\r\nx\r\n";
   add("endless chunks of one byte", "more than 5000 bytes", flood(chunked, crumbs));
   table.back().max_body = 5000;
-  add("a chunk of 2^64-1", body, [](raw_connection& c) { c.send(chunked + "ffffffffffffffff\r\n"), c.flood("x"); });
+  add("a chunk of 2^64-1", "", [](raw_connection& c) { c.send(chunked + "ffffffffffffffff\r\n"), c.flood("x"); });
+  table.back().also = errc::fetch_failed;  // of releases that see an overflow there
   add("a chunk of 2^63", body, [](raw_connection& c) { c.send(chunked + "8000000000000000\r\n"), c.flood("x"); });
   add("a chunk of 2^63 after another", body,
       [](raw_connection& c) { c.send(chunked + "1\r\nx\r\n8000000000000000\r\n"), c.flood("x"); });
-  add("status line of 64 KB", "the status line has more than",
+  const char* head = "the response head has more than 65536 bytes";
+  add("status line of 64 KB", head,
       [](raw_connection& c) { c.send(padded("HTTP/1.1 200 ", 1 << 16) + "\r\n\r\n"), c.wait_for_close(); });
-  add("endless status line", "the status line has more than", flood("HTTP/1.1 200 ", piece));
-  add("10,000 headers", "the response head has more than", [](raw_connection& c) {
+  add("endless status line", head, flood("HTTP/1.1 200 ", piece));
+  add("10,000 headers", head, [](raw_connection& c) {
     std::string text = ok;
     for (int i = 0; i < 10'000; ++i) text += "X-" + std::to_string(i) + ": 1\r\n";
     c.send(text + "\r\n"), c.wait_for_close();
   });
-  add("129 headers", "the response head has more than 128 headers", [](raw_connection& c) {
-    std::string text = ok;
-    for (int i = 0; i < 129; ++i) text += "X: 1\r\n";
-    c.send(text + "\r\n"), c.wait_for_close();
-  });
-  add("few headers, 64 KB together", "or 65536 bytes", [](raw_connection& c) {
+  add("few headers, 64 KB together", head, [](raw_connection& c) {
     std::string text = ok;
     for (int i = 0; i < 9; ++i) text += padded("X: ", 8000) + "\r\n";
     c.send(text + "\r\n"), c.wait_for_close();
   });
-  add("a header line of 9 KB", "a header line has more than 8192 bytes",
-      [](raw_connection& c) { c.send(ok + padded("X: ", 9000) + "\r\n\r\n"), c.wait_for_close(); });
-  add("endless header line", "a header line has more than", flood(ok + "A: ", piece));
-  add("endless headers", "the response head has more than", flood(ok, "X-Header: 1\r\n"));
-  add("endless headers, each long", "the response head has more than", flood(ok, padded("A: ", 4000) + "\r\n"));
-  add("endless trailers", "the response head has more than", flood(chunked + "0\r\n", "A: 1\r\n"));
-  add("endless chunk extension", "a chunk's size has more than", flood(chunked + "3;", piece));
-  add("an endless line after a chunk", "the end of a chunk has more than", flood(chunked + "1\r\nx", piece));
+  add("endless header line", head, flood(ok + "A: ", piece));
+  add("endless folds of a header line", head, flood(ok + "A: 1\r\n", " 1\r\n"));
+  add("endless headers", head, flood(ok, "X-Header: 1\r\n"));
+  add("endless headers, each long", head, flood(ok, padded("A: ", 4000) + "\r\n"));
+  add("endless lines that are no headers", head, flood(ok, "no colon\n"));
+  // Our limit, or one that the release has.
+  const auto between = [&](const char* name, std::string first, std::string rest) {
+    add(name, "", flood(std::move(first), std::move(rest)));
+    table.back().also = errc::fetch_failed;
+  };
+  between("endless trailers", chunked + "0\r\n", "A: 1\r\n");
+  between("endless chunk extension", chunked + "3;", piece);
+  between("an endless line after a chunk", chunked + "1\r\nx", piece);
+  between("chunks of one byte, each with an extension of 2 KB", chunked, padded("1;", 2000) + "\r\nx\r\n");
   // Each is within the limits of one head.
   std::string early = "HTTP/1.1 103 Early Hints\r\n";
   for (int i = 0; i < 3; ++i) early += padded("Link: ", 7000) + "\r\n";
-  add("interim responses, 64 KB together", "or 65536 bytes", flood("", early + "\r\n"));
+  add("interim responses, 64 KB together", head, flood("", early + "\r\n"));
 }
 
 void misframed(std::vector<row>& table) {
   const auto add = [&](const char* name, const char* words, std::string text) {
     table.push_back({name, over::both, errc::fetch_failed, words, say(std::move(text))});
   };
-  const auto chunk = [&](const char* name, const char* words, const std::string& text) {
-    add(name, words, chunked + text);
+  // What some releases of cpp-httplib take, from one to before another: no harm on a connection that serves one response, whose
+  // body is JSON.
+  const auto taken = [&](const std::string& name, int from, int until, std::string text) {
+    const bool good = test_support::httplib_release >= from && test_support::httplib_release < until;
+    table.push_back(
+        {name, over::both, good ? errc{} : errc::fetch_failed, good ? "" : "bad response", say(std::move(text))});
   };
-  for (const char* size : {"zz", "-1", "0x3", "3zz", "+3", "", "11111111111111111", "3 3", "3\t;\v"}) {
-    table.push_back({"chunk size \""s + size + '"', over::both, errc::fetch_failed, "chunk size",
-                     say(chunked + size + "\r\nabc\r\n0\r\n\r\n")});
+  for (const char* size : {"zz", "-1", "", "11111111111111111", "x;1"}) {
+    taken("chunk size \""s + size + '"', 0, 0, chunked + size + "\r\nabc\r\n0\r\n\r\n");
   }
-  chunk("a chunk longer than its size", "a chunk is longer than its size", "3\r\nabcd\r\n0\r\n\r\n");
-  chunk("a trailer that is none", "not a header line", "0\r\nno colon\r\n\r\n");
-  add("two lengths", "two Content-Length headers", ok + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd");
-  for (const char* length : {"-5", "+3", "3, 3", "abc", "", "3 3", "0x3", "18446744073709551616"}) {
-    table.push_back({"Content-Length \""s + length + '"', over::both, errc::fetch_failed, "Content-Length",
-                     say(ok + "Content-Length: " + length + "\r\n\r\nabc")});
+  for (const char* size : {"0x3", "3zz", "+3", "3 3"}) {
+    taken("chunk size \""s + size + '"', 0, 4304, chunked + size + "\r\nabc\r\n0\r\n\r\n");
   }
-  add("length and chunks", "both Content-Length and",
-      ok + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-  add("gzip under the chunks", "transfer encoding",
-      ok + "Transfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-  add("chunked twice", "transfer encoding",
-      ok + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-  add("an unknown transfer encoding", "transfer encoding", ok + "Transfer-Encoding: identity\r\n\r\nabc");
-  add("chunks in HTTP/1.0", "transfer encoding",
-      "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-  add("gzip bomb", "Content-Encoding", ok + "Content-Encoding: gzip\r\n\r\n\x1f\x8b\x08"s + std::string(1000, '\0'));
-  add("brotli", "Content-Encoding", ok + "content-encoding: br\r\nContent-Length: 3\r\n\r\nabc");
-  add("gzip after identity", "Content-Encoding",
-      ok + "Content-Encoding: identity\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc");
-  add("folded header", "not a header line", ok + "A: 1\r\n  folded\r\n\r\nabc");
-  add("space before the colon", "not a header line", ok + "Content-Length : 3\r\n\r\nabc");
-  add("no colon", "not a header line", ok + "no colon\r\n\r\nabc");
-  add("no name", "not a header line", ok + ": 1\r\n\r\nabc");
-  add("NUL in a name", "not a header line", ok + "A\0B: 1\r\n\r\nabc"s);
-  add("NUL in a header", "control byte", ok + "ETag: \"a\0b\"\r\n\r\nabc"s);
-  add("CR in a header", "control byte", ok + "ETag: \"a\rX-Injected: 1\"\r\n\r\nabc");
-  add("LF in a header", "not a header line", ok + "ETag: \"a\nInjected by a server\"\r\n\r\nabc");
-  add("DEL in a header", "control byte", ok + "ETag: \"a\x7f\"\r\n\r\nabc");
-  add("NUL in the status line", "not an HTTP/1.x status line", "HTTP/1.1 200 \0\r\n\r\nabc"s);
+  for (const char* size : {"3\t;\v", "000003", "3;\xff"}) {
+    taken("chunk size \""s + size + '"', 0, always, chunked + size + "\r\nabc\r\n0\r\n\r\n");
+  }
+  taken("a chunk longer than its size", 0, 1202, chunked + "3\r\nabcd\r\n0\r\n\r\n");
+  taken("a chunk without its end", 0, 1202, chunked + "3\r\nabc0\r\n\r\n");
+  taken("a chunk that ends with LF", 0, 1202, chunked + "3\r\nabc\n0\r\n\r\n");
+  taken("truncated in the last chunk", 1800, 2900, chunked + "2\r\n12\r\n0\r\n");
+  taken("trailers", 1202, always, chunked + "3\r\nabc\r\n0\r\nX-Trailer: 1\r\n\r\n");
+  taken("a trailer that is none", 1202, 2900, chunked + "0\r\nno colon\r\n\r\n");
+  taken("two lengths", 0, 3702, ok + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd");
+  for (const char* length : {"+3", "3, 3", "abc", "3 3", "0x3", "3\r\n 3"}) {
+    taken("Content-Length \""s + length + '"', 0, 1805, ok + "Content-Length: " + length + "\r\n\r\nabc");
+  }
+  taken("no Content-Length", 0, 1700, ok + "Content-Length:\r\n\r\nabc");
+  taken("a Content-Length of 9 KB", 0, 0, ok + padded("Content-Length: 3", 9'000) + "\r\n\r\nabc");
+  taken("a Content-Length of 60 KB", 0, 0, ok + padded("Content-Length: 3", 60'000) + "\r\n\r\nabc");
+  for (const char* length : {"-5", "18446744073709551616", "100001abc"}) {
+    table.push_back({"Content-Length \""s + length + '"', over::both, errc::response_too_large,
+                     "the body has more than", say(ok + "Content-Length: " + length + "\r\n\r\nabc")});
+  }
+  taken("length and chunks", 0, always,
+        ok + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  taken("gzip under the chunks", 0, always, ok + "Transfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  taken("chunked twice", 0, always,
+        ok + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  taken("an unknown transfer encoding", 0, always, ok + "Transfer-Encoding: identity\r\n\r\nabc");
+  taken("a folded transfer encoding", 0, always, ok + "Transfer-Encoding:\r\n chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  taken("a transfer encoding of 9 KB", 0, 0, ok + padded("Transfer-Encoding: ", 9'000) + "\r\n\r\nabc");
+  taken("chunks in HTTP/1.0", 0, always, "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  taken("a transfer encoding of 60 KB", 0, 0, ok + padded("Transfer-Encoding: ", 60'000) + "\r\n\r\nabc");
+  taken("a transfer encoding without a name", 0, always, ok + ": chunked\r\n\r\nabc");
+  for (const char* coding :
+       {"gzip", "x-gzip", "deflate", "br", "zstd", "Compress", "identity, gzip", "gzip,", "utf-8,br"}) {
+    table.push_back({"Content-Encoding \""s + coding + '"', over::both, errc::fetch_failed, "it is encoded by",
+                     say(with_length("abc", "content-encoding: "s + coding + "\r\n"))});
+  }
+  add("gzip bomb", "it is encoded by", ok + "Content-Encoding: gzip\r\n\r\n\x1f\x8b\x08"s + std::string(1000, '\0'));
+  add("gzip after identity", "it is encoded by",
+      with_length("abc", "Content-Encoding: identity\r\nContent-Encoding: gzip\r\n"));
   for (const char* line : {"HTTP/2 200", "HTTP/2.0 200 OK", "HTTP/1.1 099 No", "HTTP/1.1 999 No", "HTTP/1.1 600 No",
                            "HTTP/1.1 20 OK", "HTTP/1.1 2000 OK", "HTTP/1.1 -20 OK", "HTTP/1.1  200 OK",
                            "HTTP/1.1 200OK", "HTTP/x.1 200 OK", "ICY 200 OK", "<html>", "", " HTTP/1.1 200 OK"}) {
@@ -325,6 +346,48 @@ void misframed(std::vector<row>& table) {
   add("switching protocols", "status 101", "HTTP/1.1 101 Switching\r\n\r\n");
   table.push_back({"endless interim responses", over::both, errc::fetch_failed, "interim responses",
                    then([](raw_connection& c) { c.flood("HTTP/1.1 100 Continue\r\n\r\n"); })});
+}
+
+// Odd heads before a good body: nobody needs what is odd in them.
+void odd_heads(std::vector<row>& table) {
+  const auto add = [&](const std::string& name, const std::string& headers) {
+    table.push_back({name, over::both, errc{}, "\"v1\"", say(with_length("{}", headers + "ETag: \"v1\"\r\n"))});
+  };
+  add("a folded header", "A: 1\r\n  folded\r\n\tand again\r\n");
+  add("a folded header whose lines end with LF", "A: 1\n  folded\n");
+  add("a fold of no header", " folded\r\n");
+  add("a fold of a header that is left out", "no colon\r\n A: 1\r\n");
+  add("a blank before the colon", "A : 1\r\n");
+  add("no name", ": 1\r\n");
+  add("no colon", "no colon\r\n");
+  add("no value", "A:\r\n");
+  add("NUL in a name", "A\0B: 1\r\n"s);
+  add("NUL in a header", "ETag: \"a\0b\"\r\n"s);
+  add("CR in a header", "ETag: \"a\rX-Injected: 1\"\r\n");
+  add("DEL in a header", "ETag: \"a\x7f\"\r\n");
+  add("a line of 9 KB", padded("A: ", 9'000) + "\r\n");
+  add("a line of 60 KB", padded("A: ", 60'000) + "\r\n");
+  add("a line of 60 KB without a colon", padded("A", 60'000) + "\r\n");
+  add("a coding that is none", "Content-Encoding: utf-8\r\nContent-Encoding: none, aws-chunked, identity,,\r\n");
+  std::string many;
+  for (int i = 0; i < 110; ++i) many += "X-" + std::to_string(i) + ": 1\r\n";
+  add("110 headers", many);
+  many.clear();
+  for (int i = 0; i < 5'000; ++i) many += "X: " + std::to_string(i) + "\r\n";
+  add("5,000 headers", many);
+  // What it cannot be taken for, it is not taken for: the body then ends with the connection.
+  add("a blank before the colon of the length", "Content-Length : 3\r\n");
+  add("an odd second length", "Content-Length: \x01\r\n");
+  for (const std::string& reason : {""s, " "s, " \0"s, padded(" ", 60'000), " \xff\x80"s}) {
+    table.push_back({"a reason phrase of " + std::to_string(reason.size()), over::both, errc{}, "\"v1\"",
+                     say("HTTP/1.1 200" + reason + "\r\nETag: \"v1\"\r\nContent-Length: 2\r\n\r\n{}")});
+  }
+  // The server that uses bare LF keeps its connection open: the body must end by its length.
+  table.push_back({"bare LF on a connection that stays open", over::both, errc{}, "\"v1\"", then([](raw_connection& c) {
+                     c.send("HTTP/1.1 200 OK\nETag: \"v1\"\nContent-Length: 2\n\n{}"), c.wait_for_close();
+                   })});
+  table.push_back(
+      {"LF in a header", over::both, errc{}, "\"a", say(with_length("{}", "ETag: \"a\nInjected by a server\"\r\n"))});
   // Neither decoded nor refused: it is a legal ETag. That it splits no request when it is sent back, fetcher.cpp shows.
   table.push_back({"ETag with percent-encoded CR and LF", over::both, errc{}, "\"x%0d%0aX-Injected: 1\"",
                    say(with_length("{}", "ETag: \"x%0d%0aX-Injected: 1\"\r\n"))});
@@ -353,13 +416,30 @@ void redirects(std::vector<row>& table) {
   for (const char* location :
        {"file:///etc/passwd", "FILE:/etc/passwd", "ftp://127.0.0.1/", "javascript:alert(1)", "data:,x",
         "gopher://127.0.0.1:1/_x", "https://", "https:///x", "https://127.0.0.1:99999/", "https://127.0.0.1:0/",
-        "https://[::1/", "/a b", "/\xc3\xa4"}) {
+        "https://[::1/", "https://a b/", "https://\xc3\xa4.test/"}) {
     add("redirect to "s + location, over::both, "redirect refused", redirect(location));
   }
   add("redirect to a URL of 8,000 bytes", over::both, "redirect refused", redirect(padded("/", 8'000)));
   table.push_back({"redirect to where nobody is", over::plain, errc::connect_failed,
                    "fetch of 'http://127.0.0.1:1/gone'", redirect("http://127.0.0.1:1/gone")});
-  add("redirect with CR", over::both, "control byte", redirect("/a\rb"));
+  table.push_back({"redirect with CR", over::both, errc{}, "", redirect("/a\rb")});  // is a 302 without a Location
+  table.push_back({"redirect over a blank and UTF-8",
+                   over::both,
+                   errc{},
+                   "\"v1\"",
+                   then([](raw_connection& c) {
+                     const bool followed = c.request().find("GET /a%20b%C3%A4?c%20d HTTP/1.1\r\n") == 0;
+                     c.send(followed ? with_length("{}", "ETag: \"v1\"\r\n")
+                                     : "HTTP/1.1 302 Found\r\nLocation: /a b\xc3\xa4?c d\r\n\r\n");
+                     c.close_notify();
+                   }),
+                   std::nullopt,
+                   {},
+                   std::nullopt,
+                   "127.0.0.1",
+                   2});
+  table.push_back({"redirect in a folded header of 9 KB", over::both, errc::fetch_failed, "redirect refused",
+                   redirect(padded("/\r\n ", 9'000))});
   table.push_back({"redirects for ever, each slow",
                    over::both,
                    errc::timed_out,
@@ -438,6 +518,7 @@ std::vector<row> whole_table(const throwaway_ca& ca) {
   break_off(out);
   too_much(out);
   misframed(out);
+  odd_heads(out);
   redirects(out);
   untrusted(out, ca);
   // Those over plain and TLS are two.
@@ -569,6 +650,20 @@ class stop_slot {
   axioms::stop_source source_;
 };
 
+// ---- another process ------------------------------------------------------------------------------
+
+// Runs one test case of this program that is skipped otherwise.
+int status_of_test(const std::string& name) {
+  const std::string choice = "--test-case=" + name;
+  const char* arguments[] = {"integration", "--no-skip", choice.c_str(), nullptr};
+  pid_t child = 0;
+  if (::posix_spawn(&child, "/proc/self/exe", nullptr, nullptr, const_cast<char* const*>(arguments), environ) != 0)
+    return -1;
+  int status = -1;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+  return status;
+}
+
 // ---- stack ---------------------------------------------------------------------------------------
 
 // Runs @p run in a thread with that much stack, and gives how much of it was used.
@@ -650,35 +745,25 @@ TEST_CASE("TLS 1.1 is refused whatever the system allows") {
       "openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\nMinProtocol = TLSv1\n"
       "CipherString = DEFAULT:@SECLEVEL=0\n");
   ::setenv("OPENSSL_CONF", permissive.path().c_str(), 1);
-  const char* arguments[] = {"integration", "--no-skip", "--test-case=TLS 1.1 is refused though*", nullptr};
-  pid_t child = 0;
-  const int started =
-      ::posix_spawn(&child, "/proc/self/exe", nullptr, nullptr, const_cast<char* const*>(arguments), environ);
+  const int status = status_of_test("TLS 1.1 is refused though*");
   ::unsetenv("OPENSSL_CONF");
-  REQUIRE(started == 0);
-  int status = -1;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
   CHECK(status == 0);
 }
 
-TEST_CASE("the system's trusted certificates are read once, for all fetchers") {
+// Run by the next one, in a process that has not read them yet.
+TEST_CASE("child: the system's trusted certificates are read once" * doctest::skip()) {
   const throwaway_ca ca;
   const raw_server server(ca.issue(), say(with_length("{}")));
-  const temp_file trusted(ca.pem());
-  const std::string url = server.url();  // an address: the child must start no thread
-  // Another test may have loaded them in this process; a child loads its own.
-  const pid_t child = ::fork();
-  REQUIRE(child >= 0);
-  if (child == 0) {
+  {
+    const temp_file trusted(ca.pem());
     ::setenv("SSL_CERT_FILE", trusted.path().c_str(), 1);
-    const int first = timed_fetch(axioms::httplib_fetcher(direct()), request_for(url)).status();
-    ::unlink(trusted.path().c_str());
-    const int second = timed_fetch(axioms::httplib_fetcher(direct()), request_for(url)).status();
-    ::_exit(first == 200 && second == 200 ? 0 : 1);
+    CHECK(timed_fetch(axioms::httplib_fetcher(direct()), request_for(server.url())).status() == 200);
   }
-  int status = -1;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
-  CHECK(status == 0);
+  CHECK(timed_fetch(axioms::httplib_fetcher(direct()), request_for(server.url())).status() == 200);
+}
+
+TEST_CASE("the system's trusted certificates are read once, for all fetchers") {
+  CHECK(status_of_test("child: the system's trusted*") == 0);
 }
 
 TEST_CASE("24 threads with random deadlines and stops: every fetch ends in time and nothing is left behind") {
@@ -782,21 +867,26 @@ TEST_CASE("a service with 1,100 open descriptors still fetches") {
   ::setrlimit(RLIMIT_NOFILE, &before);
 }
 
-TEST_CASE("a fetch needs less than 96 KiB of stack, so that musl's threads will do") {
+TEST_CASE("a fetch needs less than 64 KiB of stack, whatever the status line, so that musl's threads will do") {
   if (sanitized) return;  // whose frames are larger
   const throwaway_ca ca;
-  const raw_server secure(ca.issue(), say(with_length(std::string(50'000, ' '))));
+  const std::string body(50'000, ' ');
+  const raw_server secure(ca.issue(), say(with_length(body)));
+  const raw_server talkative(
+      ca.issue(), say("HTTP/1.1 200 " + std::string(60'000, 'x') + "\r\nContent-Length: 50000\r\n\r\n" + body));
   const axioms::httplib_fetcher trusted(trusting(ca)), by_the_system(direct());
-  int status = 0;
-  errc code{};
-  const std::size_t used = stack_used(std::size_t{1} << 20, [&] {
-    status = timed_fetch(trusted, request_for(secure.url())).status();
-    code = timed_fetch(by_the_system, request_for(secure.url())).code();
-  });
-  CHECK(status == 200);
-  CHECK(code == errc::tls_failed);
-  CHECK(used > 4096);
-  CHECK(used < 96 * 1024);
+  for (const raw_server* server : {&secure, &talkative}) {
+    int status = 0;
+    errc code{};
+    const std::size_t used = stack_used(std::size_t{1} << 20, [&] {
+      status = timed_fetch(trusted, request_for(server->url())).status();
+      code = timed_fetch(by_the_system, request_for(server->url())).code();
+    });
+    CHECK(status == 200);
+    CHECK(code == errc::tls_failed);
+    CHECK(used > 4096);
+    CHECK(used < 64 * 1024);
+  }
 }
 
 TEST_SUITE_END();

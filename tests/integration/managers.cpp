@@ -450,6 +450,68 @@ TEST_CASE("a provider with another CA's certificate is refused, and a lookup say
   CHECK(server.requests() == 0);
 }
 
+TEST_CASE("credentials do not follow discovery to another origin, unless it is allowed") {
+  const throwaway_ca ca;
+  const auto client = ca.issue({.common_name = "client", .names = ""});
+  const test_support::temp_file both(client.chain_pem + client.key_pem);
+  struct origin {
+    std::mutex mutex;  // guards the rest
+    std::string page, credentials;
+    std::string seen() {
+      const std::lock_guard lock(mutex);
+      return std::exchange(credentials, {});
+    }
+  };
+  const auto serve = [](origin& at) {
+    return [&at](raw_connection& connection) {
+      if (!connection.read_request()) return;
+      const std::lock_guard lock(at.mutex);
+      if (connection.request().find("\r\nAuthorization: Bearer t\r\n") != std::string::npos) at.credentials += "token ";
+      at.credentials += connection.client_name();
+      connection.send("HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(at.page.size()) + "\r\n\r\n" + at.page);
+    };
+  };
+  raw_server::options asking;
+  asking.ask_client = true;
+  origin home, elsewhere;
+  const raw_server idp(ca.issue(), serve(home), asking), keys(ca.issue(), serve(elsewhere), asking);
+  jwks_config config;
+  config.discovery = true;
+  config.issuer = "https://127.0.0.1:" + std::to_string(idp.port());
+  home.page = R"({"issuer":")" + config.issuer + R"(","jwks_uri":")" + keys.url() + "\"}";
+  elsewhere.page = key_set({"a"});
+  auto options = trusting(ca);
+  options.client_cert_file = both.path();
+  options.headers = [] { return std::vector<std::pair<std::string, std::string>>{{"Authorization", "Bearer t"}}; };
+  {
+    axioms::jwks_manager manager{axioms::httplib_fetcher(options)};
+    REQUIRE(manager.initialize(config));
+    CHECK(kids(manager.get_jwks()) == "a");
+    CHECK(home.seen() == "token /CN=client");
+    CHECK(elsewhere.seen().empty());
+  }
+  options.credential_origins = {"https://127.0.0.1:" + std::to_string(keys.port())};
+  axioms::async_jwks_manager manager{axioms::httplib_fetcher(options)};
+  REQUIRE(wait(manager.initialize(config)));
+  CHECK(kids(wait(manager.get_jwks())) == "a");
+  CHECK(home.seen() == "token /CN=client");
+  CHECK(elsewhere.seen() == "token /CN=client");
+}
+
+TEST_CASE("a file that is missing is told by initialize() and add()") {
+  auto options = direct();
+  options.ca_file = "/no/such/file.pem";
+  axioms::jwks_manager manager{axioms::httplib_fetcher(options)};
+  axioms::async_jwks_manager async{axioms::httplib_fetcher(options)};
+  for (const auto& told :
+       {manager.initialize(config_for("https://127.0.0.1:1/")), manager.add(config_for("https://127.0.0.1:1/")),
+        wait(async.initialize(config_for("https://127.0.0.1:1/"))), async.add(config_for("https://127.0.0.1:1/"))}) {
+    REQUIRE_FALSE(told);
+    CHECK(told.error().code == errc::invalid_config);
+    CHECK(told.error().description.find("/no/such/file.pem") != std::string::npos);
+  }
+}
+
 TEST_CASE("a file URL is a configuration error before anything is read") {
   axioms::jwks_manager manager{fetcher()};
   for (const char* url : {"file:///etc/passwd", "ftp://127.0.0.1/jwks.json"}) {

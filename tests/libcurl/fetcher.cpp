@@ -84,3 +84,31 @@ TEST_CASE("libcurl_fetcher keeps the rules for a fetcher") {
   CHECK(stopped.error().code == errc::cancelled);
   CHECK(back - asked < 50ms * test_support::slow);
 }
+
+TEST_CASE("a token goes to the origin that the application named, and to no other") {
+  ::setenv("no_proxy", "127.0.0.1", 1);
+  const throwaway_ca ca;
+  std::string asked;
+  const auto note = [&](raw_connection& connection) {
+    if (connection.read_request()) asked = connection.request(), connection.send(with_length("{}"));
+  };
+  const raw_server other(ca.issue(), note);
+  const raw_server server(ca.issue(), [&](raw_connection& connection) {
+    if (!connection.read_request()) return;
+    asked = connection.request();
+    connection.send(asked.find("GET /go ") != 0 ? with_length("{}")
+                                                : "HTTP/1.1 302 Found\r\nLocation: " + other.url() + "\r\n\r\n");
+  });
+  const auto sent = [&](const std::string& url, const std::string& origin) {
+    axioms::fetch_request request = request_for(url);
+    request.origin = origin;
+    CHECK(curl_fetcher{ca.pem(), "s3cret"}(request, {}));
+    return asked.find("\r\nAuthorization: Bearer s3cret\r\n") != std::string::npos;
+  };
+  const std::string origin = "https://127.0.0.1:" + std::to_string(server.port());
+  CHECK(sent(server.url(), ""));
+  CHECK(sent(server.url(), origin));
+  CHECK_FALSE(sent(server.url(), "https://127.0.0.1"));
+  CHECK_FALSE(sent(other.url(), origin));
+  CHECK_FALSE(sent(server.url("/go"), origin));  // redirected
+}

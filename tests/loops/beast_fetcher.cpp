@@ -80,6 +80,28 @@ TEST_CASE("a response comes as it is, by http and by https, and the validators a
   }
 }
 
+TEST_CASE("a token goes to the origin that the application named, and to no other") {
+  std::string asked;
+  raw_server server([&](raw_connection& connection) {
+    if (!connection.read_request()) return;
+    asked = connection.request();
+    connection.send(with_body(2));
+  });
+  const auto sent = [&](const std::string& origin) {
+    boost::asio::io_context loop(1);
+    demo::beast_fetcher client(loop, {}, "s3cret");
+    auto request = request_for(server.url());
+    request.origin = origin;
+    client.async_fetch(std::move(request), {}, [](const demo::response_result& answer) { CHECK(answer.has_value()); });
+    loop.run();
+    return asked.find("\r\nAuthorization: Bearer s3cret\r\n") != std::string::npos;
+  };
+  CHECK(sent(""));
+  CHECK(sent("http://127.0.0.1:" + std::to_string(server.port())));
+  CHECK_FALSE(sent("http://127.0.0.1"));
+  CHECK_FALSE(sent("https://127.0.0.1:" + std::to_string(server.port())));
+}
+
 TEST_CASE("peer and host are verified") {
   const throwaway_ca ca, other;
   raw_server good(ca.issue(), saying(with_body(2)));

@@ -3,11 +3,6 @@
 
 #include <thread>
 
-#if defined(__linux__)
-#include <dlfcn.h>
-#include <pthread.h>
-#endif
-
 using namespace std::chrono_literals;
 using axioms::errc, axioms::jwks_config, axioms::jwks_event;
 using support::config_for, support::eventually, support::response, support::rig, support::url;
@@ -120,56 +115,3 @@ TEST_CASE(
   r.manager.shutdown();
   CHECK(r.clock.waiting() == 0);
 }
-
-// -- a thread that cannot be started --
-
-// Sanitizers put their own function in this place.
-#if defined(__linux__) && defined(__cpp_exceptions) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-#define PROPERTY_KEEP_PTHREAD_CREATE
-#endif
-#endif
-#if !defined(PROPERTY_KEEP_PTHREAD_CREATE)
-
-namespace {
-// How many threads may still be started; negative: as many as one likes.
-std::atomic<int> threads_left{-1};
-}  // namespace
-
-extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*),
-                              void* argument) noexcept {
-  using function = int (*)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
-  static const auto real = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "pthread_create"));
-  if (threads_left == 0) return EAGAIN;
-  if (threads_left > 0) --threads_left;
-  return real(thread, attributes, start, argument);
-}
-
-TEST_CASE("a thread that cannot be started is no_resources, an outage, and the manager recovers") {
-  rig r;
-  threads_left = 0;  // not even the scheduler
-  CHECK(r.manager.get_jwks(url).error().code == errc::no_resources);
-  CHECK(r.manager.initialize(config_for(url)).error().code == errc::no_resources);
-  CHECK(r.manager.add(config_for(url)).error().code == errc::no_resources);
-  CHECK_FALSE(r.manager.running());
-  threads_left = 1;  // the scheduler, but no fetch
-  const auto document = r.manager.get_jwks(url);
-  REQUIRE_FALSE(document.has_value());
-  CHECK(document.error().code == errc::no_resources);
-  CHECK(document.error().status_code() == 503);
-  threads_left = -1;
-  r.clock.advance(10s);
-  CHECK(r.manager.get_jwks(url).has_value());
-
-  rig listening;
-  auto config = config_for(url);
-  config.on_event = [](const jwks_event&) {};
-  threads_left = 1;  // the scheduler, but no listener
-  CHECK(listening.manager.initialize(config).error().code == errc::no_resources);
-  CHECK_FALSE(listening.manager.running());
-  threads_left = -1;
-  CHECK(listening.manager.initialize(config).has_value());
-}
-#endif
-#endif

@@ -189,6 +189,64 @@ TEST_CASE("a forked child sees another epoch, and its parent does not" * doctest
 }
 #endif
 
+#if defined(__unix__) || defined(__APPLE__)
+namespace {
+
+// Forks, and gives the exit status of the child, which runs @p checks.
+int status_of_child(int (*checks)()) {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(checks());
+  int status = 0;
+  if (child < 0 || ::waitpid(child, &status, 0) != child || !WIFEXITED(status)) return -1;
+  return WEXITSTATUS(status);
+}
+
+}  // namespace
+
+TEST_CASE("a fork waits for who is inside the gate, and shuts out who comes" * doctest::test_suite("slow")) {
+  using axioms::detail::fork_gate;
+  std::atomic<int> inside{0};
+  std::atomic<bool> second_came{false};
+  static std::atomic<bool> first_left, second_in;
+  first_left = second_in = false;
+  std::thread second, first([&] {
+    const fork_gate held;
+    inside = 1;
+    while (!fork_gate::closing()) std::this_thread::yield();
+    second = std::thread([&] {
+      second_came = true;
+      const fork_gate late;
+      second_in = true;
+    });
+    while (!second_came) std::this_thread::yield();
+    first_left = true;
+  });
+  while (inside == 0) std::this_thread::yield();
+  // The child sees what the parent was like when it was made, and finds the gate open.
+  const int status = status_of_child([] {
+    const bool left = first_left, in = second_in;
+    const fork_gate mine;
+    return fork_gate::closing() ? 3 : !left ? 1 : in ? 2 : 42;
+  });
+  CHECK(status == 42);
+  CHECK_FALSE(fork_gate::closing());
+  first.join();
+  second.join();
+  CHECK(second_in);
+}
+
+TEST_CASE("a fork does not wait for its own thread, which may be inside twice" * doctest::test_suite("slow")) {
+  using axioms::detail::fork_gate;
+  const fork_gate outer;
+  {
+    const fork_gate inner;
+    CHECK(status_of_child([] { return fork_gate::closing() ? 1 : 42; }) == 42);
+  }
+  CHECK_FALSE(fork_gate::closing());
+  CHECK(status_of_child([] { return 42; }) == 42);
+}
+#endif
+
 // ---- the manual clock ----------------------------------------------------------------------------
 
 TEST_CASE("the manual clock stands still until it is advanced, and copies are the same clock") {

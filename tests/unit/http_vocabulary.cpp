@@ -180,6 +180,28 @@ TEST_CASE("a URL that is no absolute http or https URL is refused with a reason"
   }
 }
 
+TEST_CASE("a host has no empty label: OpenSSL would take a leading dot for any subdomain") {
+  for (const char* text : {"https://.example.com/", "https://./", "https://../", "https://a..b/", "https://a.b../",
+                           "http://.localhost:80/k", "https://..a/"}) {
+    const auto url = parse_url(text);
+    CAPTURE(text);
+    REQUIRE_FALSE(url.has_value());
+    CHECK(url.error().code == errc::invalid_url);
+    CHECK(url.error().description.find("empty label") != std::string::npos);
+  }
+  CHECK(parse_url("https://a.b./")->host == "a.b.");  // the root's
+}
+
+TEST_CASE("the origin of a URL is its scheme, host and port") {
+  for (const auto& [text, origin] : std::vector<std::pair<std::string_view, std::string_view>>{
+           {"HTTPS://Issuer.EXAMPLE:443/Keys?a=b", "https://issuer.example"},
+           {"https://issuer.example", "https://issuer.example"},
+           {"https://issuer.example?a=/b", "https://issuer.example"},
+           {"http://[2001:DB8::1]:8080/k", "http://[2001:db8::1]:8080"}}) {
+    CHECK(axioms::detail::origin_of(parse_url(text)->normalized) == origin);
+  }
+}
+
 TEST_CASE("a URL of another scheme is refused as such") {
   for (const std::string_view given :
        {"file:///etc/passwd", "ftp://issuer.example/keys", "ws://issuer.example/", "javascript:alert(1)", "data:,x",

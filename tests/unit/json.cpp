@@ -120,11 +120,12 @@ TEST_CASE("a name that stands twice in an object is told, however it is spelt, a
   }
 }
 
-// Red when the texts are kept, when a whole container is left out (x5c would hide a private key), or when what follows is lost.
+// Red when the texts are kept, also those behind a container that ends in one that is not kept, when a whole container is left out
+// (x5c would hide a private key), or when what follows is lost.
 TEST_CASE("what stands under a name that is not kept loses its texts, not its nodes and names") {
   constexpr std::array<std::string_view, 2> unkept{"d", "x5c"};
   const json_tree tree = tree_of(
-      R"({"a":"1","d":"secret","b":"2","x5c":["secret",{"n":"secret","d":{"e":[12345,1.5,true,"secret"]},"f":""}],"c":"3",)"
+      R"({"a":"1","d":"secret","b":"2","x5c":["secret",{"n":"secret","d":{"e":[[],12345,1.5,true,"secret"],"g":"secret"},"f":"","h":"secret"},"secret"],"c":"3",)"
       R"("\u0064":777,"list":["d",{"d":[]},"4"]})",
       {.unkept = unkept});
   std::string texts;
@@ -136,12 +137,12 @@ TEST_CASE("what stands under a name that is not kept loses its texts, not its no
   CHECK(tree.root().twice);
   const json_node& x5c = *tree.root().find("x5c");
   CHECK(x5c.type == kind::array);
-  CHECK(x5c.count == 2);
+  CHECK(x5c.count == 3);
   const json_node& inner = *(++x5c.begin());
   CHECK(inner.find("n")->type == kind::string);
   CHECK(inner.find("n")->count == 6);
   CHECK_FALSE(inner.find("n")->holds_nothing());
-  CHECK(inner.find("d")->find("e")->count == 4);
+  CHECK(inner.find("d")->find("e")->count == 5);
   CHECK(inner.find("f")->holds_nothing());
   CHECK(tree.root().find("d")->type == kind::integer);
 }
@@ -184,6 +185,10 @@ TEST_CASE("bytes, depth and number of values are limited by whoever asks") {
   CHECK(json_tree::read("[[],{},[[]],[[]]]", {.depth = 3}));
   CHECK(fault_of(std::string(100000, '['), {.depth = 3}) == "is nested deeper than 3 levels");
   CHECK(fault_of("7 ", {.code = errc::malformed_token, .bytes = 1}) == "is over the limit of 1 bytes");
+  // Whatever is wrong, the error's code is that of whoever asked.
+  for (const std::string_view bad : {"{", "7 7", "[[]]", "[0,0,0]"})
+    CHECK(fault_of(bad, {.code = errc::malformed_token, .depth = 1, .values = 3}) != "");
+  CHECK(fault_of({"7\0", 2}, {.code = errc::malformed_token}) == "is no JSON from byte 2 on, a zero byte");
 }
 
 // ---- beside nlohmann's own values ----------------------------------------------------------------
@@ -283,6 +288,10 @@ TEST_CASE("in a saved cache the last of equal names counts, and a zero byte is r
   CHECK(taken(saved.substr(0, begin + 1) + R"("url":"https://first/","body":7,)" + saved.substr(begin + 1)) == "1");
   CHECK(taken(R"({"axioms_jwks_cache":2,"documents":7,)" + saved.substr(1)) == "1");
   CHECK(taken(saved.substr(0, saved.size() - 1) + R"(,"documents":[]})") == "0");
+  const auto limit = axioms::detail::max_saved_bytes;
+  CHECK(taken(saved + std::string(limit - saved.size(), ' ')) == "1");
+  CHECK(taken(saved + std::string(limit + 1 - saved.size(), ' ')) ==
+        "the text is no exported cache: it is over the limit of " + std::to_string(limit) + " bytes");
   for (std::size_t at = 0; at <= saved.size(); ++at) {
     CHECK(taken(saved.substr(0, at) + '\0' + saved.substr(at)) ==
           "the text is no exported cache: it is no JSON from byte " + std::to_string(at + 1) + " on, a zero byte");

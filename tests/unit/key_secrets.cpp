@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 using axioms::errc;
 using axioms::jwk_set;
@@ -57,6 +58,17 @@ TEST_CASE("the document of a set that held secrets is written anew from its usab
       CHECK(again->begin()[static_cast<std::ptrdiff_t>(i)]->to_json() ==
             keys.begin()[static_cast<std::ptrdiff_t>(i)]->to_json());
     }
+  }
+  // Wherever a symmetric key stands: beside the keys, and past the members that are looked at.
+  std::vector<std::string> many(3000, "7");
+  many.front() = good;
+  many[1100] = many.back() = R"({"kty":"oct","key":"c2VjcmV0"})";
+  for (const std::string& body :
+       {set_of(many), R"({"backup":{"kty":"\u006fct","key":"c2VjcmV0"},"keys":[)" + good + "]}"}) {
+    const verdict what = judged(body);
+    REQUIRE(what.what == verdict::kind::document);
+    CHECK(what.content->keys.held_secrets());
+    CHECK_FALSE(holds(what.content->body, "c2VjcmV0"));
   }
   const std::string elsewhere = R"({"backup":{"kty":"RSA","d":"c2VjcmV0"},"keys":[)" + good + "]}";
   const verdict what = judged(elsewhere);

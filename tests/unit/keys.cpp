@@ -288,6 +288,11 @@ TEST_CASE("to_json holds the public members and nothing else") {
 }
 
 TEST_CASE("to_json of a kid with quotes and control bytes is still JSON") {
+  for (const std::string_view kid : {"a\\\\b", "a\\\"b", "a\\u001fb", "a\\u007fb"}) {
+    const key_ptr key = only(with(rfc8037, R"("kid":")" + std::string(kid) + "\""));
+    CHECK(key->kid().size() == 3);
+    CHECK(only(key->to_json())->kid() == key->kid());
+  }
   const std::string member = with(rfc8037, R"("kid":"a\"b\\c\u0000d\u001f\u00e9")");
   const key_ptr key = only(member);
   CHECK(key->kid() == std::string_view("a\"b\\c\0d\x1f\xc3\xa9", 10));
@@ -474,8 +479,14 @@ TEST_CASE(
     }
   }
   for (const ml_dsa_vector& at : ml_dsa_vectors) {
-    if (!openssl_has(at.alg.data())) continue;
     const std::string plain(text_of(at.jwk, "pub"));
+    for (const std::string& text : {plain + " ", plain + "=A", plain + "*", plain + "\\u00e9"})
+      CHECK(reason_of(replaced(at.jwk, plain, text)) == "pub is no base64url");
+    if (!openssl_has(at.alg.data())) {
+      for (const std::string& text : {standard(plain), padded(plain), broken(plain, "\\n"), broken(plain, "\\r\\n")})
+        CHECK(reason_of(replaced(at.jwk, plain, text)) == "this OpenSSL has no " + std::string(at.alg));
+      continue;
+    }
     CHECK(only(replaced(at.jwk, plain, broken(padded(standard(plain)), "\\n")))->thumbprint() == at.thumbprint);
   }
 }
@@ -511,6 +522,55 @@ TEST_CASE("a member that is null is as good as absent") {
         row{vectors::ml_dsa_44_jwk, "alg", "alg is missing"}}) {
     CHECK(reason_of(replaced(jwk, "\"" + std::string(text_of(jwk, name)) + "\"", "null")) == reason);
   }
+}
+
+// The whole kind: null, each other type and nothing at all, for every member that is looked at and for some that are not.
+TEST_CASE("each member that is null, of another type or empty costs its key or nothing, as it is told" *
+          doctest::test_suite("slow")) {
+  constexpr std::string_view values[] = {"null", "\"\"", "[]", "{}", "7", "true", "[7]", R"({"a":"b"})"};
+  // A reason for each value; "" is none. A row with one reason has it for all, two: for what counts as absent, and for the rest.
+  const auto check = [&](std::string_view jwk, std::string_view name, const std::vector<std::string>& reasons) {
+    const std::string label = "\"" + std::string(name) + "\":";
+    std::string without(jwk);
+    if (holds(without, label + "\"")) {
+      const std::string value = "\"" + std::string(text_of(jwk, name)) + "\"";
+      without = replaced(without, label + value, R"("was":0)");
+    }
+    for (std::size_t i = 0; i < std::size(values); ++i) {
+      const std::string member = with(without, label + std::string(values[i]));
+      const std::string& wanted = reasons.size() == 2 ? reasons[i < 2 ? 0 : 1] : reasons[i % reasons.size()];
+      CAPTURE(member);
+      if (wanted.empty()) {
+        CHECK(only(member)->to_json() == only(without)->to_json());
+      } else {
+        CHECK(reason_of(member) == wanted);
+      }
+    }
+  };
+  const std::string secret = "it holds private members", other = "key_ops is no array";
+  for (const std::string_view jwk : {vectors::rsa_jwk, vectors::p256_jwk, vectors::ed25519_jwk}) {
+    check(jwk, "kty", {"kty is missing", "kty is no string"});
+    for (const std::string name : {"kid", "alg", "use"}) check(jwk, name, {"", name + " is no string"});
+    check(jwk, "key_ops",
+          {"", "key_ops lacks verify", "key_ops lacks verify", other, other, other,
+           "key_ops holds something other than strings", other});
+    for (const std::string_view name : {"x5t", "x5t#S256", "x5c", "x5u", "ext", "note", "keys", ""})
+      check(jwk, name, {""});
+    for (const std::string_view name : {"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
+      check(jwk, name, {"", "", "", "", secret, secret, secret, secret});
+    const bool rsa = jwk == vectors::rsa_jwk;
+    for (const std::string name : {"n", "e", "x", "y", "pub"}) {
+      if (holds(jwk, "\"" + name + "\":")) {
+        check(jwk, name, {name + " is missing", name + " is no string"});
+      } else {
+        check(jwk, name, {""});
+      }
+    }
+    check(jwk, "crv",
+          rsa ? std::vector<std::string>{""} : std::vector<std::string>{"crv '' is not supported", "crv is no string"});
+  }
+  check(vectors::ml_dsa_44_jwk, "alg", {"alg is missing", "alg is no string"});
+  check(vectors::ml_dsa_44_jwk, "pub", {"pub is missing", "pub is no string"});
 }
 
 // Red when a private name is enough for a secret.
@@ -1023,21 +1083,36 @@ TEST_CASE("a text of 1 MiB is read in a moment, whatever is in it" * doctest::te
     while (out.size() + piece.size() + end.size() < size) out += piece;
     return out + end;
   };
+  const auto below_values = [](std::string out, const std::string& piece, int pieces, const std::string& end) {
+    for (int i = 0; i < pieces; ++i) out += piece;
+    return out + end;
+  };
+  std::string names = R"({"keys":[{)";
+  for (int i = 0; i < 60000; ++i) names += "\"n" + std::to_string(i) + "\":0,";
   const std::string good(rfc8037), tail = good + "]}";
   for (const std::string& body :
-       {filled(R"({"keys":[)", "0,", tail), filled(R"({"keys":[)", "{},", tail),
+       {below_values(R"({"keys":[)", "0,", 60000, tail),
+        below_values(R"({"keys":[)", R"({"d":"x"},)", 30000, tail),
+        below_values(R"({"keys":[{)", R"("a":0,)", 60000, R"("a":0},)" + tail),
+        names + R"("last":0},)" + tail,
+        filled(R"({"keys":[)", "0,", tail),
+        filled(R"({"keys":[)", "{},", tail),
         filled(R"({"keys":[)", "[[[[[[]]]]]],", tail),
         filled(R"({"keys":[)", std::string(vectors::rsa_jwk) + ",", tail),
         filled(R"({"keys":[)", R"({"d":"x"},)", tail),
         filled(R"({"keys":[{)", R"("d":{"d":"x"},)", R"("d":1},)" + tail),
         filled(R"({"keys":[{)", R"("a":0,)", R"("a":0},)" + tail),
         filled(R"({"keys":[{"kty":")", "\\u0000", R"("},)" + tail),
-        filled(R"({"keys":[{"kid":")", "k", R"("},)" + tail), filled(R"({"keys":[{"oth":[)", "7,", R"(7]},)" + tail),
+        filled(R"({"keys":[{"kid":")", "k", R"("},)" + tail),
+        filled(R"({"keys":[{"oth":[)", "7,", R"(7]},)" + tail),
         filled(R"({"keys":[)",
                replaced(vectors::rsa_jwk, text_of(vectors::rsa_jwk, "n"), "w" + std::string(2729, 'B') + "E") + ",",
                tail),
-        filled("{", R"("keys":[],)", R"("keys":[)" + tail), filled("", "\"", ""), filled("", "\\", ""),
-        filled("", "{\"d\":", ""), filled("", " ", "")}) {
+        filled("{", R"("keys":[],)", R"("keys":[)" + tail),
+        filled("", "\"", ""),
+        filled("", "\\", ""),
+        filled("", "{\"d\":", ""),
+        filled("", " ", "")}) {
     const std::string begin = body.substr(0, 32);
     CAPTURE(begin);
     const auto begun = std::chrono::steady_clock::now();

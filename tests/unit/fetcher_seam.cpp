@@ -1,0 +1,125 @@
+// What the managers tell their fetcher, and ask it: the origin of the application's credentials, and check().
+#include "support/rig.hpp"
+
+#include <atomic>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+using namespace std::chrono_literals;
+using axioms::errc;
+using support::config_for, support::fake_fetcher, support::manual_clock, support::ok, support::response, support::rig,
+    support::url;
+
+namespace {
+
+// Knows beforehand whether it can work. Calls the manager back: no lock is held then.
+struct checking_fetcher : fake_fetcher {
+  struct shared {
+    std::atomic<int> checks{0};
+    std::atomic<bool> good{true}, throws{false};
+    std::function<void()> inside = [] {};
+  };
+  std::shared_ptr<shared> state = std::make_shared<shared>();
+
+  axioms::result<void> check() const {
+    ++state->checks;
+    state->inside();
+#if defined(__cpp_exceptions)
+    if (state->throws) throw std::runtime_error("no");
+#endif
+    if (!state->good) return axioms::error{errc::invalid_config, "no such file"};
+    return {};
+  }
+};
+
+// Has something else of that name.
+struct boasting_fetcher : fake_fetcher {
+  bool check() const { return false; }
+};
+
+template <class Manager, class Initialize>
+void asks_once(Initialize initialize) {
+  checking_fetcher fetcher;
+  Manager manager(fetcher, manual_clock());
+  auto& [checks, good, throws, inside] = *fetcher.state;
+  inside = [&] { static_cast<void>(manager.stats()), static_cast<void>(manager.health()); };
+  good = false;
+  const auto refused = initialize(manager, config_for(url));
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == errc::invalid_config);
+  CHECK(refused.error().description == "no such file");
+  CHECK_FALSE(manager.running());
+  CHECK(manager.add(config_for(url)).error().code == errc::invalid_config);
+  CHECK(checks == 2);
+  CHECK(fetcher.requests() == 0);
+#if defined(__cpp_exceptions)
+  throws = true;
+  CHECK(initialize(manager, config_for(url)).error().code == errc::fetch_failed);
+  throws = false;
+  CHECK(checks == 3);
+#endif
+  const int before = checks;
+  good = true;
+  axioms::jwks_config wrong = config_for(url);
+  wrong.refresh_interval = 0s;
+  CHECK_FALSE(initialize(manager, wrong).has_value());
+  CHECK(checks == before);  // a configuration that is wrong anyway asks nobody
+  CHECK(initialize(manager, config_for(url)).has_value());
+  CHECK(checks == before + 1);
+  good = false;
+  CHECK(initialize(manager, config_for(url)).has_value());  // runs already, and changes nothing
+  CHECK(checks == before + 1);
+  CHECK_FALSE(manager.add(config_for("https://two.example.com/")).has_value());
+  CHECK(checks == before + 2);
+  inside = [] {};
+}
+
+}  // namespace
+
+TEST_CASE("initialize() and add() ask a fetcher that can check itself, once and without a lock") {
+  using blocking = axioms::basic_jwks_manager<checking_fetcher, manual_clock>;
+  asks_once<blocking>(
+      [](blocking& manager, axioms::jwks_config config) { return manager.initialize(std::move(config)); });
+  using async = axioms::basic_async_jwks_manager<checking_fetcher, manual_clock>;
+  asks_once<async>([](async& manager, axioms::jwks_config config) {
+    axioms::result<void> out = axioms::error{errc::no_resources, "not called"};
+    std::promise<void> done;
+    manager.async_initialize(std::move(config), [&](axioms::result<void> answer) {
+      out = std::move(answer);
+      done.set_value();
+    });
+    done.get_future().wait();
+    return out;
+  });
+}
+
+TEST_CASE("a check() that returns something else is none") {
+  axioms::basic_jwks_manager<boasting_fetcher, manual_clock> manager{boasting_fetcher(), manual_clock()};
+  CHECK(manager.initialize(config_for(url)).has_value());
+}
+
+TEST_CASE("a fetch says the origin that the application named, also for a jwks_uri elsewhere") {
+  rig r;
+  r.provider.always(response(404));
+  const std::string metadata = "https://idp.example.com:8443/tenant/.well-known/openid-configuration";
+  const std::string keys = "https://keys.example.net/v1", looked_up = "http://other.example.org/k?a=/b";
+  r.provider.always_at(metadata,
+                       response(200, R"({"issuer":"https://idp.example.com:8443/tenant","jwks_uri":")" + keys + "\"}"));
+  r.provider.always_at(keys, ok({"k1"}));
+  r.provider.always_at(looked_up, ok({"k1"}));
+  axioms::jwks_config config;
+  config.issuer = "https://idp.example.com:8443/tenant";
+  config.discovery = true;
+  config.random = [] { return std::uint64_t{0}; };
+  r.start(config);
+  REQUIRE(r.manager.get_jwks().has_value());
+  REQUIRE(r.manager.get_jwks(looked_up).has_value());
+  REQUIRE(r.provider.requests() == 3);
+  CHECK(r.provider.request(0).url == metadata);
+  CHECK(r.provider.request(0).origin == "https://idp.example.com:8443");
+  CHECK(r.provider.request(1).url == keys);
+  CHECK(r.provider.request(1).origin == "https://idp.example.com:8443");
+  CHECK(r.provider.request(2).origin == "http://other.example.org");
+}
