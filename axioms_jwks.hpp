@@ -1335,11 +1335,6 @@ inline namespace AXIOMS_JWKS_ABI {
 
 namespace detail {
 
-// Names that differ mostly do so in length, first or last byte; a call of memcmp for each would be most of what a hit costs.
-constexpr bool same_name(std::string_view a, std::string_view b) noexcept {
-  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && a.back() == b.back() && a == b));
-}
-
 // One value of a JSON text. What is in it follows it in the array of its json_tree, so a walk over its members or elements
 // steps from one to the next over all that is in them.
 struct json_node {
