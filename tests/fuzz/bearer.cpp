@@ -1,5 +1,5 @@
-// Any text as an Authorization header: what is taken as a token is a part of it, of the characters that a token may have. The same text as
-// what a challenge tells: it stays one header line.
+// Any text as an Authorization header: what is taken as a token is a part of it, of the characters that a token may have. The
+// same text as what a challenge tells: it stays one header line.
 #include "check.hpp"
 
 #include <algorithm>

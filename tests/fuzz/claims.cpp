@@ -1,5 +1,5 @@
-// Any text as the claims of a token that is good otherwise: signed here, with a good header. What is accepted is, by nlohmann's reading
-// too, within the rules, and shown as nlohmann reads it.
+// Any text as the claims of a token that is good otherwise: signed here, with a good header. What is accepted is, by nlohmann's
+// reading too, within the rules, and shown as nlohmann reads it.
 #include "tokens.hpp"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// Any text as a token. Only texts that were signed here are accepted: neither another one, nor one of them that was altered. After a zero
-// byte the input is a list of changes to a good token, three bytes each: where (two bytes) and what is xored there.
+// Any text as a token. Only texts that were signed here are accepted: neither another one, nor one of them that was altered.
+// After a zero byte the input is a list of changes to a good token, three bytes each: where (two bytes), and what is xored there.
 #include "tokens.hpp"
 
 #include <algorithm>
