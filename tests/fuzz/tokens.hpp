@@ -79,16 +79,20 @@ inline axioms::token_rules plain_rules() {
   return {.issuer = "https://idp.example.com/", .audience = {"https://api.example.com"}};
 }
 
-// Verifies, and looks at the refusal: one of the codes for a token, and a text that shows none of it.
+// Verifies, and looks at the refusal: one of the codes for a token, and a text that shows no part of it. What is
+// quoted is an alg, a kid, a typ or an issuer, which may be shown.
 inline axioms::result<axioms::verified_token> verify(std::string_view token, const axioms::token_rules& rules) {
   auto out = axioms::verify_token(token, keys(), rules, now);
   if (out) return out;
-  const axioms::error& why = out.error();
-  check_shown(why);
-  check(why.status_code() == 401, "a refusal is the token's fault");
+  check_shown(out.error());
+  check(out.error().status_code() == 401, "a refusal is the token's fault");
+  std::string shown = out.error().description;
+  if (const auto quote = shown.find('\''); quote != std::string::npos)
+    shown.erase(quote, shown.rfind('\'') - quote + 1);
   for (std::string_view rest = token; !rest.empty();) {
     const std::string_view part = rest.substr(0, rest.find('.'));
-    check(part.size() < 24 || why.description.find(part) == std::string::npos, "a refusal shows no part of the token");
+    const bool words = part.find(' ') != std::string_view::npos;  // as in our own texts
+    check(words || part.size() < 24 || shown.find(part) == std::string::npos, "a refusal shows no part of the token");
     rest.remove_prefix(std::min(part.size() + 1, rest.size()));
   }
   return out;
