@@ -1,6 +1,5 @@
-// The first program of the README: fetches the key set of the URL it is given and finds a key in it. It needs a
-// provider; the tests give it one with support/with_issuer.cpp. Run it with your provider's URL as its argument.
-// [readme]
+// Fetches the key set of the URL it is given and finds a key in it. It needs a provider; the tests give it one with
+// support/with_issuer.cpp. Run it with your provider's URL as its argument.
 #include "axioms_jwks.hpp"
 #include <iostream>
 #include <openssl/evp.h>
@@ -21,4 +20,3 @@ int main(int argc, char** argv) {
   EVP_PKEY* pkey = (*key)->native_handle();  // ready for EVP_DigestVerifyInit, and built only once
   std::cout << (*key)->kid() << ": " << (*key)->curve() << ", " << EVP_PKEY_get_bits(pkey) << " bits\n";
 }
-// [/readme]

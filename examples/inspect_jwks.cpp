@@ -1,7 +1,8 @@
-// A command-line tool: shows what is in a key set, which of its keys can be used, and why the others cannot.
-// Run it with a URL or a file; --help tells the rest. Without arguments it shows a set of its own, with a bad member in it.
+// A command-line tool: shows what is in a key set, which of its keys can be used, and why the others cannot; and what is in
+// a token, whether it is good, and if not, why. Run it with a URL or a file; --help tells the rest. Without arguments it shows a set of its own, with a bad member in it.
 #include "axioms_jwks.hpp"
 #include "support/show_key_set.hpp"
+#include "support/show_token.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -15,8 +16,11 @@ namespace {
 
 constexpr const char* help = R"(usage: inspect_jwks [OPTION...] URL|FILE
        inspect_jwks [OPTION...] --issuer URL
+       inspect_jwks verify TOKEN [OPTION...] --issuer URL --audience NAME [URL|FILE]
 
 Shows the keys of a JSON Web Key Set: the usable ones, and why the others are not.
+With verify it shows a token, and whether it is good. TOKEN is - for the standard input, where no other user sees it. The
+keys are those of the last argument, else those that the issuer's metadata name.
 
   --json               one JSON object instead of a table; with --watch one for each change
   --issuer URL         finds the key set through the metadata of that issuer
@@ -25,19 +29,36 @@ Shows the keys of a JSON Web Key Set: the usable ones, and why the others are no
   --watch              fetches again and again, and shows what changes, until it is interrupted
   --every SECONDS      how often; 60 if not given
   --watch-for SECONDS  --watch, and ends after that time
+  --audience NAME      verify: a name of the service that the token is for; may be given several times
+  --any-audience       verify: for whichever service the token is
 
 Exit code: 0 the set has usable keys (with --watch: had some at its end); 1 it has none, or could not be read; 2 usage.
+With verify: 0 the token is good; 1 it is refused; 2 usage; 3 it cannot be told, for there are no keys.
 )";
 
 struct arguments {
-  std::string source, issuer, ca_file;
-  bool json = false, es256k = false, watch = false, help = false;
+  std::string source, issuer, ca_file, token;
+  std::vector<std::string> audience;
+  bool json = false, es256k = false, watch = false, help = false, verify = false, any_audience = false;
   std::chrono::seconds every{60}, watch_for{0};
+
+  bool from_url() const { return source.find("://") != std::string::npos || (source.empty() && !issuer.empty()); }
+  // A file does not change under us, and is told from a URL by its name.
+  bool go_together() const {
+    if (verify) return !token.empty() && !issuer.empty() && !watch && audience.empty() == any_audience;
+    return source.empty() != issuer.empty() && audience.empty() && !any_audience && (!watch || from_url());
+  }
 };
 
 std::optional<arguments> read_arguments(const std::vector<std::string_view>& words) {
   arguments out;
-  for (std::size_t i = 0; i < words.size(); ++i) {
+  std::size_t first = 0;
+  if (words[0] == "verify") {
+    out.verify = true;
+    first = 1;
+    if (words.size() > 1 && (words[1] == "-" || words[1].substr(0, 1) != "-")) out.token = words[first++];
+  }
+  for (std::size_t i = first; i < words.size(); ++i) {
     const std::string_view word = words[i];
     const auto text = [&](std::string& to) { return ++i < words.size() && !(to = words[i]).empty(); };
     const auto seconds = [&](std::chrono::seconds& to) {
@@ -59,6 +80,10 @@ std::optional<arguments> read_arguments(const std::vector<std::string_view>& wor
       out.help = true;
     else if (word == "--issuer")
       good = text(out.issuer);
+    else if (word == "--audience")
+      good = text(out.audience.emplace_back());
+    else if (word == "--any-audience")
+      out.any_audience = true;
     else if (word == "--ca-file")
       good = text(out.ca_file);
     else if (word == "--every")
@@ -71,11 +96,7 @@ std::optional<arguments> read_arguments(const std::vector<std::string_view>& wor
       out.source = word;
     if (!good) return std::nullopt;
   }
-  if (out.help) return out;
-  // A file does not change under us, and is told from a URL by its name.
-  const bool is_url = out.source.find("://") != std::string::npos || !out.issuer.empty();
-  if (out.source.empty() == out.issuer.empty() || (out.watch && !is_url)) return std::nullopt;
-  return out;
+  return out.help || out.go_together() ? std::optional(out) : std::nullopt;
 }
 
 nlohmann::json to_json(const axioms::jwk_set& keys) {
@@ -123,17 +144,22 @@ int inspect_text(const arguments& asked, std::string_view text) {
   return keys ? show(asked, *keys) : fail(asked, keys.error());
 }
 
-int inspect_file(const arguments& asked) {
+axioms::result<std::string> file_text(const std::string& name) {
   constexpr std::size_t most = 1 << 20;
-  std::ifstream file(asked.source, std::ios::binary);
+  std::ifstream file(name, std::ios::binary);
   std::string text(most + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (!file.is_open() || file.bad() || file.gcount() == 0) {
-    return fail(asked, {axioms::errc::fetch_failed, "the file cannot be read, or is empty", 0});
+    return axioms::error{axioms::errc::fetch_failed, "the file cannot be read, or is empty", 0};
   }
   text.resize(static_cast<std::size_t>(file.gcount()));
-  if (text.size() > most) return fail(asked, {axioms::errc::response_too_large, "the file is over 1 MiB", 0});
-  return inspect_text(asked, text);
+  if (text.size() > most) return axioms::error{axioms::errc::response_too_large, "the file is over 1 MiB", 0};
+  return text;
+}
+
+int inspect_file(const arguments& asked) {
+  const auto text = file_text(asked.source);
+  return text ? inspect_text(asked, *text) : fail(asked, text.error());
 }
 
 void show_event(const arguments& asked, const axioms::jwks_event& event) {
@@ -158,21 +184,51 @@ void show_event(const arguments& asked, const axioms::jwks_event& event) {
 
 volatile std::sig_atomic_t interrupted = 0;
 
-int inspect_url(const arguments& asked) {
+axioms::httplib_fetcher fetcher_for(const arguments& asked) {
   axioms::httplib_options trust;
   trust.ca_file = asked.ca_file;
+  return axioms::httplib_fetcher(trust);
+}
+
+axioms::jwks_config config_for(const arguments& asked) {
   axioms::jwks_config config;
   config.jwks_url = asked.source;
   config.issuer = asked.issuer;
-  config.discovery = !asked.issuer.empty();
+  config.discovery = asked.source.empty();
   config.allow_es256k = asked.es256k;
   config.refresh_interval = asked.every;
   config.cache_ttl = std::max<std::chrono::seconds>(config.cache_ttl, 2 * asked.every);
   config.min_refresh_interval = asked.every;
   config.backoff_max = std::chrono::seconds(30);
+  return config;
+}
+
+axioms::result<axioms::verified_token> verify(const arguments& asked, const std::string& token) {
+  axioms::token_rules rules{.issuer = asked.issuer, .audience = asked.audience, .any_audience = asked.any_audience};
+  if (!asked.from_url()) {
+    return file_text(asked.source)
+        .and_then([&](const auto& text) { return axioms::jwk_set::parse(text, {.allow_es256k = asked.es256k}); })
+        .and_then([&](const auto& keys) {
+          return axioms::verify_token(token, keys, rules, std::chrono::system_clock::now());
+        });
+  }
+  axioms::jwks_manager manager{fetcher_for(asked)};
+  return manager.initialize(config_for(asked)).and_then([&] {
+    return axioms::token_verifier(manager, rules).verify(token);
+  });
+}
+
+int inspect_token(const arguments& asked) {
+  std::string token = asked.token;
+  if (token == "-") std::getline(std::cin, token);
+  return demo::show_token(token, verify(asked, token), asked.json);
+}
+
+int inspect_url(const arguments& asked) {
+  axioms::jwks_config config = config_for(asked);
   if (asked.watch) config.on_event = [&](const axioms::jwks_event& event) { show_event(asked, event); };
 
-  axioms::jwks_manager manager{axioms::httplib_fetcher(trust)};
+  axioms::jwks_manager manager{fetcher_for(asked)};
   if (asked.watch) std::signal(SIGINT, [](int) { interrupted = 1; });
   if (const auto started = manager.initialize(config); !started) return fail(asked, started.error());
   if (asked.watch) {
@@ -200,6 +256,6 @@ int main(int argc, char** argv) {
     (asked ? std::cout : std::cerr) << help;
     return asked ? 0 : 2;
   }
-  const bool from_url = !asked->issuer.empty() || asked->source.find("://") != std::string::npos;
-  return from_url ? inspect_url(*asked) : inspect_file(*asked);
+  if (asked->verify) return inspect_token(*asked);
+  return asked->from_url() ? inspect_url(*asked) : inspect_file(*asked);
 }

@@ -7,12 +7,14 @@
 #include <httplib.h>
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
+#include <openssl/ecdsa.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -30,9 +32,11 @@ inline void require(bool ok, const char* what) {
   if (!ok) throw std::runtime_error(std::string("the demo issuer could not ") + what);
 }
 
-inline std::string base64url(const std::vector<unsigned char>& bytes) {
+template <class Bytes>  // a string, or a vector of unsigned char
+std::string base64url(const Bytes& bytes) {
   std::vector<unsigned char> text((bytes.size() + 2) / 3 * 4 + 1);
-  const int length = EVP_EncodeBlock(text.data(), bytes.data(), static_cast<int>(bytes.size()));
+  const int length = EVP_EncodeBlock(text.data(), reinterpret_cast<const unsigned char*>(bytes.data()),
+                                     static_cast<int>(bytes.size()));
   std::string out(text.begin(), text.begin() + length);
   std::replace(out.begin(), out.end(), '+', '-');
   std::replace(out.begin(), out.end(), '/', '_');
@@ -81,7 +85,26 @@ class signing_key {
     return {kid_, alg_, std::move(text), std::string(out, out + size)};
   }
 
+  /// A token (RFC 9068) with those claims, which are a JSON object.
+  std::string token(const std::string& claims) const {
+    const std::string header = R"({"alg":")" + alg_ + R"(","typ":"at+jwt","kid":")" + kid_ + "\"}";
+    const signed_text made = sign(base64url(header) + '.' + base64url(claims));
+    return made.text + '.' + base64url(alg_ == "ES256" ? both_numbers(made.signature) : made.signature);
+  }
+
  private:
+  // A signature of a token has the two numbers side by side (RFC 7518 section 3.4), where OpenSSL writes DER.
+  static std::string both_numbers(const std::string& der) {
+    const auto* at = reinterpret_cast<const unsigned char*>(der.data());
+    const std::unique_ptr<ECDSA_SIG, void (*)(ECDSA_SIG*)> both(
+        d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(der.size())), ECDSA_SIG_free);
+    require(both != nullptr, "read its own signature");
+    std::string out(64, '\0');
+    auto* const to = reinterpret_cast<unsigned char*>(out.data());
+    BN_bn2binpad(ECDSA_SIG_get0_r(both.get()), to, 32);
+    BN_bn2binpad(ECDSA_SIG_get0_s(both.get()), to + 32, 32);
+    return out;
+  }
   std::string number(const char* name, int width = 0) const {
     BIGNUM* big = nullptr;
     require(EVP_PKEY_get_bn_param(key_.get(), name, &big) == 1, "read its key");
@@ -161,6 +184,14 @@ class issuer {
   signed_text sign(std::string text) const {
     const std::lock_guard lock(mutex_);
     return keys_.back().sign(std::move(text));
+  }
+  /// A token for an hour from now on. @p members are its claims beside `iss` and `iat`, and may have an `exp` of their own.
+  std::string token(const std::string& members) const {
+    const auto now = std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now()).time_since_epoch();
+    std::string claims = R"({"iss":")" + name() + R"(","iat":)" + std::to_string(now.count());
+    if (members.find("\"exp\"") == std::string::npos) claims += ",\"exp\":" + std::to_string(now.count() + 3600);
+    const std::lock_guard lock(mutex_);
+    return keys_.back().token(claims + ',' + members + '}');
   }
 
  private:

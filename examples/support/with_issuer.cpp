@@ -2,6 +2,7 @@
 // runs PROGRAM with the URL of its key set as last argument, and returns its exit code. Before PROGRAM may stand:
 //   --rotate   the issuer exchanges a key as soon as somebody has fetched its set
 //   --name     the last argument is the issuer's name, for programs that find the key set by themselves
+//   --token M  the environment variable TOKEN is a token with the members M beside iss, iat and, if M has none, exp
 #include "issuer.hpp"
 
 #include <atomic>
@@ -22,13 +23,18 @@ int main(int argc, char** argv) {
   };
   const bool rotate = option("--rotate");
   const bool by_name = option("--name");
-  if (argc < 2) {
-    std::fprintf(stderr, "usage: with_issuer [--rotate] [--name] PROGRAM [ARGUMENT...]\n");
+  const bool with_token = option("--token");
+  if (argc < (with_token ? 3 : 2)) {
+    std::fprintf(stderr, "usage: with_issuer [--rotate] [--name] [--token MEMBERS] PROGRAM [ARGUMENT...]\n");
     return 2;
   }
   std::signal(SIGINT, [](int) {});  // which is meant for the program
   demo::issuer issuer(demo::issuer::transport::http);
   ::setenv("no_proxy", "127.0.0.1", 1);  // the issuer is on this machine
+  if (with_token) {
+    ::setenv("TOKEN", issuer.token(argv[1]).c_str(), 1);
+    --argc, ++argv;
+  }
   std::string url = by_name ? issuer.name() : issuer.url();
   std::vector<char*> arguments(argv + 1, argv + argc);
   arguments.push_back(url.data());
