@@ -2236,12 +2236,11 @@ struct warm_document {
   std::size_t shard = 0;
 };
 template <class Engine>
-[[nodiscard]] AXIOMS_JWKS_HOT inline warm_document warm_hit(Engine& core,
-                                                            const std::optional<std::string_view>& url) noexcept {
+[[nodiscard]] AXIOMS_JWKS_HOT inline warm_document warm_hit(Engine& core, std::string_view url) noexcept {
   steady_point now{};
   hit_cache* const cache = this_thread_hits;
-  if (cache == nullptr || (url && url->empty()) || !core.read_clock(now)) return {};
-  const hit_slot* slot = find_hit(*cache, core.id(), url.value_or(std::string_view()), now);
+  if (cache == nullptr || !core.read_clock(now)) return {};
+  const hit_slot* slot = find_hit(*cache, core.id(), url, now);
   return slot != nullptr ? warm_document{&slot->document, cache->shard} : warm_document{};
 }
 
@@ -2249,7 +2248,8 @@ template <class Engine>
 template <class T, class Engine>
 [[nodiscard]] AXIOMS_JWKS_HOT inline std::optional<T> answer_warm(Engine& core, const question& asked) {
   if constexpr (std::same_as<T, result<jwks_ptr>> || std::same_as<T, result<key_ptr>>) {
-    const auto hit = warm_hit(core, asked.url);
+    if (asked.url && asked.url->empty()) return std::nullopt;  // which would stand for the configured one
+    const auto hit = warm_hit(core, asked.url.value_or(std::string_view()));
     if (hit.document == nullptr) return std::nullopt;
     if constexpr (std::same_as<T, result<key_ptr>>) {
       auto key = (*hit.document)->keys().select(asked.query);
@@ -2937,7 +2937,12 @@ class basic_jwks_manager {
   ///           error of a fetch.
   /// Lifetime: the document lives as long as the returned pointer, also after it has been replaced.
   [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url, stop_token stop = {}) const {
-    return ask<result<jwks_ptr>>({.url = url}, stop);
+    detail::thread_engine& core = engine_.get();
+    if (!url.empty()) {  // which stands for the configured URL in there
+      if (const auto hit = detail::warm_hit(core, url); hit.document != nullptr)
+        return core.count_hit(hit.shard), *hit.document;
+    }
+    return detail::answer_of<result<jwks_ptr>>(core.ask({.url = url}, stop));
   }
   /// The same for the URL of initialize(). Errors: also invalid_config, if there is none.
   [[nodiscard]] result<jwks_ptr> get_jwks(stop_token stop = {}) const { return ask<result<jwks_ptr>>({}, stop); }
@@ -3002,14 +3007,9 @@ class basic_jwks_manager {
   friend struct detail::manager_access;
 
   template <class T>
-  AXIOMS_JWKS_HOT T ask(const detail::question& asked, const stop_token& stop) const {
+  T ask(const detail::question& asked, const stop_token& stop) const {
     detail::thread_engine& core = engine_.get();
-    if constexpr (std::same_as<T, result<jwks_ptr>>) {  // without the optional, which is a fifth of a hit
-      if (const auto hit = detail::warm_hit(core, asked.url); hit.document != nullptr)
-        return core.count_hit(hit.shard), T(*hit.document);
-    } else if (auto warm = detail::answer_warm<T>(core, asked)) {
-      return *std::move(warm);
-    }
+    if (auto warm = detail::answer_warm<T>(core, asked)) return *std::move(warm);
     return detail::answer_of<T>(core.ask(asked, stop));
   }
 
