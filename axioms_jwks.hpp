@@ -53,6 +53,7 @@
 //   detail: refresh policy
 //   clocks
 //   default fetcher
+//   detail: engine
 //   blocking manager
 //   async manager
 //   tokens
@@ -957,7 +958,10 @@ class stop_source {
   }
   ~stop_source() { count(-1); }
 
-  bool request_stop() noexcept { return state_ && state_->request(); }
+  bool request_stop() noexcept {
+    const auto state = state_;  // a callback may destroy this source, the last one
+    return state && state->request();
+  }
   [[nodiscard]] bool stop_requested() const noexcept { return state_ && state_->requested(); }
   [[nodiscard]] bool stop_possible() const noexcept { return state_ != nullptr; }
   [[nodiscard]] stop_token get_token() const noexcept { return stop_token(state_); }
@@ -1195,7 +1199,7 @@ inline namespace AXIOMS_JWKS_ABI {
 /// What a jwks_event tells.
 enum class jwks_event_kind {
   fetched = 1,   ///< a new document was published; `added`, `removed` and `changed` say how its keys differ
-  not_modified,  ///< the provider confirmed the document (304)
+  not_modified,  ///< the provider confirmed the document (304, or the same bytes again)
   failed,        ///< a fetch failed; the old document stays
   stale,         ///< told once when lookups begin to get a document past its `cache_ttl`
   throttled,     ///< told once when the budget for unknown kids is used up
@@ -1226,16 +1230,20 @@ struct jwks_event {
   std::chrono::steady_clock::time_point next_attempt{};  ///< when the next fetch is due, by the manager's clock
 };
 
+/// One line for a log: kind, URL, status, duration, kids and error, as far as there are any. What comes from outside is escaped
+/// and cut.
+[[nodiscard]] std::string to_string(const jwks_event& event);
+
 /// Counters since the manager was made; they only grow.
 struct jwks_stats {
   std::uint64_t hits = 0;            ///< lookups answered with a document younger than `cache_ttl`
   std::uint64_t misses = 0;          ///< lookups that had to wait, or found nothing to serve
   std::uint64_t stale_served = 0;    ///< lookups answered with a document past `cache_ttl`
   std::uint64_t fetched = 0;         ///< fetches that published a document
-  std::uint64_t not_modified = 0;    ///< fetches answered with 304
+  std::uint64_t not_modified = 0;    ///< fetches that confirmed it (304, or the same bytes again)
   std::uint64_t failed = 0;          ///< fetches that failed
   std::uint64_t coalesced = 0;       ///< lookups and refreshes that joined a fetch of somebody else
-  std::uint64_t throttled = 0;       ///< lookups refused by a budget
+  std::uint64_t throttled = 0;       ///< lookups for which a budget allowed no fetch
   std::uint64_t events_dropped = 0;  ///< events a slow listener lost
 };
 
@@ -1287,15 +1295,17 @@ struct jwks_config {
   /// Fetch threads at most. 1 to 64. Default 8. Of initialize() only.
   std::size_t max_parallel_fetches = 8;
   /// Refetches for kids that the set lacks: a bucket of `unknown_kid_burst` (0 to 1000, 0 is never), one more per
-  /// `unknown_kid_interval` (more than 0); a caller waits at most `unknown_kid_wait` (0 or more). Default 3, 30 s
+  /// `unknown_kid_interval` (more than 0). Without budget such a kid is `key_not_found` while the set is younger than that
+  /// interval, else `throttled`. A caller waits until `unknown_kid_wait` (0 or more) after the fetch began. Default 3, 30 s
   /// and 2 s.
   int unknown_kid_burst = 3;
   std::chrono::milliseconds unknown_kid_interval{30000}, unknown_kid_wait{2000};
   /// Refuses http. Default false, as in the Python original.
   bool require_https = false;
   /// Finds the key set through the metadata of `issuer` (or of https://`domain`): OpenID Connect Discovery 1.0 section 4, else
-  /// RFC 8414. The metadata must name exactly that issuer, and are read again when a refresh is due and after the key set could
-  /// not be fetched; they outlive an outage like the keys. `jwks_url` must be empty. Default false.
+  /// RFC 8414, if there are none of that issuer. They must name exactly that issuer. They are read again by every refresh, for a
+  /// token if they are older than `min_refresh_interval`, and when the key set cannot be fetched; they outlive an outage like the
+  /// keys. `jwks_url` must be empty. Default false.
   bool discovery = false;
   /// Accepts secp256k1 keys for ES256K (RFC 8812). Default false: they are skipped.
   bool allow_es256k = false;
@@ -1306,6 +1316,8 @@ struct jwks_config {
   std::function<void(const jwks_event&)> on_event{};
   /// Uniform random numbers for jitter, called from any thread. Default: seeded per process. Of initialize() only.
   std::function<std::uint64_t()> random{};
+  /// With `discovery`: where the metadata are, if not under the issuer, which they must still name. Default: under the issuer.
+  std::string metadata_url{};
 
   /// Reads AXIOMS_JWKS_URL, AXIOMS_ISS_URL, AXIOMS_DOMAIN, AXIOMS_JWKS_REFRESH_INTERVAL and AXIOMS_JWKS_CACHE_TTL
   /// (seconds) and AXIOMS_JWKS_PREFETCH (true/false, 1/0, yes/no, on/off). A variable that is unset or empty leaves
@@ -1314,7 +1326,7 @@ struct jwks_config {
   /// Errors: invalid_config for a value that cannot be read; it names the variable. The rest is validate()'s.
   [[nodiscard]] static result<jwks_config> from_environment();
 
-  /// The URL that will be fetched; with `discovery` that of the OpenID Connect metadata, by which lookups name the key set.
+  /// The URL that will be fetched; with `discovery` that of the metadata, by which lookups name the key set.
   ///
   /// Errors: invalid_config (no URL option is set), invalid_url, unsupported_scheme.
   [[nodiscard]] result<std::string> resolved_url() const;
@@ -1558,7 +1570,7 @@ class jwks_document {
   [[nodiscard]] time_point fetched_at() const noexcept { return fetched_at_; }
   [[nodiscard]] time_point expires_at() const noexcept { return expires_at_; }  ///< fetched_at() + `cache_ttl`
   [[nodiscard]] std::chrono::system_clock::time_point fetched_at_system() const noexcept { return fetched_at_system_; }
-  /// Grows with every new content of a manager; a 304 keeps it.
+  /// From one counter per process, which a forked child continues; a 304, or the same bytes again, keep it.
   [[nodiscard]] std::uint64_t generation() const noexcept { return content_->generation; }
   [[nodiscard]] const std::shared_ptr<const detail::document_content>& content() const noexcept { return content_; }
 
@@ -1580,6 +1592,7 @@ inline namespace AXIOMS_JWKS_ABI {
 namespace detail {
 
 using steady_point = std::chrono::steady_clock::time_point;
+using wall_point = std::chrono::system_clock::time_point;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
@@ -1592,6 +1605,7 @@ inline constexpr std::size_t max_kid_waiters = 16;
 inline constexpr std::size_t max_looked_up_urls = 64;
 inline constexpr std::size_t max_withdrawn_keys = 256;
 inline constexpr std::size_t max_saved_bytes = std::size_t{16} << 20U;
+inline constexpr std::size_t max_kept_metadata_bytes = std::size_t{64} << 10U;
 inline constexpr seconds max_wall_clock_step{60};
 
 // t + d without overflow: a deadline beyond the end of time is none.
@@ -1599,80 +1613,105 @@ inline constexpr seconds max_wall_clock_step{60};
   return t > steady_point::max() - d ? steady_point::max() : t + d;
 }
 
+// Errors of a flight that fails need no memory: their text goes if there is none.
+template <class... Pieces>
+[[nodiscard]] error short_error(errc code, int http_status, const Pieces&... pieces) noexcept {
+  error out{code, {}, http_status};
+  AXIOMS_JWKS_TRY { out.description = concat(pieces...); }
+  AXIOMS_JWKS_CATCH_ALL {}
+  return out;
+}
+[[nodiscard]] inline error copy_of(const error& why) noexcept {
+  return short_error(why.code, why.http_status, why.description);
+}
+
+// How long a Retry-After is kept.
+[[nodiscard]] constexpr milliseconds kept_retry_after(seconds asked, milliseconds most) noexcept {
+  return milliseconds(asked) < most ? milliseconds(asked) : most;
+}
+
+// What every response tells, whatever it carries.
+struct reply {
+  axioms::error why{};  // of a failure
+  int status = 0;
+  std::string etag{}, last_modified{};
+  std::optional<seconds> freshness{}, retry_after{};
+
+  void refuse(axioms::error&& reason) noexcept;  // with what it tells
+};
+
 // What a flight brought, judged without a lock: a document, a confirmation, or a reason why not.
-struct verdict {
+struct verdict : reply {
   enum class kind { document, not_modified, failure };
   kind what = kind::failure;
-  std::shared_ptr<document_content> content;  // of a document
-  axioms::error why{};                        // of a failure
-  int status = 0;
-  std::string etag, last_modified;
-  std::optional<seconds> freshness, retry_after;
+  std::shared_ptr<document_content> content{};  // of a document
 };
 
 // The rule of acceptance: only a 200 with a usable key set is a document, and only a 304 that was asked for confirms
 // one.
-[[nodiscard]] verdict judge(const fetch_request& request, result<fetch_response> response,
-                            std::chrono::system_clock::time_point now, const jwk_options& options = {});
+[[nodiscard]] verdict judge(const fetch_request& request, result<fetch_response> response, wall_point now,
+                            const jwk_options& options = {});
 
-// How old a document is that an earlier process fetched, which only the wall clock can tell. Errors: that clock talks
-// nonsense. A document from the future is no younger than now: the clock may have been stepped back a little.
-[[nodiscard]] result<seconds> age_of_saved(std::chrono::system_clock::time_point now, std::int64_t fetched_at);
+// A body that is equal to the served one confirms it like a 304. One that the keys of were read by other options does not.
+[[nodiscard]] bool is_same(const document_content& brought, const document_content& served) noexcept;
+
+// How old a document is that an earlier process fetched, which only the wall clock can tell. Errors: that clock makes
+// no sense. A document from the future is no younger than now: the clock may have been stepped back a little.
+[[nodiscard]] result<seconds> age_of_saved(wall_point now, std::int64_t fetched_at);
 
 // What a fetch of an issuer's metadata brought.
-struct metadata {
+struct metadata : reply {
   enum class kind { found, not_modified, absent, failure };
   kind what = kind::failure;
-  std::string jwks_uri;  // of found
-  axioms::error why{};   // of absent and failure
-  int status = 0;
-  std::string etag, last_modified;
-  std::optional<seconds> freshness, retry_after;
+  std::string jwks_uri{};                         // of found
+  std::shared_ptr<const std::string> document{};  // the same, as published, unless it is too long to be kept
 };
 
 // Which issuer metadata must name, and where they may be (OpenID Connect Discovery 1.0 section 4, RFC 8414 section 3.1).
 struct metadata_source {
   std::string issuer;
-  bool slash_optional = false;  // of an issuer that is known by its domain only
-  std::array<std::string, 2> urls;
+  bool slash_optional = false;      // of an issuer that is known by its domain only
+  std::array<std::string, 2> urls;  // the second is empty where metadata_url says where they are
   bool operator==(const metadata_source&) const = default;
 };
 [[nodiscard]] result<metadata_source> metadata_source_of(const jwks_config& config);
 
 // The rule of acceptance for metadata: a JSON object of exactly that issuer, whose jwks_uri is a URL that we may fetch, and not
-// http if the metadata came by https.
+// http if the metadata came by https. Absent: what came is no metadata of that issuer, and no outage.
 [[nodiscard]] metadata judge_metadata(const fetch_request& request, result<fetch_response> response,
-                                      const metadata_source& source, std::chrono::system_clock::time_point now);
+                                      const metadata_source& source, wall_point now);
 
-// From an issuer to the URL of its key set. Sans-I/O, like refresh_policy, whose flights it leads: first to the metadata,
-// where they are due, then to the key set.
+// From an issuer to the URL of its key set. Sans-I/O, like refresh_policy. It says what each flight asks for next.
 class discovery_policy {
  public:
   enum class step { metadata, keys, fail };
 
-  discovery_policy(metadata_source source, const jwks_config& config) : source_(std::move(source)) {
+  discovery_policy(std::shared_ptr<const metadata_source> source, const jwks_config& config)
+      : source_(std::move(source)) {
     configure(config);
   }
   void configure(const jwks_config& config) noexcept {
-    reread_after_ = config.refresh_interval * 9 / 10;  // a refresh comes that soon with all its jitter
     usable_for_ = config.cache_ttl + config.outage_window;
-    floor_ =
-        config.min_refresh_interval < config.refresh_interval ? config.min_refresh_interval : config.refresh_interval;
+    floor_ = std::chrono::seconds(config.min_refresh_interval < config.refresh_interval ? config.min_refresh_interval
+                                                                                        : config.refresh_interval);
     retry_after_max_ = config.retry_after_max;
   }
 
-  // A flight begins.
-  step begin(steady_point now);
+  // A flight begins, to refresh the keys or because of a token, which may not read young metadata again.
+  step begin(steady_point now, bool for_token = false) noexcept;
   // Its metadata came, or did not.
-  step read(steady_point now, metadata&& what);
-  // It was over before they came: the next one must not lose its time in the same way.
+  step read(steady_point now, metadata&& brought) noexcept;
+  // The key set was not to be had where the metadata say, which may be out of date.
+  step keys_failed(steady_point now) const noexcept;
+  // It was over before its metadata came: the next one must not lose its time in the same way.
   void overstayed(steady_point now) noexcept { retry_at_ = later(now, floor_); }
   // It ended, with a good answer of the key set or without.
   void ended(bool well) noexcept { suspect_ = !well; }
 
-  [[nodiscard]] const metadata_source& source() const noexcept { return source_; }
-  [[nodiscard]] const std::string& metadata_url() const noexcept { return source_.urls[form_]; }
+  [[nodiscard]] const std::shared_ptr<const metadata_source>& source() const noexcept { return source_; }
+  [[nodiscard]] const std::string& metadata_url() const noexcept { return source_->urls[form_]; }
   [[nodiscard]] const std::string& jwks_uri() const noexcept { return jwks_uri_; }
+  [[nodiscard]] const std::shared_ptr<const std::string>& document() const noexcept { return document_; }
   [[nodiscard]] const std::string& etag() const noexcept { return etag_; }
   [[nodiscard]] const std::string& last_modified() const noexcept { return last_modified_; }
   [[nodiscard]] bool usable(steady_point now) const noexcept {
@@ -1682,22 +1721,88 @@ class discovery_policy {
   [[nodiscard]] const std::optional<metadata>& failure() const noexcept { return failure_; }
 
  private:
-  metadata_source source_;
-  seconds reread_after_{}, usable_for_{}, floor_{};
+  std::shared_ptr<const metadata_source> source_;
+  seconds usable_for_{}, floor_{};
   milliseconds retry_after_max_{};
   std::size_t form_ = 0;
-  bool other_form_tried_ = false;
-  bool suspect_ = false;  // the key set was not to be had where the metadata say
+  bool read_by_flight_ = false, other_form_tried_ = false;  // by the flight in the air
+  bool suspect_ = false;                                    // the key set was not to be had where the metadata say
   std::string jwks_uri_, etag_, last_modified_;
-  steady_point read_at_{}, reread_at_{};
+  std::shared_ptr<const std::string> document_;
+  steady_point read_at_{};
   steady_point retry_at_{};  // the old ones do until then
   std::optional<metadata> failure_;
+};
+
+// How often tokens may make us fetch: a bucket of `burst`, and one more per interval.
+class refetch_budget {
+ public:
+  void configure(int burst, milliseconds interval) noexcept { burst_ = burst, interval_ = interval; }
+  [[nodiscard]] bool never() const noexcept { return burst_ == 0; }
+  [[nodiscard]] bool has_one(steady_point now) const noexcept { return level(now).first > 0; }
+  void spend(steady_point now) noexcept;
+
+ private:
+  [[nodiscard]] std::pair<int, steady_point> level(steady_point now) const noexcept;
+  int burst_ = 0;
+  milliseconds interval_{1};
+  bool touched_ = false;
+  int left_ = 0;
+  steady_point since_{};
+};
+
+// When a provider that failed may be asked again: full jitter under a limit that doubles, and whatever it asked for itself.
+class backoff {
+ public:
+  void configure(const jwks_config& config) noexcept {
+    initial_ = config.backoff_initial, most_ = config.backoff_max, retry_after_max_ = config.retry_after_max;
+  }
+  // Returns: when the background tries again.
+  steady_point fail(steady_point now, const std::optional<seconds>& retry_after, std::uint64_t random) noexcept;
+  void clear() noexcept { failures_ = 0; }
+  // For somebody whose patience with our own backoff ends that long after the failure. What the provider asked for is kept.
+  [[nodiscard]] bool blocks(steady_point now, steady_point::duration patience) const noexcept;
+  [[nodiscard]] int failures() const noexcept { return failures_; }
+
+ private:
+  milliseconds initial_{}, most_{}, retry_after_max_{};
+  int failures_ = 0;
+  steady_point failed_at_{}, own_end_{}, asked_end_{};
+};
+
+// Kids that a good answer lacked, each for a while.
+class missing_kids {
+ public:
+  [[nodiscard]] bool contains(steady_point now, std::string_view kid) const;
+  void remember(steady_point now, std::string_view kid);
+  void clear() noexcept { until_.clear(); }
+  [[nodiscard]] std::size_t size() const noexcept { return until_.size(); }
+
+ private:
+  std::map<std::string, steady_point, std::less<>> until_;
+};
+
+// Keys that left the set less than withdrawn_key_grace ago.
+class withdrawn_keys {
+ public:
+  void configure(seconds grace) noexcept { grace_ = grace; }
+  // Makes replace() allocate nothing.
+  void reserve(std::size_t served) { keys_.reserve(keys_.size() + (grace_.count() > 0 ? served : 0)); }
+  // served: what the new set takes the place of; null if it was served no more.
+  void replace(steady_point now, const jwk_set* served, const jwk_set& keys);
+  [[nodiscard]] result<key_ptr> select(steady_point now, const key_query& query) const;
+  [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
+
+ private:
+  seconds grace_{};
+  std::vector<std::pair<key_ptr, steady_point>> keys_;  // since when, oldest first
 };
 
 // Everything that is decided about one URL over time: what to serve, whether to fetch, when to look again.
 //
 // Sans-I/O: it is told the time, what happened and a random number; it has no thread, lock, socket or clock. Both
-// managers call it under their lock. A flight is a number; the newest one may be in progress.
+// managers call it under their lock. What begins with ask changes nothing. A flight is a number; the newest one may be in
+// progress.
 class refresh_policy {
  public:
   // What a lookup gets, and what its manager has to do.
@@ -1708,8 +1813,15 @@ class refresh_policy {
     start,  // start a flight and wait for it
     refuse  // last_error(), at once
   };
-  // What a lookup of a kid gets that the served set lacks.
-  enum class kid_answer { join, start, missing, throttled, refuse };
+  // What a lookup of a kid gets that the served set lacks, or whose key does not fit a signature.
+  enum class kid_answer {
+    join,
+    start,      // and pay()
+    missing,    // the provider said so
+    answered,   // no budget, place or time to ask again, but the set is so young that it is the answer
+    throttled,  // the same, and it is older
+    refuse      // last_error(): the provider is in trouble
+  };
   enum class landing { published, confirmed, failed, dropped };
   struct selection {
     result<key_ptr> key;
@@ -1724,14 +1836,26 @@ class refresh_policy {
   void plan_first(steady_point when) noexcept {
     if (newest_ == 0 && !pinned_) next_attempt_ = when;
   }
+  // The same for a document that was restored and has a plan of its own: not before.
+  void put_off(steady_point when) noexcept {
+    if (next_attempt_ < when) plan_first(when);
+  }
 
   [[nodiscard]] answer ask(steady_point now) const noexcept;
-  [[nodiscard]] kid_answer ask_unknown_kid(steady_point now, std::string_view kid, std::size_t waiting);
+  // waiting: how many others wait because of a token.
+  [[nodiscard]] kid_answer ask_unknown_kid(steady_point now, std::string_view kid, std::size_t waiting) const;
   // What a caller gets whose key of a known kid did not verify a signature. missing: the set is what the provider said just
   // now. insist: that answer may be older than the question.
-  [[nodiscard]] kid_answer ask_bad_signature(steady_point now, std::size_t waiting, bool insist);
+  [[nodiscard]] kid_answer ask_bad_signature(steady_point now, std::size_t waiting, bool insist) const noexcept;
+  // A flight is begun for a token.
+  void pay(steady_point now) noexcept { budget_.spend(now); }
+  // How long a caller waits because of a token: counted from the beginning of the first flight that it joins, so that a
+  // provider that hangs holds nobody for longer.
+  [[nodiscard]] steady_point token_deadline(steady_point now) const noexcept {
+    return later(in_flight_ ? begun_ : now, kid_wait_);
+  }
   // A fetch that brought a set without the kid: do not ask for it again for a while.
-  void remember_missing(steady_point now, std::string_view kid);
+  void remember_missing(steady_point now, std::string_view kid) { missing_.remember(now, kid); }
   // True if an answer came from a flight that began after `newest` was the newest. An older one proves nothing to who asked
   // then: the provider may have answered before it published the key.
   [[nodiscard]] bool answered_since(std::uint64_t newest) const noexcept { return answered_ > newest; }
@@ -1740,18 +1864,20 @@ class refresh_policy {
   // Which key a query gets: one of the set that is served, else one that left it less than withdrawn_key_grace ago.
   [[nodiscard]] selection select(steady_point now, const jwk_set& served, const key_query& query) const;
 
+  // Makes pin() and land() allocate nothing.
+  void reserve(const jwk_set* served) { withdrawn_.reserve(served != nullptr ? served->size() : 0); }
   // The document is the application's own: it never ages, is never fetched, and no answer replaces it.
   void pin(steady_point now, const jwk_set& keys, const jwk_set* served = nullptr);
-  // A document that an earlier process fetched at that time. It is refreshed as soon as possible. False: there is one that is
-  // served, or younger.
-  [[nodiscard]] bool restore(steady_point now, steady_point fetched_at) noexcept;
+  // A document that an earlier process fetched at that time. It is refreshed when it would have been; what is overdue is spread,
+  // for many processes may start at once. False: there is one that is served, or younger.
+  [[nodiscard]] bool restore(steady_point now, steady_point fetched_at, std::uint64_t random) noexcept;
 
   std::uint64_t begin(steady_point now) noexcept;
   // A flight came back, in time or late. served: the set that a new one would replace.
-  landing land(std::uint64_t flight, steady_point now, const verdict& what, bool confirms_current, std::uint64_t random,
-               const jwk_set* served = nullptr);
+  landing land(std::uint64_t flight, steady_point now, const verdict& brought, bool confirms_current,
+               std::uint64_t random, const jwk_set* served = nullptr);
   // True once when the flight in progress has overstayed; it then counts as failed.
-  [[nodiscard]] bool expire(steady_point now, std::uint64_t random);
+  [[nodiscard]] bool expire(steady_point now, std::uint64_t random) noexcept;
   [[nodiscard]] bool due(steady_point now) const noexcept { return !in_flight_ && now >= next_attempt_; }
   // Nobody looked it up for so long that a lookup would have to fetch anyway.
   [[nodiscard]] bool unused(steady_point now, steady_point last_used) const noexcept {
@@ -1768,8 +1894,10 @@ class refresh_policy {
   [[nodiscard]] steady_point next_attempt() const noexcept { return next_attempt_; }
   [[nodiscard]] steady_point next_wake() const noexcept { return in_flight_ ? deadline_ : next_attempt_; }
   [[nodiscard]] steady_point fetched_at() const noexcept { return fetched_at_; }
-  [[nodiscard]] steady_point expires_at() const noexcept {
-    return pinned_ ? steady_point::max() : later(fetched_at_, ttl_);
+  [[nodiscard]] steady_point expires_at() const noexcept { return expiry_of(fetched_at_); }
+  // Of a document of that time.
+  [[nodiscard]] steady_point expiry_of(steady_point fetched_at) const noexcept {
+    return pinned_ ? steady_point::max() : later(fetched_at, ttl_);
   }
   [[nodiscard]] bool pinned() const noexcept { return pinned_; }
   // New content came so lately that callers may still hold keys of the old.
@@ -1777,50 +1905,48 @@ class refresh_policy {
     return has_document_ && now < later(replaced_at_, negative_kid_ttl);
   }
   [[nodiscard]] const std::optional<axioms::error>& last_error() const noexcept { return last_error_; }
-  [[nodiscard]] int consecutive_failures() const noexcept { return failures_; }
+  [[nodiscard]] int consecutive_failures() const noexcept { return backoff_.failures(); }
   [[nodiscard]] std::size_t negative_kids() const noexcept { return missing_.size(); }
   [[nodiscard]] std::size_t withdrawn_keys() const noexcept { return withdrawn_.size(); }
 
  private:
-  [[nodiscard]] steady_point blocked_until(steady_point now) const noexcept;
   void succeed(std::uint64_t flight, steady_point now, const std::optional<seconds>& freshness,
                std::uint64_t random) noexcept;
-  void fail(steady_point now, const axioms::error& why, const std::optional<seconds>& retry_after,
-            std::uint64_t random);
-  [[nodiscard]] bool take_token(steady_point now) noexcept;
-  [[nodiscard]] kid_answer ask_for_refetch(steady_point now, std::size_t waiting) noexcept;
-  void replace_keys(steady_point now, const jwk_set& served, const jwk_set& keys);
+  void fail(steady_point now, axioms::error&& why, const std::optional<seconds>& retry_after,
+            std::uint64_t random) noexcept;
+  [[nodiscard]] kid_answer ask_for_refetch(steady_point now, std::size_t waiting) const noexcept;
+  [[nodiscard]] steady_point restored_attempt() const noexcept;
 
   // limits
-  seconds refresh_{}, ttl_{}, outage_{}, floor_{}, grace_{};
-  milliseconds timeout_{}, backoff_initial_{}, backoff_max_{}, retry_after_max_{}, kid_interval_{};
-  int kid_burst_ = 0;
+  seconds refresh_{}, ttl_{}, outage_{}, floor_{};
+  milliseconds timeout_{}, kid_interval_{}, kid_wait_{};
 
   // document
   bool has_document_ = false;
   bool pinned_ = false;
   steady_point fetched_at_{}, replaced_at_{};
-  std::vector<std::pair<key_ptr, steady_point>> withdrawn_;  // since when, oldest first
+  steady_point confirmed_from_ = steady_point::min();  // when the fetch began that confirmed it
+  detail::withdrawn_keys withdrawn_;
+
+  // of a restored document that no flight has confirmed yet
+  bool restored_ = false;
+  steady_point restored_at_{};
+  std::uint64_t restored_random_ = 0;
 
   // flights
   bool in_flight_ = false;
   std::uint64_t newest_ = 0;    // number of the newest flight
   std::uint64_t answered_ = 0;  // number of the newest flight whose answer was good
-  steady_point deadline_{};
+  steady_point begun_{}, deadline_{};
   steady_point next_attempt_ = steady_point::max();
 
   // failures
   std::optional<axioms::error> last_error_;
-  int failures_ = 0;
-  steady_point failed_at_{};
-  steady_point backoff_until_{};      // our own backoff
-  steady_point retry_after_until_{};  // what the provider asked for
+  backoff backoff_;
 
   // unknown kids
-  int tokens_ = 0;
-  bool bucket_touched_ = false;
-  steady_point bucket_at_{};
-  std::map<std::string, steady_point, std::less<>> missing_;  // until when
+  refetch_budget budget_;
+  missing_kids missing_;
 };
 
 }  // namespace detail
@@ -1982,16 +2108,38 @@ struct httplib_access {
 
 #endif  // !AXIOMS_JWKS_NO_HTTPLIB
 
-// ---- blocking manager ---------------------------------------------------------------------------
+// ---- detail: engine -----------------------------------------------------------------------------
+//
+// All that the two managers share: locks, flights and waiters round the policies, which decide about time and retries.
+// The way of a lookup, from get_jwks(url) to its answer:
+//
+//   warm_hit()              this thread has the document that is published now: no lock, no more
+//   thread_engine::ask()    the URL is parsed, once, before any lock
+//   engine::answer_now()    under the mutex: find() the URL's entry, decide() what it has now, conclude()
+//   engine::submit()        there is none yet: the caller becomes a waiter of the entry, a flight is prepared and begun
+//   engine::perform()       the mutex is free: the flight is launched, on a fetch thread or an event loop
+//   engine::arrive()        its response is judged; with discovery there may be more to ask for
+//   engine::land()          the policy takes it, publish(), and settle(): each waiter decides again and is finished
+//   waiter::done()          the caller wakes up, or goes on where it wants to
+//
+// decide() changes nothing, and perform() does what must not be done under the mutex. In between everything that needs memory is
+// made before anything is changed, so a caller that runs out of it leaves no trace; what happens on other threads
+// needs none (noexcept), or fails the flight.
 
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
 namespace detail {
 
-class engine;
+class waiter;
 struct entry;
-struct effects;
+struct flight;
 struct saved_document;
+struct saved_set;
+using waiter_list = std::list<std::shared_ptr<waiter>>;  // they and flights go from list to list without memory
+using flight_list = std::list<std::shared_ptr<flight>>;
+
+// Of every new content of every manager. A forked child counts on.
+inline std::atomic<std::uint64_t> generations{0};
 
 // Tells the threads that keep a document whether it is still the published one, without a lock and without the manager.
 struct publication {
@@ -1999,91 +2147,46 @@ struct publication {
   std::atomic<std::int64_t> last_used{0};  // ticks of the manager's clock, at most once a second
 };
 
-// What a lookup ends with. failure is empty on success.
-struct outcome {
-  jwks_ptr document;
-  key_ptr key;
-  bool changed = false;  // of bad_signature: the kid has another key now
-  std::optional<axioms::error> failure;
-  std::shared_ptr<publication> source;  // of a fresh document: may be kept per thread while version is this
-  std::uint64_t version = 0;
-};
-
 enum class verb { lookup, key, bad_signature, refresh, ready, initialize, shutdown };
 
-// What is asked for. url: as the caller spelt it; none for the configured one.
-struct request {
+// What a caller asks, in its own words. url: none for the configured one.
+struct question {
   verb what = verb::lookup;
   std::optional<std::string_view> url{};
   key_query query{};
-  std::chrono::milliseconds limit{0};  // of ready
+  milliseconds limit{0};  // of ready
+};
+// The URL that is meant, parsed, or what is wrong with it. None: the configured one.
+using url_asked = result<std::optional<parsed_url>>;
+[[nodiscard]] url_asked url_asked_of(const question& asked);
+
+// What a question ends with. failure is empty on success.
+struct outcome {
+  jwks_ptr document{};
+  key_ptr key{};
+  bool changed = false;  // of bad_signature: the kid has another key now
+  std::optional<axioms::error> failure{};
+  std::shared_ptr<publication> source{};  // of a fresh document: may be kept per thread while version is this
+  std::uint64_t version = 0;
 };
 
-// One caller that waits, blocked or suspended. Everything but the first two members is guarded by the engine's mutex
-// until done() is called, which happens once, without the mutex.
-class waiter : public std::enable_shared_from_this<waiter> {
- public:
-  explicit waiter(const request& asked)
-      : what(asked.what),
-        limit(asked.limit),
-        url_(asked.url ? *asked.url : std::string_view()),
-        kid_(asked.query.kid),
-        alg_(asked.query.alg),
-        has_url_(asked.url.has_value()) {}
-  virtual ~waiter() = default;
-  waiter(const waiter&) = delete;
-  waiter& operator=(const waiter&) = delete;
-
-  virtual void done() noexcept = 0;
-  // A continuation that nobody gave an executor for: it must run on a manager thread, not on the one that cancels.
-  [[nodiscard]] virtual bool wants_manager_thread() const noexcept { return false; }
-  // Copies: what the caller's views point to may be gone while it waits.
-  [[nodiscard]] request asked() const noexcept {
-    return {what, has_url_ ? std::optional<std::string_view>(url_) : std::nullopt, {kid_, alg_}, limit};
+// What a verb returns for it.
+template <class T>
+[[nodiscard]] T answer_of(outcome&& out) {
+  if constexpr (std::same_as<T, bool>) {
+    return !out.failure;
+  } else if constexpr (!std::is_void_v<T>) {
+    if (out.failure) return T(*std::move(out.failure));
+    if constexpr (std::same_as<T, result<jwks_ptr>>) return T(std::move(out.document));
+    if constexpr (std::same_as<T, result<key_ptr>>) return T(std::move(out.key));
+    if constexpr (std::same_as<T, result<bool>>) return T(out.changed);
+    if constexpr (std::same_as<T, result<void>>) return T();
   }
+}
 
-  const verb what;
-  const std::chrono::milliseconds limit;
-  bool finished = false;
-  bool cancelled = false;    // before it was submitted
-  bool refetching = false;   // waits for a refetch because of an unknown kid
-  std::uint64_t newest = 0;  // the newest flight when it asked
-  bool forgiving = false;    // waits for a prefetch, whose failure is success
-  steady_point deadline = steady_point::max();
-  jwks_ptr before;  // of bad_signature: what the key was taken from
-  outcome out;
-  std::shared_ptr<entry> on;  // in whose list it stands
-  std::list<std::shared_ptr<waiter>>::iterator place;
+// -- engine: what a thread keeps --
 
- private:
-  std::string url_, kid_, alg_;
-  bool has_url_;
-};
-
-// One fetch in progress. It belongs to the manager; whoever waits for it may leave.
-struct flight {
-  std::shared_ptr<entry> on;
-  std::uint64_t number = 0;
-  fetch_request request;
-  jwk_options accepts;
-  stop_source stop;
-  std::shared_ptr<const document_content> basis;  // whose validators were sent
-  steady_point begun{};
-  bool foreground = false;
-  bool reads_metadata = false;            // its next response is metadata
-  std::optional<metadata_source> source;  // what discovery it follows
-};
-
-// An event as it is queued; the kids are compared when it is delivered, not under the engine's lock.
-struct event_record {
-  std::shared_ptr<const jwks_config> listener;
-  jwks_event event;
-  std::shared_ptr<const document_content> before, after;
-};
-
-struct token_access;
-
-// The documents that this thread has got lately. A hit reads nothing else: no lock, no allocation, no parsing.
+// A document that this thread has got lately. A hit reads nothing else: no lock, no allocation, no parsing.
 struct hit_slot {
   std::uint64_t engine = 0;  // never reused, so a new manager at an old address is no hit
   std::string url;           // as the caller spells it; empty: the configured one
@@ -2091,12 +2194,16 @@ struct hit_slot {
   std::uint64_t version = 0;
   jwks_ptr document;  // with a control block of this thread's own: copies do not fight over a cache line
   steady_point until{}, touch{};
+  std::uint64_t hash = 0;
+  std::uint8_t next = 0;  // of the same bucket, counted from 1
 };
 
+// As many as a manager keeps looked-up URLs, so that going round all of them costs no lock either.
 struct hit_cache {
-  std::array<hit_slot, 8> slots;
+  std::array<hit_slot, max_looked_up_urls> slots;
+  std::array<std::uint8_t, 2 * max_looked_up_urls> buckets{};  // the first slot of each, counted from 1
   hit_slot* recent = slots.data();
-  std::size_t next = 0;
+  std::size_t oldest = 0;
   std::size_t shard = 0;  // of the counters
 };
 
@@ -2105,6 +2212,7 @@ struct hit_cache {
 inline thread_local constinit hit_cache* this_thread_hits = nullptr;
 
 [[nodiscard]] hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept;
+void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept;
 
 // The slot used last is looked at first, inline; a thread that goes back and forth between URLs pays for a call.
 [[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* find_hit(hit_cache& cache, std::uint64_t engine, std::string_view url,
@@ -2121,87 +2229,299 @@ inline thread_local constinit hit_cache* this_thread_hits = nullptr;
   }
   return slot;
 }
-void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept;
 
-// Locks, flights and waiters round the cores: all that the two managers have in common. It decides nothing about time,
-// retries or acceptance; those rules stand in refresh_policy and judge().
+// A document that this thread may serve without the engine's slow path, and where the hit is counted.
+struct warm_document {
+  const jwks_ptr* document = nullptr;
+  std::size_t shard = 0;
+};
+template <class Engine>
+[[nodiscard]] AXIOMS_JWKS_HOT inline warm_document warm_hit(Engine& core,
+                                                            const std::optional<std::string_view>& url) noexcept {
+  steady_point now{};
+  hit_cache* const cache = this_thread_hits;
+  if (cache == nullptr || (url && url->empty()) || !core.read_clock(now)) return {};
+  const hit_slot* slot = find_hit(*cache, core.id(), url.value_or(std::string_view()), now);
+  return slot != nullptr ? warm_document{&slot->document, cache->shard} : warm_document{};
+}
+
+// What a verb returns, if this thread has it. A query that finds no key may be worth a fetch, so it is not answered here.
+template <class T, class Engine>
+[[nodiscard]] AXIOMS_JWKS_HOT inline std::optional<T> answer_warm(Engine& core, const question& asked) {
+  if constexpr (std::same_as<T, result<jwks_ptr>> || std::same_as<T, result<key_ptr>>) {
+    const auto hit = warm_hit(core, asked.url);
+    if (hit.document == nullptr) return std::nullopt;
+    if constexpr (std::same_as<T, result<key_ptr>>) {
+      auto key = (*hit.document)->keys().select(asked.query);
+      if (!key) return std::nullopt;
+      core.count_hit(hit.shard);
+      return key;
+    } else {
+      core.count_hit(hit.shard);
+      return T(*hit.document);
+    }
+  } else {
+    return std::nullopt;
+  }
+}
+
+// -- engine: callers that wait, flights, events --
+
+// One caller that waits, blocked or suspended. Everything below the constants is guarded by the engine's mutex until done() is
+// called, which happens once, without the mutex.
+class waiter : public std::enable_shared_from_this<waiter> {
+ public:
+  waiter(const question& asked, url_asked where);
+  AXIOMS_JWKS_INLINE virtual ~waiter();
+  waiter(const waiter&) = delete;
+  waiter& operator=(const waiter&) = delete;
+
+  virtual void done() noexcept = 0;
+  // A continuation that nobody gave an executor for: it must run on a manager thread, not on the one that cancels.
+  [[nodiscard]] virtual bool wants_manager_thread() const noexcept { return false; }
+  // Copies, but for the URL: what the caller's views point to may be gone while it waits.
+  [[nodiscard]] question asked() const noexcept { return {what, std::nullopt, {kid_, alg_}, limit}; }
+
+  const verb what;
+  const milliseconds limit;
+  const url_asked where;
+
+  bool finished = false;
+  bool cancelled = false;    // before it was submitted
+  bool for_token = false;    // waits because of a token, and is counted by its entry
+  bool forgiving = false;    // waits for a prefetch, whose failure is success
+  std::uint64_t newest = 0;  // the newest flight when it asked
+  std::uint64_t joined = 0;  // the flight that it waits for
+  steady_point deadline = steady_point::max();
+  jwks_ptr before;            // of bad_signature: what the key was taken from
+  outcome out;                // until it is finished, what shutdown ends it with
+  std::shared_ptr<entry> on;  // in whose list it stands until then
+  waiter_list::iterator place;
+
+ private:
+  std::string kid_, alg_;
+};
+
+// One fetch in progress. It belongs to the manager; whoever waits for it may leave.
+struct flight {
+  std::shared_ptr<entry> on;
+  std::uint64_t number = 0;
+  fetch_request request;
+  jwk_options accepts;
+  stop_source stop;
+  std::shared_ptr<const document_content> basis;  // whose validators were sent
+  steady_point begun{}, deadline{};
+  bool foreground = false;
+  bool for_token = false;
+  // With discovery:
+  bool reads_metadata = false;                    // its next response is metadata
+  std::shared_ptr<const metadata_source> source;  // by which it is led
+  std::optional<verdict> refused;                 // the key set was not to be had
+  std::string refused_at;                         // from that URL
+  std::shared_ptr<flight> next;                   // of those that are to be stopped
+};
+
+// An event as it is queued; the kids are compared when it is delivered, not under the engine's lock.
+struct event_record {
+  std::shared_ptr<const jwks_config> listener;
+  jwks_event event;
+  std::shared_ptr<const document_content> before, after;
+};
+
+// Events that wait for their listener.
+class event_queue {
+ public:
+  static constexpr std::size_t most = 256;
+  [[nodiscard]] bool push(event_record&& record) noexcept;  // false: full, or no memory
+  [[nodiscard]] bool empty() const noexcept { return records_.empty(); }
+  [[nodiscard]] std::size_t size() const noexcept { return records_.size(); }
+  // The oldest, for somebody who destroys it without the mutex: it may hold the last reference to its listener.
+  void take(std::list<event_record>& to, std::size_t count = 1) noexcept;
+
+ private:
+  std::list<event_record> records_;
+};
+
+// -- engine: the table of URLs --
+
+// One URL of a manager. Guarded by the engine's mutex.
+struct entry {
+  entry(const parsed_url& at, std::shared_ptr<const jwks_config> its_config, steady_point now);
+  void touch(steady_point now) const noexcept;
+  [[nodiscard]] steady_point last_used() const noexcept;
+  [[nodiscard]] std::shared_ptr<const document_content> content() const noexcept;
+  [[nodiscard]] const jwk_set* served() const noexcept { return document ? &document->keys() : nullptr; }
+  [[nodiscard]] std::shared_ptr<const metadata_source> source() const noexcept;
+  [[nodiscard]] discovery_policy::step first_step(steady_point now, bool for_token) noexcept;
+
+  const std::string url;
+  const bool insecure;
+  std::shared_ptr<const jwks_config> config;
+  refresh_policy policy;
+  std::optional<discovery_policy> discovery;
+  bool configured = false;
+  bool gone = false;  // dropped; a flight may still be in the air
+  bool stale_told = false, throttled_told = false;
+  jwks_ptr document;
+  std::shared_ptr<const document_content> previous;  // what the document replaced
+  std::string etag, last_modified;
+  const std::shared_ptr<publication> cell = std::make_shared<publication>();
+  std::shared_ptr<flight> current;
+  waiter_list waiters;
+  std::size_t token_waiters = 0;
+};
+
+// Which URLs may be looked up: what initialize() said, also for what an earlier life has looked up, and after shutdown().
+struct url_rules {
+  bool require_https = false, only_configured = false;
+  [[nodiscard]] std::optional<axioms::error> refuse(std::string_view url, bool insecure, bool configured) const;
+};
+
+// All URLs of a manager. Guarded by the engine's mutex.
+class url_table {
+ public:
+  using map = std::map<std::string, std::shared_ptr<entry>, std::less<>>;
+
+  [[nodiscard]] std::shared_ptr<entry> find(std::string_view normalized) const;
+  // The one maker of entries. Gives a map of one, to be added.
+  [[nodiscard]] static map make(const parsed_url& at, std::shared_ptr<const jwks_config> config, steady_point now);
+  void add(map&& one) noexcept { all.merge(one); }
+  void drop(entry& on, map& to) noexcept;
+  // Looked-up URLs may come from anywhere, so their number is bounded.
+  [[nodiscard]] bool full() const noexcept;
+  // Who goes for one more: nobody, or the one that was not used for the longest time.
+  [[nodiscard]] result<std::shared_ptr<entry>> crowded_out() const;
+
+  map all;
+};
+
+// -- engine: locks, flights and waiters --
+
+// What is to be done when the mutex is free again.
+struct errands {
+  bool here = true;  // on a thread where continuations may run: the caller's own that asked, or the manager's
+  bool rescheduled = false, events = false;
+  waiter_list finished{};
+  flight_list launches{};
+  std::shared_ptr<flight> stopped{};
+  url_table::map dropped{};
+  // The last reference to a document frees all its keys, and that to a configuration destroys what the user's listener captured,
+  // which may call us. Room is made before anything is changed.
+  std::vector<std::shared_ptr<const void>> released{};
+
+  void reserve(std::size_t more) { released.reserve(released.size() + more); }
+  void stop(std::shared_ptr<flight>& what) noexcept {
+    if (what) what->next = std::exchange(stopped, what);
+    what.reset();
+  }
+  [[nodiscard]] bool empty() const noexcept {
+    return finished.empty() && launches.empty() && !stopped && dropped.empty() && released.empty() && !rescheduled &&
+           !events;
+  }
+};
+
+// What a question gets now. To say so changes nothing.
+struct decision {
+  enum class act { answer, fail, wait, fetch };
+  act what = act::answer;
+  key_ptr key{};                       // of answer
+  bool changed = false;                // of answer to bad_signature
+  std::optional<axioms::error> why{};  // of fail
+  bool for_token = false;              // the set lacks the kid, or its key fits no signature
+  bool proven = false;                 // that the provider has no such kid
+  bool throttled = false;              // nobody looked for it
+
+  [[nodiscard]] bool waits() const noexcept { return what == act::wait || what == act::fetch; }
+};
+[[nodiscard]] decision decide(const question& asked, const entry& on, steady_point now, const waiter* again = nullptr);
+
+// Locks, flights and waiters of one manager. How flights are launched and when it is woken is its driver's: threads
+// (thread_engine) or an event loop (loop_engine).
 //
-// How flights are launched and when it is woken is its driver's: threads (thread_engine) or an event loop
-// (loop_engine).
+// After fork() the child must touch nothing here, for the mutex may be held by a thread that does not exist there. Verbs
+// get a new engine from their engine_holder; what comes later by itself (a response, a timer, a stop callback, the end of
+// a frame) asks forked() first.
 class engine : public std::enable_shared_from_this<engine> {
  public:
   enum class life { idle, lazy, running, down };
 
-  engine() noexcept;
-  virtual ~engine();
+  engine();
+  AXIOMS_JWKS_INLINE virtual ~engine();
   engine(const engine&) = delete;
   engine& operator=(const engine&) = delete;
 
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] bool forked() const noexcept { return epoch_ != fork_epoch(); }
   [[nodiscard]] bool running() const noexcept { return state_.load(std::memory_order_acquire) == life::running; }
-  // Until the holder lets go; threads that still run keep it a little longer.
+  void count_hit(std::size_t shard) noexcept {
+    hits_[shard % hits_.size()].count.fetch_add(1, std::memory_order_relaxed);
+  }
+  [[nodiscard]] virtual bool read_clock(steady_point& now) noexcept = 0;
+  [[nodiscard]] virtual bool read_clock(wall_point& now) noexcept = 0;
+  [[nodiscard]] virtual result<void> check_fetcher() noexcept = 0;
+
+  // Of its holder. It owns itself until the holder lets go; threads that still run keep it a little longer.
   void own_itself(std::shared_ptr<engine> self) noexcept {
     const std::shared_ptr<engine> last = std::exchange(self_, std::move(self));
   }
   void start_down() noexcept { state_.store(life::down, std::memory_order_release); }
-  void count_hit(std::size_t shard) noexcept {
-    hits_[shard % hits_.size()].count.fetch_add(1, std::memory_order_relaxed);
-  }
+  // The manager is being destroyed: no new life any more, whatever a continuation asks for.
+  void start_no_more() noexcept { closed_.store(true, std::memory_order_release); }
 
-  // The answer, if it needs no waiting; changes nothing otherwise.
-  [[nodiscard]] std::optional<outcome> answer_now(const request& asked);
-  // Finishes the waiter now or lets it wait.
+  // Lookups. answer_now: the answer, if it needs no waiting.
+  [[nodiscard]] std::optional<outcome> answer_now(const question& asked, const url_asked& where);
+  // Finishes the waiter now or lets it wait. If it throws, it has done nothing.
   void submit(const std::shared_ptr<waiter>& who);
   // A stop token asked: the waiter alone is finished, with `cancelled`.
-  void cancel(const std::shared_ptr<waiter>& who);
+  void cancel(waiter& who) noexcept;
   // The frame of the waiter is gone: nobody may be told.
-  void abandon(const std::shared_ptr<waiter>& who) noexcept;
+  void abandon(waiter& who) noexcept;
 
-  // Starts, or is started already. With a prefetch, who is submitted to wait for it.
+  // Life. With a prefetch, who is submitted to wait for it.
   void start(jwks_config config, const std::shared_ptr<waiter>& who);
   [[nodiscard]] result<void> add(jwks_config config);
+  [[nodiscard]] bool forget(std::string_view url);
+  // Ends this life at once; threads and flights wind down by themselves, then those in last are finished.
+  void begin_shutdown(waiter_list&& last = {}) noexcept;
+
+  // Documents that no flight brought.
   [[nodiscard]] result<void> add_static(std::string_view url, std::string_view json);
   [[nodiscard]] std::string export_cache();
   [[nodiscard]] result<std::size_t> import_cache(std::string_view text);
-  // Ends this life at once; threads and flights wind down by themselves, then who is finished (if given).
-  void begin_shutdown(const std::shared_ptr<waiter>& who = nullptr) noexcept;
 
-  [[nodiscard]] std::optional<jwks_ptr> peek(const request& asked);
+  // What is known.
+  [[nodiscard]] std::optional<jwks_ptr> peek(const question& asked);
+  [[nodiscard]] std::optional<std::string> published_metadata(std::string_view url) const;
+  [[nodiscard]] std::vector<std::string> urls() const;
   [[nodiscard]] jwks_health health(std::string_view url);
   [[nodiscard]] jwks_stats stats() const;
-
-  [[nodiscard]] virtual bool read_clock(steady_point& now) noexcept = 0;
-  [[nodiscard]] virtual bool read_clock(std::chrono::system_clock::time_point& now) noexcept = 0;
-  [[nodiscard]] virtual result<void> check_fetcher() noexcept = 0;
 
  protected:
   // Of the driver. Those marked (locked) are called under the mutex.
   virtual result<void> open(bool with_listener) = 0;  // be ready to launch flights
-  virtual void retire(effects& fx, std::vector<std::shared_ptr<waiter>> last,
-                      const std::shared_ptr<waiter>& who) = 0;               // (locked)
-  virtual void wind_down() noexcept = 0;                                     // after retire, unlocked
-  virtual void launch(const std::shared_ptr<flight>& what) = 0;              // may come back inside
-  virtual void wake() noexcept = 0;                                          // next_wake() may be sooner now
-  [[nodiscard]] virtual std::size_t busy() const noexcept = 0;               // (locked) flights that hold a slot
-  [[nodiscard]] virtual bool defer(const std::shared_ptr<waiter>& who) = 0;  // (locked) finish it on a manager thread
-  [[nodiscard]] virtual bool queue_event(event_record&& record) = 0;         // (locked) false: full
+  // (locked) A life ends: finishes those who waited, and the last when its threads have ended.
+  virtual void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept = 0;
+  virtual void wind_down() noexcept = 0;                        // after retire, unlocked
+  virtual void launch(flight_list&& one) noexcept = 0;          // may come back inside
+  virtual void wake() noexcept = 0;                             // next_wake() may be sooner now
+  [[nodiscard]] virtual std::size_t busy() const noexcept = 0;  // (locked) flights that hold a slot
+  [[nodiscard]] virtual waiter_list* deferred() noexcept = 0;   // (locked) for a manager thread to finish; none: here
+  [[nodiscard]] virtual event_queue* events() noexcept = 0;     // (locked)
   virtual void deliver_events() noexcept = 0;
 
   // For the driver.
-  static void finish_all(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who);
-  bool tick_now();                                                // unlocked; false: the clock failed
+  bool tick_now() noexcept;                                       // unlocked; false: the clock failed
   [[nodiscard]] std::size_t flights_in_the_air() const noexcept;  // locked
   // A response came: judges it. True: the flight goes on, with another request.
-  [[nodiscard]] bool arrive(const std::shared_ptr<flight>& what, result<fetch_response> response);
-  void land(const std::shared_ptr<flight>& what, verdict&& brought);
-  void tick(steady_point now, std::uint64_t random, effects& fx);  // locked
-  void perform(effects& fx);                                       // unlocked
-  [[nodiscard]] steady_point next_wake() const noexcept;           // locked
-  [[nodiscard]] std::uint64_t draw() const noexcept;               // unlocked: it may be the user's function
-  bool remove(waiter& who) noexcept;                               // locked; false: it does not wait
-  static void deliver(const event_record& record) noexcept;
-  void finish(waiter& who, effects& fx, bool here);                                           // locked
+  [[nodiscard]] bool arrive(const std::shared_ptr<flight>& what, result<fetch_response> response) noexcept;
+  void land(const std::shared_ptr<flight>& what, verdict&& brought) noexcept;
+  void land_failed(const std::shared_ptr<flight>& what, errc code, std::string_view why) noexcept;
+  void tick(steady_point now, std::uint64_t random, errands& todo) noexcept;  // locked
+  void perform(errands& todo) noexcept;                                       // unlocked
+  [[nodiscard]] steady_point next_wake() const noexcept;                      // locked
+  [[nodiscard]] std::uint64_t draw() const noexcept;                          // unlocked: it may be the user's function
+  static void deliver(event_record& record) noexcept;
+  void finish(waiter& who, errands& todo) noexcept;                                           // locked
   [[nodiscard]] std::size_t slots() const noexcept { return config_->max_parallel_fetches; }  // locked
   void count_dropped_events(std::size_t count) noexcept { stats_.events_dropped += count; }   // locked
 
@@ -2209,39 +2529,61 @@ class engine : public std::enable_shared_from_this<engine> {
       mutex_;  // guards everything below but the atomics; never held over I/O, parsing or a call of the user's
 
  private:
-  enum class progress { done, must_wait };
-  enum class settling { failed, answered, answered_late, pinned, restored };
+  // What a URL of initialize() or add() needs, made before anything is changed.
+  struct new_terms {
+    std::shared_ptr<const jwks_config> config;
+    jwks_ptr stamp;  // of the document that is there
+    std::shared_ptr<const metadata_source> source;
+  };
+  // Something that happened, for a listener.
+  struct happening {
+    jwks_event_kind kind{};
+    const std::optional<axioms::error>* why = nullptr;
+    int status = 0;
+    milliseconds duration{0};
+    std::shared_ptr<const document_content> before{}, after{};
+  };
 
-  result<std::shared_ptr<entry>> find(const request& asked, steady_point now, bool create, effects& fx);
-  result<void> make_room(effects& fx);
-  [[nodiscard]] std::size_t looked_up_urls() const noexcept;
-  [[nodiscard]] bool background_runs() const noexcept;
-  progress step(const request& asked, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
-  progress serve(const request& asked, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
-  progress ask_for_kid(const request& asked, entry& on, steady_point now, outcome& out, waiter* who, effects& fx);
-  [[nodiscard]] bool go_on(flight& what, steady_point now, metadata&& brought, verdict& failure, effects& fx);
+  // lookups
+  [[nodiscard]] result<std::shared_ptr<entry>> find(const url_asked& where, steady_point now) const;
+  void place(const std::shared_ptr<waiter>& who, std::shared_ptr<entry> on, steady_point now, waiter_list& ticket,
+             errands& todo);
+  void conclude(decision&& said, const question& asked, entry& on, steady_point now, outcome& out, errands& todo,
+                bool waited) noexcept;
+  void keep_waiting(waiter& who, const decision& said, steady_point now, flight_list&& fresh, errands& todo) noexcept;
+  void settle(entry& on, steady_point now, errands& todo) noexcept;
+  void turn_away(entry& on, const axioms::error& why, errands& todo) noexcept;
+  void drop(entry& on, errands& todo) noexcept;
+
+  // flights
+  [[nodiscard]] static flight_list prepare_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground,
+                                                  bool for_token = false);
+  void begin_flight(flight_list&& fresh, steady_point now, errands& todo) noexcept;
   static void aim(flight& what, entry& on, discovery_policy::step next, steady_point now);
-  void begin_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground, effects& fx);
-  void publish(entry& on, std::chrono::system_clock::time_point fetched_at_system,
-               std::shared_ptr<const document_content> content, effects& fx);
-  void load(entry& on, verdict&& saved, std::chrono::system_clock::time_point fetched_at_system, effects& fx);
-  void settle(entry& on, steady_point now, settling why, effects& fx);
-  [[nodiscard]] verdict judge_given(const parsed_url& url, fetch_response given,
-                                    std::chrono::system_clock::time_point system_now);
-  result<bool> import_document(const saved_document& saved);
-  void enqueue(const std::shared_ptr<waiter>& who, const std::shared_ptr<entry>& on, steady_point deadline,
-               effects& fx);
-  void drop(const std::shared_ptr<entry>& on, effects& fx);
-  void configure(entry& on, std::shared_ptr<const jwks_config> config, effects& fx);
-  std::shared_ptr<entry> settle_in(const parsed_url& url, const std::shared_ptr<const jwks_config>& config,
-                                   steady_point first, effects& fx);
-  result<bool> try_start(std::shared_ptr<const jwks_config> config,
-                         waiter& who);  // true: who may wait for the prefetch
-  void tell(const entry& on, jwks_event&& event, std::shared_ptr<const document_content> before,
-            std::shared_ptr<const document_content> after, effects& fx);
-  bool look_once_more(waiter& who, entry& on, steady_point now, effects& fx);
-  void wait_over(waiter& who, entry& on, effects& fx);
+  [[nodiscard]] bool goes_on(flight& what, result<fetch_response>&& response, verdict& brought);
+  [[nodiscard]] bool next_request(flight& what, steady_point now, metadata&& said, verdict& brought, errands& todo);
+  void receive(const std::shared_ptr<flight>& what, steady_point now, wall_point wall, std::uint64_t random,
+               verdict& brought, errands& todo) noexcept;
+  void publish(entry& on, jwks_ptr&& stamp, errands& todo) noexcept;
+  void flight_failed(entry& on, int status, milliseconds duration, errands& todo) noexcept;
+  void tell(const entry& on, happening&& what, errands& todo) noexcept;
+
+  // life
   result<void> ensure_open();
+  [[nodiscard]] bool background_runs() const noexcept;
+  result<bool> try_start(std::shared_ptr<const jwks_config> config, waiter& who);  // true: there is a prefetch
+  [[nodiscard]] static new_terms terms_for(const entry& on, std::shared_ptr<const jwks_config> config, bool named);
+  static void configure(entry& on, new_terms&& terms, errands& todo) noexcept;
+  std::shared_ptr<entry> take_over(const parsed_url& at, const std::shared_ptr<const jwks_config>& config,
+                                   steady_point now, steady_point first, errands& todo);
+
+  // saved documents
+  [[nodiscard]] verdict judge_given(const parsed_url& at, fetch_response given, wall_point wall);
+  void load(entry& on, steady_point now, verdict&& given, jwks_ptr&& stamp, errands& todo) noexcept;
+  [[nodiscard]] result<std::optional<saved_set>> judge_saved(const saved_document& saved);
+  [[nodiscard]] result<std::size_t> restore(std::vector<saved_set>& sets);
+
+  [[nodiscard]] std::shared_ptr<entry> known(std::string_view url) const;
 
   struct alignas(64) counter {
     std::atomic<std::uint64_t> count{0};
@@ -2250,15 +2592,79 @@ class engine : public std::enable_shared_from_this<engine> {
   const std::uint64_t id_;
   const std::uint64_t epoch_;
   std::atomic<life> state_{life::idle};
+  std::atomic<bool> closed_{false};
   std::array<counter, 16> hits_;
   std::mutex life_mutex_;  // start, add, ensure_open and begin_shutdown one after the other; taken before mutex_
-  std::shared_ptr<const jwks_config> config_;
+  const std::shared_ptr<const jwks_config> plain_ = std::make_shared<const jwks_config>();
+  std::shared_ptr<const jwks_config> config_ = plain_;
   std::shared_ptr<entry> configured_;
-  std::map<std::string, std::shared_ptr<entry>, std::less<>> entries_;
-  std::uint64_t generation_ = 0;
+  url_table urls_;
+  url_rules rules_;
   jwks_stats stats_;
   std::shared_ptr<engine> self_;
 };
+
+// Holds the engine that is in use. A forked child gets a new one: the old one's locks may be held by threads that do
+// not exist here, so it is left as it is and never touched again.
+template <class Engine>
+class engine_holder {
+ public:
+  template <class Make>
+  explicit engine_holder(Make make) : make_(std::move(make)) {
+    watch_forks();
+    std::shared_ptr<Engine> first = make_();
+    current_.store(first.get(), std::memory_order_release);
+    first->own_itself(first);
+  }
+  engine_holder(const engine_holder&) = delete;
+  engine_holder& operator=(const engine_holder&) = delete;
+  ~engine_holder() {
+    if (Engine* const last = inherited()) {
+      last->start_no_more();
+      last->close();
+      last->own_itself(nullptr);
+    }
+  }
+
+  [[nodiscard]] Engine& get() {
+    Engine* now = current_.load(std::memory_order_acquire);
+    return now->forked() ? renewed(now) : *now;
+  }
+  // None in a forked child that has asked for nothing yet: its manager is down, and to say so needs no memory.
+  [[nodiscard]] Engine* inherited() const noexcept {
+    Engine* const now = current_.load(std::memory_order_acquire);
+    return now->forked() ? nullptr : now;
+  }
+
+ private:
+  Engine& renewed(Engine* old) {
+    std::shared_ptr<Engine> fresh = make_();
+    fresh->start_down();
+    if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel))
+      return *old;  // another thread was faster
+    fresh->own_itself(fresh);
+    return *fresh;
+  }
+
+  std::function<std::shared_ptr<Engine>()> make_;
+  std::atomic<Engine*> current_{nullptr};
+};
+
+class async_shell;
+
+// For the parts below: what a manager works with.
+struct manager_access {
+  template <class Manager>
+  [[nodiscard]] static auto& core(const Manager& manager) {
+    return manager.engine_.get();
+  }
+  template <class Manager>
+  [[nodiscard]] static const async_shell& shell(const Manager& manager) noexcept {
+    return manager;
+  }
+};
+
+// -- engine: threads --
 
 // A reference to a predicate, so that the threads below need no template.
 class ready_ref {
@@ -2284,7 +2690,7 @@ class blocking_io {
   blocking_io(const blocking_io&) = delete;
   blocking_io& operator=(const blocking_io&) = delete;
   [[nodiscard]] virtual bool now(steady_point& out) noexcept = 0;
-  [[nodiscard]] virtual bool now(std::chrono::system_clock::time_point& out) noexcept = 0;
+  [[nodiscard]] virtual bool now(wall_point& out) noexcept = 0;
   [[nodiscard]] virtual result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept = 0;
   [[nodiscard]] virtual result<void> check() noexcept = 0;
   // False: the clock failed.
@@ -2315,7 +2721,7 @@ template <class Fetcher>
       return fetch.check();
     return {};
   }
-  AXIOMS_JWKS_CATCH_ALL { return error{errc::fetch_failed, "the fetcher threw an exception", 0}; }
+  AXIOMS_JWKS_CATCH_ALL { return short_error(errc::fetch_failed, 0, "the fetcher threw an exception"); }
 }
 
 template <fetcher Fetcher, clock_source Clock>
@@ -2323,10 +2729,10 @@ class io_of final : public blocking_io {
  public:
   io_of(Fetcher&& fetch, Clock&& time) : fetcher_(std::move(fetch)), clock_(std::move(time)) {}
   bool now(steady_point& out) noexcept override { return guarded_now(clock_, out); }
-  bool now(std::chrono::system_clock::time_point& out) noexcept override { return guarded_now(clock_, out); }
+  bool now(wall_point& out) noexcept override { return guarded_now(clock_, out); }
   result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept override {
     AXIOMS_JWKS_TRY { return fetcher_(request, stop); }
-    AXIOMS_JWKS_CATCH_ALL { return error{errc::fetch_failed, "the fetcher threw an exception", 0}; }
+    AXIOMS_JWKS_CATCH_ALL { return short_error(errc::fetch_failed, 0, "the fetcher threw an exception"); }
   }
   result<void> check() noexcept override { return guarded_check(fetcher_); }
   bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, const stop_token& stop,
@@ -2351,99 +2757,54 @@ struct crew;
 // Drives the engine with one scheduler thread, fetch threads on demand, and a listener thread if somebody listens.
 class thread_engine final : public engine {
  public:
-  explicit thread_engine(std::shared_ptr<blocking_io> io) noexcept;
-  ~thread_engine() override;
+  explicit thread_engine(std::shared_ptr<blocking_io> io);
+  AXIOMS_JWKS_INLINE ~thread_engine() override;
 
   // Submits and blocks until the answer, the stop, or an end by the manager's clock.
-  [[nodiscard]] outcome ask(const request& asked, const stop_token& stop);
+  [[nodiscard]] outcome ask(const question& asked, const stop_token& stop);
   [[nodiscard]] outcome start_and_wait(jwks_config config, const stop_token& stop);
   // Waits until the threads of all past lives have ended; returns at once on one of them.
   void join() noexcept;
   void close() noexcept;
 
   [[nodiscard]] bool read_clock(steady_point& now) noexcept override { return io_->now(now); }
-  [[nodiscard]] bool read_clock(std::chrono::system_clock::time_point& now) noexcept override { return io_->now(now); }
+  [[nodiscard]] bool read_clock(wall_point& now) noexcept override { return io_->now(now); }
   [[nodiscard]] result<void> check_fetcher() noexcept override { return io_->check(); }
 
  private:
-  result<void> open(bool with_listener) override;
-  void retire(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who) override;
-  void wind_down() noexcept override;
-  void launch(const std::shared_ptr<flight>& what) override;
-  void wake() noexcept override;
-  std::size_t busy() const noexcept override;
-  bool defer(const std::shared_ptr<waiter>& who) override;
-  bool queue_event(event_record&& record) override;
-  void deliver_events() noexcept override;
+  AXIOMS_JWKS_INLINE result<void> open(bool with_listener) override;
+  AXIOMS_JWKS_INLINE void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept override;
+  AXIOMS_JWKS_INLINE void wind_down() noexcept override;
+  AXIOMS_JWKS_INLINE void launch(flight_list&& one) noexcept override;
+  AXIOMS_JWKS_INLINE void wake() noexcept override;
+  AXIOMS_JWKS_INLINE std::size_t busy() const noexcept override;
+  AXIOMS_JWKS_INLINE waiter_list* deferred() noexcept override;
+  AXIOMS_JWKS_INLINE event_queue* events() noexcept override;
+  AXIOMS_JWKS_INLINE void deliver_events() noexcept override;
 
-  void reap();
-  void schedule(crew& mine, const stop_token& stop);
+  [[nodiscard]] std::shared_ptr<crew> present() const noexcept;
+  void unlink(const crew& old) noexcept;
+  void reap() noexcept;
+  void schedule(crew& mine, const stop_token& stop) noexcept;
   void end_of_life(crew& mine) noexcept;
   void work(crew& mine) noexcept;
   void listen(crew& mine) noexcept;
-  void spawn_worker(crew& mine);
-  outcome wait_for(const std::shared_ptr<waiter>& who, std::condition_variable_any& cv, const stop_token& stop);
+  void spawn_worker(crew& mine) noexcept;
+  outcome wait_for(waiter& who, std::condition_variable_any& cv, const stop_token& stop) noexcept;
 
   std::shared_ptr<blocking_io> io_;
-  std::shared_ptr<crew> crew_;                  // of the present life
-  std::vector<std::shared_ptr<crew>> retired_;  // of past lives, until joined
+  std::shared_ptr<crew> crew_;     // of the present life
+  std::shared_ptr<crew> retired_;  // of past lives, the newest first, until joined
 };
-
-// Holds the engine that is in use. A forked child gets a new one: the old one's locks may be held by threads that do
-// not exist here, so it is left as it is and never touched again.
-template <class Engine>
-class engine_holder {
- public:
-  template <class Make>
-  explicit engine_holder(Make make) : make_(std::move(make)) {
-    watch_forks();
-    std::shared_ptr<Engine> first = make_();
-    current_.store(first.get(), std::memory_order_release);
-    first->own_itself(first);
-  }
-  engine_holder(const engine_holder&) = delete;
-  engine_holder& operator=(const engine_holder&) = delete;
-  ~engine_holder() {
-    Engine* last = current_.load(std::memory_order_acquire);
-    if (last->forked()) return;
-    last->close();
-    last->own_itself(nullptr);
-  }
-
-  [[nodiscard]] Engine& get() {
-    Engine* now = current_.load(std::memory_order_acquire);
-    return now->forked() ? renewed(now) : *now;
-  }
-
- private:
-  Engine& renewed(Engine* old) {
-    std::shared_ptr<Engine> fresh = make_();
-    fresh->start_down();
-    if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel))
-      return *old;  // another thread was faster
-    fresh->own_itself(fresh);
-    return *fresh;
-  }
-
-  std::function<std::shared_ptr<Engine>()> make_;
-  std::atomic<Engine*> current_{nullptr};
-};
-
-// A document that this thread may serve without the engine's slow path, and where the hit is counted.
-struct warm_document {
-  const jwks_ptr* document = nullptr;
-  std::size_t shard = 0;
-};
-template <class Engine>
-[[nodiscard]] AXIOMS_JWKS_HOT inline warm_document warm_hit(Engine& core, std::string_view url) noexcept {
-  steady_point now{};
-  hit_cache* const cache = this_thread_hits;
-  if (cache == nullptr || !core.read_clock(now)) return {};
-  const hit_slot* slot = find_hit(*cache, core.id(), url, now);
-  return slot != nullptr ? warm_document{&slot->document, cache->shard} : warm_document{};
-}
 
 }  // namespace detail
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+// ---- blocking manager ---------------------------------------------------------------------------
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
 
 /// Keeps the key sets of identity providers for threads that may block.
 ///
@@ -2481,7 +2842,7 @@ class basic_jwks_manager {
   ///         started. cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was asked
   ///         before the call). shut_down: shutdown() was called meanwhile.
   result<void> initialize(jwks_config config, stop_token stop = {}) {
-    return to_void(engine_.get().start_and_wait(std::move(config), stop));
+    return detail::answer_of<result<void>>(engine_.get().start_and_wait(std::move(config), stop));
   }
 
   /// Stops everything: waiting callers get `shut_down`, fetches in flight are stopped, threads joined, documents
@@ -2489,15 +2850,20 @@ class basic_jwks_manager {
   ///
   /// Idempotent. Afterwards lookups give `shut_down` until initialize().
   ///
-  /// Blocks: until the threads have ended, within 100 ms if the fetcher returns within 50 ms of a stop.
+  /// Blocks: until the threads have ended, within 100 ms if the fetcher returns within 50 ms of a stop and no `on_event` is
+  ///         running.
   void shutdown() noexcept {
-    detail::thread_engine& core = engine_.get();
-    core.begin_shutdown();
-    core.join();
+    detail::thread_engine* const core = engine_.inherited();
+    if (core == nullptr) return;
+    core->begin_shutdown();
+    core->join();
   }
 
   /// True between a successful initialize() and shutdown().
-  [[nodiscard]] bool running() const noexcept { return engine_.get().running(); }
+  [[nodiscard]] bool running() const noexcept {
+    const detail::thread_engine* const core = engine_.inherited();
+    return core != nullptr && core->running();
+  }
 
   /// Adds one more URL, with a policy of its own; with `prefetch` its first fetch starts at once, in the background.
   ///
@@ -2506,6 +2872,26 @@ class basic_jwks_manager {
   ///
   /// Errors: as initialize(), and shut_down.
   result<void> add(jwks_config config) { return engine_.get().add(std::move(config)); }
+
+  /// Forgets @p url: its document goes, a fetch in flight is stopped, and whoever waits for it gets `cancelled`.
+  ///
+  /// For URLs of add(), static sets and those that were looked up; the next lookup begins anew.
+  ///
+  /// Returns: false if it is not known, or the URL of initialize(), which stays.
+  /// Blocks:  never.
+  bool remove(std::string_view url) { return engine_.get().forget(url); }
+
+  /// All URLs that are known, in alphabetical order: configured, added, static, and looked up. Blocks: never.
+  [[nodiscard]] std::vector<std::string> urls() const { return engine_.get().urls(); }
+
+  /// With `discovery`: the issuer's metadata that were accepted last, as published, for their other members (endpoints).
+  ///
+  /// By the URL that lookups use; the configured one if it is empty. At most 64 KiB are kept, and none after shutdown().
+  ///
+  /// Blocks: never.
+  [[nodiscard]] std::optional<std::string> metadata(std::string_view url = {}) const {
+    return engine_.get().published_metadata(url);
+  }
 
   /// Puts a key set of the application's own in place at @p url: @p json is served like a fetched one, never ages and is
   /// never fetched.
@@ -2530,8 +2916,9 @@ class basic_jwks_manager {
 
   /// Takes the documents of an export_cache() of an earlier process. Legal before initialize(), where it belongs.
   ///
-  /// Each keeps its age by the wall clock, is served within `cache_ttl` + `outage_window` like any other, and is refreshed as
-  /// soon as the manager runs (without `prefetch`: one `refresh_interval` later). Documents from the future (by more than a
+  /// Each keeps its age by the wall clock, is served within `cache_ttl` + `outage_window` like any other, and is refreshed
+  /// `refresh_interval` after it was fetched; overdue ones within `min_refresh_interval` (without `prefetch` no sooner than one
+  /// `refresh_interval` after initialize()). One that may be served satisfies the prefetch. Documents from the future (by more than a
   /// minute) or older than 10 years are refused, and so is what is no key set. A URL that has a document to serve keeps it.
   ///
   /// Returns: how many documents were taken.
@@ -2550,53 +2937,40 @@ class basic_jwks_manager {
   ///           error of a fetch.
   /// Lifetime: the document lives as long as the returned pointer, also after it has been replaced.
   [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url, stop_token stop = {}) const {
-    detail::thread_engine& core = engine_.get();
-    if (!url.empty()) {  // which stands for the configured URL in there
-      if (const auto hit = detail::warm_hit(core, url); hit.document != nullptr)
-        return core.count_hit(hit.shard), *hit.document;
-    }
-    return to_document(core.ask({.url = url}, stop));
+    return ask<result<jwks_ptr>>({.url = url}, stop);
   }
   /// The same for the URL of initialize(). Errors: also invalid_config, if there is none.
-  [[nodiscard]] result<jwks_ptr> get_jwks(stop_token stop = {}) const {
-    detail::thread_engine& core = engine_.get();
-    if (const auto hit = detail::warm_hit(core, {}); hit.document != nullptr)
-      return core.count_hit(hit.shard), *hit.document;
-    return to_document(core.ask({}, stop));
-  }
+  [[nodiscard]] result<jwks_ptr> get_jwks(stop_token stop = {}) const { return ask<result<jwks_ptr>>({}, stop); }
 
   /// Returns the one key of the set at @p url that fits @p query.
   ///
-  /// A kid that the set lacks is fetched again once, within the budget of `unknown_kid_burst`; a known kid never is. With a
-  /// `withdrawn_key_grace`, a key that left the set is still given for that long.
+  /// A kid that the set lacks is fetched again once, within the budget of `unknown_kid_burst`; a known kid never is. With the
+  /// budget used up it is `key_not_found` if the provider was asked less than `unknown_kid_interval` ago, else `throttled`. With
+  /// a `withdrawn_key_grace`, a key that left the set is still given for that long.
   ///
-  /// Blocks: as get_jwks(), and for an unknown kid at most `unknown_kid_wait`.
-  /// Errors: as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled (the budget is used up).
+  /// Blocks: as get_jwks(), and for an unknown kid until `unknown_kid_wait` after the fetch began.
+  /// Errors: as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled.
   [[nodiscard]] result<key_ptr> get_key(std::string_view url, const key_query& query, stop_token stop = {}) const {
-    detail::thread_engine& core = engine_.get();
-    if (auto key = url.empty() ? std::nullopt : warm_key(core, url, query)) return *std::move(key);
-    return to_key(core.ask({.what = detail::verb::key, .url = url, .query = query}, stop));
+    return ask<result<key_ptr>>({.what = detail::verb::key, .url = url, .query = query}, stop);
   }
   /// The same for the URL of initialize().
   [[nodiscard]] result<key_ptr> get_key(const key_query& query, stop_token stop = {}) const {
-    detail::thread_engine& core = engine_.get();
-    if (auto key = warm_key(core, {}, query)) return *std::move(key);
-    return to_key(core.ask({.what = detail::verb::key, .query = query}, stop));
+    return ask<result<key_ptr>>({.what = detail::verb::key, .query = query}, stop);
   }
 
   /// For a caller whose key of a known @p kid did not verify a signature: a provider may have put new material under an old
   /// kid. Fetches the set again, within the budget for unknown kids, unless that was done less than 30 s ago.
   ///
-  /// Returns: true if that kid has another key now than 30 s ago: look it up and verify again.
+  /// Returns: true if that kid has another key now than 30 s ago: look it up and verify again. A kid that is new has not
+  ///          changed. An empty one stands for the keys without a kid.
   /// Blocks:  as get_key() for an unknown kid. Errors: as get_jwks(), and throttled (the budget is used up).
   [[nodiscard]] result<bool> refresh_after_bad_signature(std::string_view url, std::string_view kid,
                                                          stop_token stop = {}) {
-    return to_changed(
-        engine_.get().ask({.what = detail::verb::bad_signature, .url = url, .query = {.kid = kid}}, stop));
+    return ask<result<bool>>({.what = detail::verb::bad_signature, .url = url, .query = {.kid = kid}}, stop);
   }
   /// The same for the URL of initialize().
   [[nodiscard]] result<bool> refresh_after_bad_signature(std::string_view kid, stop_token stop = {}) {
-    return to_changed(engine_.get().ask({.what = detail::verb::bad_signature, .query = {.kid = kid}}, stop));
+    return ask<result<bool>>({.what = detail::verb::bad_signature, .query = {.kid = kid}}, stop);
   }
 
   /// What is cached and may be served now, fresh or stale; none if there is nothing. Blocks: never.
@@ -2607,18 +2981,16 @@ class basic_jwks_manager {
   ///
   /// Blocks: until that fetch is over, at most `fetch_timeout`. Errors: as get_jwks(); the old document stays.
   result<void> refresh(std::string_view url, stop_token stop = {}) {
-    return to_void(engine_.get().ask({.what = detail::verb::refresh, .url = url}, stop));
+    return ask<result<void>>({.what = detail::verb::refresh, .url = url}, stop);
   }
-  result<void> refresh(stop_token stop = {}) {
-    return to_void(engine_.get().ask({.what = detail::verb::refresh}, stop));
-  }
+  result<void> refresh(stop_token stop = {}) { return ask<result<void>>({.what = detail::verb::refresh}, stop); }
 
   /// Waits until the configured URL has a document that would be served; false if it has none when @p limit is over, and
   /// at once if there is no configured URL.
   ///
   /// Blocks: at most @p limit, by the manager's clock; ends at once on shutdown().
   [[nodiscard]] bool wait_ready(std::chrono::milliseconds limit) const {
-    return !engine_.get().ask({.what = detail::verb::ready, .limit = limit}, {}).failure;
+    return ask<bool>({.what = detail::verb::ready, .limit = limit}, {});
   }
 
   /// The state of @p url, of the configured one if it is empty. Never waits for a fetch.
@@ -2627,29 +2999,14 @@ class basic_jwks_manager {
   [[nodiscard]] jwks_stats stats() const { return engine_.get().stats(); }
 
  private:
-  // What select() refuses may be worth a refetch, so it is the slow path's.
-  static std::optional<key_ptr> warm_key(detail::thread_engine& core, std::string_view url, const key_query& query) {
-    const auto hit = detail::warm_hit(core, url);
-    if (hit.document == nullptr) return std::nullopt;
-    auto key = (*hit.document)->keys().select(query);
-    if (!key) return std::nullopt;
-    core.count_hit(hit.shard);
-    return *std::move(key);
-  }
-  static result<void> to_void(detail::outcome&& out) {
-    return out.failure ? result<void>(*std::move(out.failure)) : result<void>();
-  }
-  static result<bool> to_changed(detail::outcome&& out) {
-    return out.failure ? result<bool>(*std::move(out.failure)) : result<bool>(out.changed);
-  }
-  static result<jwks_ptr> to_document(detail::outcome&& out) {
-    return out.failure ? result<jwks_ptr>(*std::move(out.failure)) : result<jwks_ptr>(std::move(out.document));
-  }
-  static result<key_ptr> to_key(detail::outcome&& out) {
-    return out.failure ? result<key_ptr>(*std::move(out.failure)) : result<key_ptr>(std::move(out.key));
-  }
+  friend struct detail::manager_access;
 
-  friend struct detail::token_access;
+  template <class T>
+  T ask(const detail::question& asked, const stop_token& stop) const {
+    detail::thread_engine& core = engine_.get();
+    if (auto warm = detail::answer_warm<T>(core, asked)) return *std::move(warm);
+    return detail::answer_of<T>(core.ask(asked, stop));
+  }
 
   std::shared_ptr<detail::blocking_io> io_;
   mutable detail::engine_holder<detail::thread_engine> engine_;
@@ -2711,24 +3068,11 @@ template <class How>
   }
 }
 
-// Turns what a request ended with into what its verb returns.
-template <class T>
-[[nodiscard]] T convert(outcome&& out) {
-  if constexpr (std::same_as<T, bool>) {
-    return !out.failure;
-  } else if constexpr (!std::is_void_v<T>) {
-    if (out.failure) return T(*std::move(out.failure));
-    if constexpr (std::same_as<T, result<jwks_ptr>>) return T(std::move(out.document));
-    if constexpr (std::same_as<T, result<key_ptr>>) return T(std::move(out.key));
-    if constexpr (std::same_as<T, result<bool>>) return T(out.changed);
-    if constexpr (std::same_as<T, result<void>>) return T();
-  }
-}
-
 // A waiter that goes on somewhere: on its executor, or where it is finished.
 class async_waiter : public waiter {
  public:
-  async_waiter(const request& asked, executor_ref where) : waiter(asked), executor_(where) {}
+  async_waiter(const question& asked, url_asked at, executor_ref executor)
+      : waiter(asked, std::move(at)), executor_(executor) {}
   [[nodiscard]] bool wants_manager_thread() const noexcept override { return !executor_; }
   void done() noexcept override {
     if (!arrive()) return;
@@ -2756,7 +3100,7 @@ struct canceller {
   std::weak_ptr<waiter> who;
   void operator()() const noexcept {
     const auto keep = core;  // who goes on in there may destroy this callback, and the manager
-    if (const auto still = who.lock()) keep->cancel(still);
+    if (const auto still = who.lock()) keep->cancel(*still);
   }
 };
 
@@ -2764,10 +3108,10 @@ struct canceller {
 // that completes at once would otherwise destroy the awaiter while it is still being set up.
 class coroutine_waiter final : public async_waiter {
  public:
-  coroutine_waiter(const request& asked, executor_ref where, std::coroutine_handle<> frame)
-      : async_waiter(asked, where), frame_(frame) {}
+  using async_waiter::async_waiter;
 
-  // Of await_suspend(): true if the frame is suspended now; it may be gone already, then.
+  // Of await_suspend(), at its beginning and at its end: true if the frame is suspended now; it may be gone already, then.
+  void starts(std::coroutine_handle<> frame) noexcept { frame_ = frame; }
   [[nodiscard]] bool suspend() noexcept { return move(phase::starting, phase::suspended); }
   // Of the awaiter's destructor: true if nobody will resume the frame.
   [[nodiscard]] bool abandon() noexcept { return move(phase::suspended, phase::over); }
@@ -2790,8 +3134,8 @@ class coroutine_waiter final : public async_waiter {
 template <class T, class Callback>
 class callback_waiter final : public async_waiter {
  public:
-  callback_waiter(const request& asked, executor_ref where, Callback&& callback)
-      : async_waiter(asked, where), callback_(std::move(callback)) {}
+  callback_waiter(const question& asked, url_asked at, executor_ref executor, Callback&& callback)
+      : async_waiter(asked, std::move(at), executor), callback_(std::move(callback)) {}
   void arm(const stop_token& stop, std::shared_ptr<engine> core) {
     if (stop.stop_possible()) on_stop_.emplace(stop, canceller{std::move(core), weak_from_this()});
   }
@@ -2804,7 +3148,7 @@ class callback_waiter final : public async_waiter {
     if constexpr (std::is_void_v<T>) {
       mine();
     } else {
-      mine(convert<T>(std::move(out)));
+      mine(answer_of<T>(std::move(out)));
     }
   }
   Callback callback_;
@@ -2823,25 +3167,21 @@ class async_shell {
   executor_ref default_executor;
 };
 
-[[nodiscard]] inline bool answer_warm(engine& core, const request& asked, outcome& out) {
-  if ((asked.what != verb::lookup && asked.what != verb::key) || (asked.url && asked.url->empty())) return false;
-  const auto hit = warm_hit(core, asked.url.value_or(std::string_view()));
-  if (hit.document == nullptr) return false;
-  if (asked.what == verb::key) {
-    auto key = (*hit.document)->keys().select(asked.query);
-    if (!key) return false;
-    out.key = *std::move(key);
-  }
-  out.document = *hit.document;
-  core.count_hit(hit.shard);
-  return true;
+// Warm, then now: the answer if it needs no waiting, else what its waiter has to know.
+template <class T>
+[[nodiscard]] std::optional<T> answer_at_once(engine& core, const question& asked, url_asked& where) {
+  if (asked.what == verb::initialize || asked.what == verb::shutdown) return std::nullopt;
+  if (auto warm = answer_warm<T>(core, asked)) return warm;
+  where = url_asked_of(asked);
+  if (auto now = core.answer_now(asked, where)) return answer_of<T>(*std::move(now));
+  return std::nullopt;
 }
 
-inline void begin(engine& core, const std::shared_ptr<waiter>& who, std::optional<jwks_config>&& config) {
+inline void begin(engine& core, const std::shared_ptr<waiter>& who, std::unique_ptr<jwks_config> config) {
   if (who->what == verb::initialize) {
-    core.start(*std::move(config), who);
+    core.start(std::move(*config), who);
   } else if (who->what == verb::shutdown) {
-    core.begin_shutdown(who);
+    core.begin_shutdown(waiter_list(1, who));
   } else {
     core.submit(who);
   }
@@ -2863,44 +3203,44 @@ class [[nodiscard]] async_operation {
     awaiter& operator=(const awaiter&) = delete;
     ~awaiter() {
       stop_.reset();
-      if (who_ && who_->abandon()) core_->abandon(who_);
+      if (who_ && who_->abandon()) core_->abandon(*who_);
     }
 
     [[nodiscard]] bool await_ready() {
-      detail::engine& core = what_.shell_->hot_core();
-      ready_.emplace();
-      if (detail::answer_warm(core, what_.asked_, *ready_)) return true;
-      ready_.reset();
-      if (what_.asked_.what == detail::verb::initialize || what_.asked_.what == detail::verb::shutdown) return false;
-      ready_ = core.answer_now(what_.asked_);
-      return ready_.has_value();
+      detail::url_asked where = std::optional<detail::parsed_url>();
+      if constexpr (!std::is_void_v<T>) {
+        ready_ = detail::answer_at_once<T>(what_.shell_->hot_core(), what_.asked_, where);
+        if (ready_) return true;
+      }
+      const executor_ref executor = what_.executor_ ? what_.executor_ : what_.shell_->default_executor;
+      who_ = std::make_shared<detail::coroutine_waiter>(what_.asked_, std::move(where), executor);
+      return false;
     }
     [[nodiscard]] AXIOMS_JWKS_SUSPENDS bool await_suspend(std::coroutine_handle<> frame) {
       core_ = what_.shell_->core();
-      const executor_ref where = what_.executor_ ? what_.executor_ : what_.shell_->default_executor;
-      const auto who = std::make_shared<detail::coroutine_waiter>(what_.asked_, where, frame);
-      who_ = who;
-      if (what_.token_.stop_possible()) stop_.emplace(what_.token_, detail::canceller{core_, who});
-      const auto core =
-          core_;  // from here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so
+      who_->starts(frame);
+      if (what_.token_.stop_possible()) stop_.emplace(what_.token_, detail::canceller{core_, who_});
+      // From here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so.
+      const auto core = core_;
+      const auto who = who_;
       detail::begin(*core, who, std::move(what_.config_));
       return who->suspend();
     }
     T await_resume() {
       stop_.reset();
-      return detail::convert<T>(std::move(ready_ ? *ready_ : who_->out));
+      if constexpr (!std::is_void_v<T>) return ready_ ? *std::move(ready_) : detail::answer_of<T>(std::move(who_->out));
     }
 
    private:
     async_operation what_;
-    std::optional<detail::outcome> ready_;
+    std::optional<std::conditional_t<std::is_void_v<T>, bool, T>> ready_;
     std::shared_ptr<detail::engine> core_;
     std::shared_ptr<detail::coroutine_waiter> who_;
     std::optional<stop_callback<detail::canceller>> stop_;
   };
 
-  async_operation(const detail::async_shell& shell, const detail::request& asked, async_options options,
-                  std::optional<jwks_config> config = std::nullopt)
+  async_operation(const detail::async_shell& shell, const detail::question& asked, async_options options,
+                  std::unique_ptr<jwks_config> config = nullptr)
       : shell_(&shell),
         asked_(asked),
         executor_(options.executor),
@@ -2916,10 +3256,10 @@ class [[nodiscard]] async_operation {
 
  private:
   const detail::async_shell* shell_;
-  detail::request asked_;
+  detail::question asked_;
   executor_ref executor_;
   stop_token token_;
-  std::optional<jwks_config> config_;
+  std::unique_ptr<jwks_config> config_;  // of initialize: it is larger than all the rest
 };
 
 namespace detail {
@@ -2938,7 +3278,7 @@ class loop_engine final : public engine {
   void join() noexcept {}
   void close() noexcept { begin_shutdown(); }
   bool read_clock(steady_point& now) noexcept override { return guarded_now(io_->timer, now); }
-  bool read_clock(std::chrono::system_clock::time_point& now) noexcept override { return guarded_now(io_->timer, now); }
+  bool read_clock(wall_point& now) noexcept override { return guarded_now(io_->timer, now); }
   result<void> check_fetcher() noexcept override { return guarded_check(io_->fetcher); }
 
  private:
@@ -2956,23 +3296,21 @@ class loop_engine final : public engine {
       const auto still = core.lock();
       if (!still) return;
       auto& self = static_cast<loop_engine&>(*still);
-      if (self.arrive(what, std::move(response))) self.launch(what);
+      if (self.arrive(what, std::move(response))) self.fetch(what);
     }
   };
 
   result<void> open(bool) override { return {}; }
-  void retire(effects& fx, std::vector<std::shared_ptr<waiter>> last, const std::shared_ptr<waiter>& who) override {
-    finish_all(fx, std::move(last), who);
+  void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept override {
+    todo.finished.splice(todo.finished.end(), waiting);
+    todo.finished.splice(todo.finished.end(), last);
   }
   void wind_down() noexcept override { wake(); }  // nothing is due any more: takes the timer back
-  void launch(const std::shared_ptr<flight>& what) override {
+  void launch(flight_list&& one) noexcept override { fetch(one.front()); }
+  void fetch(const std::shared_ptr<flight>& what) noexcept {
     landing callback(weak_from_this(), what);
-    AXIOMS_JWKS_TRY { io_->fetcher.async_fetch(what->request, what->stop.get_token(), std::move(callback)); }
-    AXIOMS_JWKS_CATCH_ALL {
-      verdict none;
-      none.why = {errc::fetch_failed, "the fetcher threw an exception", 0};
-      land(what, std::move(none));
-    }
+    AXIOMS_JWKS_TRY { return io_->fetcher.async_fetch(what->request, what->stop.get_token(), std::move(callback)); }
+    AXIOMS_JWKS_CATCH_ALL { land_failed(what, errc::fetch_failed, "the fetcher threw an exception"); }
   }
   // One thread at a time sets the timer; whoever comes meanwhile makes it look again.
   void wake() noexcept override {
@@ -3006,27 +3344,23 @@ class loop_engine final : public engine {
       AXIOMS_JWKS_CATCH_ALL {}  // the next lookup or landing arms it again
     }
   }
-  void on_timer() {
+  void on_timer() noexcept {
     if (tick_now()) wake();  // with a clock that throws it would come back at once, for ever
   }
   std::size_t busy() const noexcept override { return flights_in_the_air(); }
-  bool defer(const std::shared_ptr<waiter>&) override { return false; }
-  bool queue_event(event_record&& record) override {
-    if (events_.size() >= 256) return false;
-    events_.push_back(std::move(record));
-    return true;
-  }
+  waiter_list* deferred() noexcept override { return nullptr; }
+  event_queue* events() noexcept override { return &events_; }
   // On the thread that caused them, in order: a listener that causes another is not entered again.
   void deliver_events() noexcept override {
     std::unique_lock lock(mutex_);
     if (delivering_) return;
     delivering_ = true;
     while (!events_.empty()) {
-      std::optional<event_record> record(std::move(events_.front()));
-      events_.pop_front();
+      std::list<event_record> taken;
+      events_.take(taken);
       lock.unlock();
-      deliver(*record);
-      record.reset();  // without the mutex: it may hold the last reference to its listener
+      deliver(taken.front());
+      taken.clear();
       lock.lock();
     }
     delivering_ = false;
@@ -3035,7 +3369,7 @@ class loop_engine final : public engine {
   std::shared_ptr<io> io_;
   std::optional<handle> timer_;  // of the thread that is arming
   bool arming_ = false, again_ = false, delivering_ = false;
-  std::deque<event_record> events_;
+  event_queue events_;
 };
 
 // Which engine a pair of policies gets. A loop is preferred: who brings a timer_source wants no threads.
@@ -3103,12 +3437,13 @@ class basic_async_jwks_manager : private detail::async_shell {
   /// Give the configuration a name: `co_await m.initialize({.jwks_url = url})` is miscompiled by g++ 12, which destroys an
   /// aggregate written in braces inside a co_await expression twice.
   [[nodiscard]] async_operation<result<void>> initialize(jwks_config config, async_options options = {}) {
-    return {*this, {.what = detail::verb::initialize}, options, std::move(config)};
+    return {*this, {.what = detail::verb::initialize}, options, std::make_unique<jwks_config>(std::move(config))};
   }
   template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, result<void>>
   void async_initialize(jwks_config config, Callback callback, How how = {}) {
-    call<result<void>>({.what = detail::verb::initialize}, std::move(callback), how, std::move(config));
+    call<result<void>>({.what = detail::verb::initialize}, std::move(callback), how,
+                       std::make_unique<jwks_config>(std::move(config)));
   }
 
   /// As basic_jwks_manager::shutdown(). Completes when the threads of this life have ended; with
@@ -3125,9 +3460,17 @@ class basic_async_jwks_manager : private detail::async_shell {
   }
 
   /// True between the start of a successful initialize() and shutdown().
-  [[nodiscard]] bool running() const noexcept { return engine_.get().running(); }
-  /// As basic_jwks_manager::add(), add_static(), export_cache() and import_cache(). They wait for nothing.
+  [[nodiscard]] bool running() const noexcept {
+    const auto* const core = engine_.inherited();
+    return core != nullptr && core->running();
+  }
+  /// As the members of basic_jwks_manager. They wait for nothing.
   result<void> add(jwks_config config) { return engine_.get().add(std::move(config)); }
+  bool remove(std::string_view url) { return engine_.get().forget(url); }
+  [[nodiscard]] std::vector<std::string> urls() const { return engine_.get().urls(); }
+  [[nodiscard]] std::optional<std::string> metadata(std::string_view url = {}) const {
+    return engine_.get().published_metadata(url);
+  }
   result<void> add_static(std::string_view url, std::string_view json) { return engine_.get().add_static(url, json); }
   [[nodiscard]] std::string export_cache() const { return engine_.get().export_cache(); }
   result<std::size_t> import_cache(std::string_view text) { return engine_.get().import_cache(text); }
@@ -3224,32 +3567,33 @@ class basic_async_jwks_manager : private detail::async_shell {
 
  private:
   friend struct detail::process_wide;
-  friend struct detail::token_access;
+  friend struct detail::manager_access;
 
   std::shared_ptr<detail::engine> core() const override { return engine_.get().shared_from_this(); }
   detail::engine& hot_core() const override { return engine_.get(); }
   void shutdown_and_join() noexcept {
-    engine_.get().begin_shutdown();
-    engine_.get().join();
+    auto* const core = engine_.inherited();
+    if (core == nullptr) return;
+    core->begin_shutdown();
+    core->join();
   }
 
   template <class T, class Callback, class How>
-  void call(const detail::request& asked, Callback&& callback, const How& how,
-            std::optional<jwks_config> config = std::nullopt) const {
+  void call(const detail::question& asked, Callback&& callback, const How& how,
+            std::unique_ptr<jwks_config> config = nullptr) const {
     const auto core = engine_.get().shared_from_this();
     const auto [wished, stop] = detail::taken_apart(how);
-    const executor_ref where = wished ? wished : default_executor;
-    if constexpr (!std::is_void_v<T>) {
-      // Inline, as it would be from submit(), but without a waiter to allocate.
-      if (!where && asked.what != detail::verb::initialize) {
-        detail::outcome out;
-        if (detail::answer_warm(*core, asked, out))
-          return static_cast<void>(callback(detail::convert<T>(std::move(out))));
-        if (auto ready = core->answer_now(asked))
-          return static_cast<void>(callback(detail::convert<T>(*std::move(ready))));
-      }
+    const executor_ref executor = wished ? wished : default_executor;
+    detail::url_asked where = std::optional<detail::parsed_url>();
+    if (executor) {
+      where = detail::url_asked_of(asked);
+    } else if constexpr (!std::is_void_v<T>) {
+      // An answer that is there goes on here, without a waiter to allocate.
+      if (auto ready = detail::answer_at_once<T>(*core, asked, where))
+        return static_cast<void>(callback(*std::move(ready)));
     }
-    const auto who = std::make_shared<detail::callback_waiter<T, Callback>>(asked, where, std::move(callback));
+    const auto who =
+        std::make_shared<detail::callback_waiter<T, Callback>>(asked, std::move(where), executor, std::move(callback));
     who->arm(stop, core);
     detail::begin(*core, who, std::move(config));
   }
@@ -3403,7 +3747,7 @@ namespace detail {
 
 struct token_header;
 struct token_content;
-class token_core;
+struct token_core;
 class token_check;
 
 }  // namespace detail
@@ -3489,7 +3833,7 @@ class token_check {
     text_ = kept_;
   }
   // Of the key set, and what is wanted of it; valid after read().
-  [[nodiscard]] request asked(need what) const;
+  [[nodiscard]] question asked(need what) const;
   [[nodiscard]] const jwks_ptr& brought() const noexcept { return brought_; }
   [[nodiscard]] bool over() const noexcept { return out_.has_value(); }
   [[nodiscard]] bool has_read() const noexcept { return rules_ != nullptr; }
@@ -3525,11 +3869,11 @@ namespace detail {
 struct token_access {
   template <class Fetcher, class Clock>
   static thread_engine& engine_of(const basic_jwks_manager<Fetcher, Clock>& keys) noexcept {
-    return keys.engine_.get();
+    return manager_access::core(keys);
   }
   template <class Fetcher, class Clock>
   static const async_shell& shell_of(const basic_async_jwks_manager<Fetcher, Clock>& keys) noexcept {
-    return keys;
+    return manager_access::shell(keys);
   }
 };
 
@@ -4070,6 +4414,12 @@ AXIOMS_JWKS_INLINE std::uint64_t default_random() noexcept {
   return z ^ (z >> 31U);
 }
 
+// A variable that is unset is as good as an empty one.
+AXIOMS_JWKS_INLINE std::string_view environment(const char* variable) noexcept {
+  const char* value = std::getenv(variable);
+  return value != nullptr ? value : "";
+}
+
 AXIOMS_JWKS_INLINE result<std::int64_t> integer_from(std::string_view variable, std::string_view text) {
   std::int64_t value = 0;
   const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -4091,24 +4441,42 @@ AXIOMS_JWKS_INLINE result<bool> boolean_from(std::string_view variable, std::str
 
 }  // namespace detail
 
+AXIOMS_JWKS_INLINE std::string to_string(const jwks_event& event) {
+  constexpr std::size_t most = 8;
+  std::string out = detail::concat(to_string(event.kind), ' ', detail::quote(event.url, 256));
+  if (event.status != 0) out += detail::concat(", status ", event.status);
+  if (event.duration.count() > 0) out += detail::concat(", ", event.duration.count(), " ms");
+  for (const auto& [name, kids] :
+       {std::pair("added", &event.added), std::pair("removed", &event.removed), std::pair("changed", &event.changed)}) {
+    for (std::size_t i = 0; i < kids->size() && i < most; ++i)
+      out += detail::concat(i == 0 ? ", " : " ", i == 0 ? name : "", i == 0 ? " " : "", detail::quote((*kids)[i]));
+    if (kids->size() > most) out += detail::concat(" and ", kids->size() - most, " more");
+  }
+  if (!event.error) return out;
+  out += detail::concat(": ", to_string(event.error->code), ": ");
+  // Our own texts are escaped already; a fetcher's may hold anything.
+  for (const char c : std::string_view(event.error->description).substr(0, 1024)) {
+    const auto byte = static_cast<unsigned char>(c);
+    out += byte < 0x20 || byte == 0x7f ? '?' : c;
+  }
+  return out;
+}
+
 AXIOMS_JWKS_INLINE result<jwks_config> jwks_config::from_environment() {
-  const auto read = [](const char* variable) -> std::string_view {
-    const char* value = std::getenv(variable);
-    return value != nullptr ? value : "";
-  };
+  using detail::environment;
   jwks_config config;
-  config.jwks_url = read("AXIOMS_JWKS_URL");
-  config.issuer = read("AXIOMS_ISS_URL");
-  config.domain = read("AXIOMS_DOMAIN");
+  config.jwks_url = environment("AXIOMS_JWKS_URL");
+  config.issuer = environment("AXIOMS_ISS_URL");
+  config.domain = environment("AXIOMS_DOMAIN");
   for (const auto& [variable, option] : {std::pair("AXIOMS_JWKS_REFRESH_INTERVAL", &jwks_config::refresh_interval),
                                          std::pair("AXIOMS_JWKS_CACHE_TTL", &jwks_config::cache_ttl)}) {
-    if (const std::string_view text = read(variable); !text.empty()) {
+    if (const std::string_view text = environment(variable); !text.empty()) {
       const auto value = detail::integer_from(variable, text);
       if (!value) return value.error();
       config.*option = std::chrono::seconds(*value);
     }
   }
-  if (const std::string_view text = read("AXIOMS_JWKS_PREFETCH"); !text.empty()) {
+  if (const std::string_view text = environment("AXIOMS_JWKS_PREFETCH"); !text.empty()) {
     const auto value = detail::boolean_from("AXIOMS_JWKS_PREFETCH", text);
     if (!value) return value.error();
     config.prefetch = *value;
@@ -4155,6 +4523,7 @@ AXIOMS_JWKS_INLINE result<std::string> jwks_config::resolved_url() const {
   if (!jwks_url.empty() && !discovery) return detail::checked_url(jwks_url);
   const auto base = detail::issuer_base(*this);
   if (!base) return base.error();
+  if (discovery && !metadata_url.empty()) return detail::checked_url(metadata_url);
   return detail::checked_url(*base + (discovery ? "/.well-known/openid-configuration" : "/.well-known/jwks.json"));
 }
 
@@ -4193,6 +4562,7 @@ AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
   duration("unknown_kid_interval", unknown_kid_interval, false);
   duration("unknown_kid_wait", unknown_kid_wait, true);
   rule(!discovery || jwks_url.empty(), "jwks_url", "set", "", "empty with discovery");
+  rule(discovery || metadata_url.empty(), "metadata_url", "set", "", "empty without discovery");
   if (broken) return *broken;
 
   const auto url = resolved_url();
@@ -5067,59 +5437,69 @@ AXIOMS_JWKS_INLINE std::string validator(const fetch_response& response, std::st
   return value.size() <= 1024 && is_header_safe(value) ? std::string(value) : std::string();
 }
 
-// 203 is a 200 that a proxy has changed (RFC 9110 section 15.3.4).
-constexpr bool brings_content(int status) noexcept { return status == 200 || status == 203; }
+AXIOMS_JWKS_INLINE void reply::refuse(axioms::error&& reason) noexcept {
+  why = std::move(reason);
+  if (status != 0) why.http_status = status;              // else a fetcher may have told one, a proxy's 407
+  if (why.code == errc{}) why.code = errc::fetch_failed;  // a fetcher's error without a code is still one
+}
 
-AXIOMS_JWKS_INLINE verdict judge_answer(const fetch_request& request, result<fetch_response> response,
-                                        std::chrono::system_clock::time_point now, const jwk_options& options) {
-  verdict out;
-  const auto failed = [&](axioms::error why) {
-    out.what = verdict::kind::failure;
-    out.why = std::move(why);
-    if (out.status != 0) out.why.http_status = out.status;          // else a fetcher may have told one, a proxy's 407
-    if (out.why.code == errc{}) out.why.code = errc::fetch_failed;  // a fetcher's error without a code is still one
-    return std::move(out);
-  };
-  const std::string from = quote(request.url, 256);
-  if (!response) return failed(std::move(response).error());
+// The rule for replies, whatever they carry. True: there is a body to be read; else out says all.
+template <class Judged>
+bool brings_body(const fetch_request& request, result<fetch_response>& response, wall_point now, Judged& out) {
+  if (!response) return out.refuse(std::move(response).error()), false;
   out.status = response->status;
   out.freshness = freshness_lifetime(*response, now);
   out.retry_after = retry_after(*response, now);
   out.etag = validator(*response, "ETag");
   out.last_modified = validator(*response, "Last-Modified");
+  const std::string from = quote(request.url, 256);
   if (out.status == 304 && !(request.etag.empty() && request.last_modified.empty())) {
-    out.what = verdict::kind::not_modified;
-    return out;
+    out.what = Judged::kind::not_modified;
+  } else if (out.status != 200 &&
+             out.status != 203) {  // which is a 200 that a proxy has changed (RFC 9110 section 15.3.4)
+    out.refuse(make_error(errc::http_status, "HTTP status ", out.status, " from ", from));
+  } else if (response->body.size() > request.max_body_bytes) {
+    out.refuse(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ",
+                          request.max_body_bytes, " bytes"));
+  } else {
+    return true;
   }
-  if (!brings_content(out.status))
-    return failed(make_error(errc::http_status, "HTTP status ", out.status, " from ", from));
-  if (response->body.size() > request.max_body_bytes) {
-    return failed(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ",
-                             request.max_body_bytes, " bytes"));
-  }
-  auto keys = jwk_set::parse(response->body, options);
-  if (!keys) return failed(make_error(keys.error().code, "no key set from ", from, ": ", keys.error().description));
-  out.content = std::make_shared<document_content>();
-  out.content->body = keys->held_secrets() ? public_part(*keys) : std::move(response->body);
-  out.content->keys = *std::move(keys);
-  out.what = verdict::kind::document;
-  return out;
+  return false;
 }
 
 // Short enough for a string that allocates nothing.
-inline axioms::error out_of_memory_error() noexcept { return {errc::no_resources, "out of memory", 0}; }
+inline axioms::error memory_error() noexcept { return {errc::no_resources, "out of memory", 0}; }
 
-AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_response> response,
-                                 std::chrono::system_clock::time_point now, const jwk_options& options) {
-  AXIOMS_JWKS_TRY { return judge_answer(request, std::move(response), now, options); }
-  AXIOMS_JWKS_CATCH_ALL {
-    verdict out;
-    out.why = out_of_memory_error();
-    return out;
+AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_response> response, wall_point now,
+                                 const jwk_options& options) {
+  verdict out;
+  AXIOMS_JWKS_TRY {
+    if (!brings_body(request, response, now, out)) return out;
+    auto keys = jwk_set::parse(response->body, options);
+    if (!keys) {
+      out.refuse(
+          make_error(keys.error().code, "no key set from ", quote(request.url, 256), ": ", keys.error().description));
+      return out;
+    }
+    auto content = std::make_shared<document_content>();
+    content->url = request.url;
+    content->body = keys->held_secrets() ? public_part(*keys) : std::move(response->body);
+    content->keys = *std::move(keys);
+    out.content = std::move(content);
+    out.what = verdict::kind::document;
   }
+  AXIOMS_JWKS_CATCH_ALL {
+    out = verdict();
+    out.why = memory_error();
+  }
+  return out;
 }
 
-AXIOMS_JWKS_INLINE result<seconds> age_of_saved(std::chrono::system_clock::time_point now, std::int64_t fetched_at) {
+AXIOMS_JWKS_INLINE bool is_same(const document_content& brought, const document_content& served) noexcept {
+  return brought.body == served.body && brought.url == served.url && brought.keys.size() == served.keys.size();
+}
+
+AXIOMS_JWKS_INLINE result<seconds> age_of_saved(wall_point now, std::int64_t fetched_at) {
   const std::int64_t today = std::chrono::floor<seconds>(now.time_since_epoch()).count();
   if (fetched_at < 0 || fetched_at > today + max_wall_clock_step.count())
     return make_error(errc::not_a_key_set, "it was fetched before 1970 or in the future (", fetched_at, ", now it is ",
@@ -5137,112 +5517,107 @@ AXIOMS_JWKS_INLINE result<metadata_source> metadata_source_of(const jwks_config&
   metadata_source out;
   out.issuer = config.issuer.empty() ? *base : config.issuer;
   out.slash_optional = config.issuer.empty();
+  if (!config.metadata_url.empty()) {
+    out.urls[0] = config.metadata_url;
+    return out;
+  }
   out.urls[0] = concat(*base, "/.well-known/openid-configuration");
   out.urls[1] = concat(url->scheme(), "://", url->authority(), "/.well-known/oauth-authorization-server",
                        url->target == "/" ? std::string() : url->target);
   return out;
 }
 
-AXIOMS_JWKS_INLINE metadata judge_metadata_answer(const fetch_request& request, result<fetch_response> response,
-                                                  const metadata_source& source,
-                                                  std::chrono::system_clock::time_point now) {
-  metadata out;
-  const auto failed = [&](axioms::error why) {
-    out.why = std::move(why);
-    if (out.status != 0) out.why.http_status = out.status;
-    if (out.why.code == errc{}) out.why.code = errc::fetch_failed;
-    return std::move(out);
-  };
-  const std::string from = quote(request.url, 256);
-  const auto no_metadata = [&](const auto&... why) {
-    return failed(make_error(errc::not_a_key_set, "no metadata of the issuer from ", from, ": ", why...));
-  };
-  if (!response) return failed(std::move(response).error());
-  out.status = response->status;
-  out.freshness = freshness_lifetime(*response, now);
-  out.retry_after = retry_after(*response, now);
-  out.etag = validator(*response, "ETag");
-  out.last_modified = validator(*response, "Last-Modified");
-  if (out.status == 304 && !(request.etag.empty() && request.last_modified.empty())) {
-    out.what = metadata::kind::not_modified;
-    return out;
-  }
-  if (!brings_content(out.status)) {
-    // Not there, or not for us. Those that ask us to come back later say nothing about where the metadata are.
-    if (out.status >= 400 && out.status < 500 && out.status != 408 && out.status != 429)
-      out.what = metadata::kind::absent;
-    return failed(make_error(errc::http_status, "HTTP status ", out.status, " from ", from));
-  }
-  if (response->body.size() > request.max_body_bytes) {
-    return failed(make_error(errc::response_too_large, "the body from ", from, " is over the limit of ",
-                             request.max_body_bytes, " bytes"));
-  }
-  const auto document = json_tree::read(response->body, {});
-  if (!document) return no_metadata("the body ", document.error().description);
+// The jwks_uri of metadata, or why they are none. absent: they are none of that issuer.
+AXIOMS_JWKS_INLINE result<std::string> jwks_uri_of(std::string_view body, const fetch_request& request,
+                                                   const metadata_source& source, bool& absent) {
+  const auto none = [&](const auto&... why) { return make_error(errc::not_a_key_set, why...); };
+  absent = true;
+  const auto document = json_tree::read(body, {});
+  if (!document) return none("the body ", document.error().description);
   const json_node& root = document->root();
-  if (root.type != json_node::kind::object) return no_metadata("the body is JSON, but no object");
+  if (root.type != json_node::kind::object) return none("the body is JSON, but no object");
   const json_node* const issuer = root.find("issuer", json_node::kind::string);
-  if (issuer == nullptr) return no_metadata("it has no string named issuer");
+  if (issuer == nullptr) return none("it has no string named issuer");
   if (issuer->text != source.issuer && !(source.slash_optional && issuer->text == source.issuer + "/"))
-    return no_metadata("its issuer is ", quote(issuer->text, 256), ", not ", quote(source.issuer, 256));
+    return none("its issuer is ", quote(issuer->text, 256), ", not ", quote(source.issuer, 256));
   const json_node* const jwks_uri = root.find("jwks_uri", json_node::kind::string);
-  if (jwks_uri == nullptr) return no_metadata("it has no string named jwks_uri");
-  const auto url = parse_url(jwks_uri->text);
-  if (!url) return failed(make_error(errc::not_a_key_set, "the jwks_uri from ", from, ": ", url.error().description));
+  if (jwks_uri == nullptr) return none("it has no string named jwks_uri");
+  absent = false;
+  auto url = parse_url(jwks_uri->text);
+  if (!url) return none("its jwks_uri: ", url.error().description);
   if (const auto own = parse_url(request.url); own && own->https && !url->https)
-    return no_metadata("its jwks_uri ", quote(jwks_uri->text, 256), " is http, the metadata are https");
-  out.jwks_uri = url->normalized;
-  out.what = metadata::kind::found;
-  return out;
+    return none("its jwks_uri ", quote(jwks_uri->text, 256), " is http, the metadata are https");
+  return std::move(url->normalized);
 }
 
 AXIOMS_JWKS_INLINE metadata judge_metadata(const fetch_request& request, result<fetch_response> response,
-                                           const metadata_source& source, std::chrono::system_clock::time_point now) {
-  AXIOMS_JWKS_TRY { return judge_metadata_answer(request, std::move(response), source, now); }
-  AXIOMS_JWKS_CATCH_ALL {
-    metadata out;
-    out.why = out_of_memory_error();
-    return out;
+                                           const metadata_source& source, wall_point now) {
+  metadata out;
+  AXIOMS_JWKS_TRY {
+    bool absent = response.has_value();  // a page, a redirect or an error of the server: not there, or not for us
+    if (brings_body(request, response, now, out)) {
+      auto jwks_uri = jwks_uri_of(response->body, request, source, absent);
+      if (jwks_uri) {
+        if (response->body.size() <= max_kept_metadata_bytes)
+          out.document = std::make_shared<const std::string>(std::move(response->body));
+        out.jwks_uri = *std::move(jwks_uri);
+        out.what = metadata::kind::found;
+        return out;
+      }
+      out.refuse(make_error(errc::not_a_key_set, "no metadata of the issuer from ", quote(request.url, 256), ": ",
+                            jwks_uri.error().description));
+    }
+    // Who asks us to come back later says nothing about where they are.
+    if (out.what == metadata::kind::failure && absent && !out.retry_after && out.status != 408 && out.status != 429)
+      out.what = metadata::kind::absent;
   }
+  AXIOMS_JWKS_CATCH_ALL {
+    out = metadata();
+    out.why = memory_error();
+  }
+  return out;
 }
 
-AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::begin(steady_point now) {
+AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::begin(steady_point now, bool for_token) noexcept {
   failure_.reset();
-  other_form_tried_ = false;
-  if (usable(now) && now < retry_at_) return step::keys;
-  return jwks_uri_.empty() || suspect_ || now >= reread_at_ ? step::metadata : step::keys;
+  other_form_tried_ = read_by_flight_ = false;
+  if (!usable(now)) return step::metadata;
+  if (now < retry_at_) return step::keys;
+  return suspect_ || !for_token || now >= later(read_at_, floor_) ? step::metadata : step::keys;
 }
 
-AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::read(steady_point now, metadata&& what) {
-  if (what.what == metadata::kind::found || (what.what == metadata::kind::not_modified && !jwks_uri_.empty())) {
+AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::read(steady_point now, metadata&& brought) noexcept {
+  read_by_flight_ = true;
+  if (brought.what == metadata::kind::found || (brought.what == metadata::kind::not_modified && !jwks_uri_.empty())) {
+    const bool found = brought.what == metadata::kind::found;
     read_at_ = now;
-    reread_at_ =
-        later(now, what.freshness ? std::min(std::max(*what.freshness, floor_), reread_after_) : reread_after_);
     retry_at_ = steady_point{};
     failure_.reset();
-    if (what.what == metadata::kind::found) jwks_uri_ = std::move(what.jwks_uri);
-    if (what.what == metadata::kind::found || !what.etag.empty()) etag_ = std::move(what.etag);
-    if (what.what == metadata::kind::found || !what.last_modified.empty())
-      last_modified_ = std::move(what.last_modified);
+    if (found) jwks_uri_ = std::move(brought.jwks_uri);
+    if (found) document_ = std::move(brought.document);
+    if (found || !brought.etag.empty()) etag_ = std::move(brought.etag);
+    if (found || !brought.last_modified.empty()) last_modified_ = std::move(brought.last_modified);
     return step::keys;
   }
-  const bool absent = what.what == metadata::kind::absent;
-  if (what.what == metadata::kind::not_modified)
-    what.why = {errc::http_status, "HTTP status 304 for metadata that were not there", what.status};
+  const bool absent = brought.what == metadata::kind::absent;
+  if (brought.what == metadata::kind::not_modified)
+    brought.why = short_error(errc::http_status, 304, "HTTP status 304 for metadata that were not there");
   // With a key set that cannot be had every flight asks again, unless that costs it its time.
-  if (!suspect_ || what.why.code == errc::timed_out) retry_at_ = std::max(retry_at_, later(now, floor_));
-  if (what.retry_after)
-    retry_at_ = std::max(retry_at_, later(now, std::min<milliseconds>(*what.retry_after, retry_after_max_)));
-  if (!failure_ || !absent) failure_ = std::move(what);
-  if (absent && !other_form_tried_) {
-    other_form_tried_ = true;
-    form_ = 1 - form_;
-    etag_.clear();
-    last_modified_.clear();
-    return step::metadata;
-  }
-  if (other_form_tried_) form_ = 1 - form_;
-  return usable(now) ? step::keys : step::fail;
+  if (!suspect_ || brought.why.code == errc::timed_out) retry_at_ = std::max(retry_at_, later(now, floor_));
+  if (brought.retry_after)
+    retry_at_ = std::max(retry_at_, later(now, kept_retry_after(*brought.retry_after, retry_after_max_)));
+  if (!failure_ || !absent) failure_ = std::move(brought);
+  const bool other_form = absent && !other_form_tried_ && !source_->urls[1].empty();
+  if (other_form || other_form_tried_) form_ = 1 - form_;  // there, or back
+  if (!other_form) return usable(now) ? step::keys : step::fail;
+  other_form_tried_ = true;
+  etag_.clear();
+  last_modified_.clear();
+  return step::metadata;
+}
+
+AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::keys_failed(steady_point now) const noexcept {
+  return !read_by_flight_ && now >= retry_at_ ? step::metadata : step::fail;
 }
 
 // Uniform in [0, most).
@@ -5251,92 +5626,155 @@ inline milliseconds scaled(milliseconds most, std::uint64_t random) noexcept {
       static_cast<std::int64_t>(static_cast<double>(most.count()) * (static_cast<double>(random >> 11U) * 0x1p-53)));
 }
 
+AXIOMS_JWKS_INLINE std::pair<int, steady_point> refetch_budget::level(steady_point now) const noexcept {
+  if (!touched_) return {burst_, now};
+  if (now <= since_) return {std::min(left_, burst_), since_};
+  const auto earned = (now - since_) / interval_;
+  const auto left = std::min<std::int64_t>(burst_, left_ + std::min<std::int64_t>(earned, burst_));
+  // A full bucket earns nothing.
+  return {static_cast<int>(left), left == burst_ ? now : since_ + earned * interval_};
+}
+
+AXIOMS_JWKS_INLINE void refetch_budget::spend(steady_point now) noexcept {
+  std::tie(left_, since_) = level(now);
+  touched_ = true;
+  --left_;
+}
+
+AXIOMS_JWKS_INLINE steady_point backoff::fail(steady_point now, const std::optional<seconds>& retry_after,
+                                              std::uint64_t random) noexcept {
+  failures_ = std::min(failures_ + 1, 1000000);
+  failed_at_ = now;
+  milliseconds limit = initial_;
+  for (int i = 1; i < failures_ && limit < most_; ++i) limit *= 2;
+  own_end_ = later(now, std::max(scaled(std::min(limit, most_), random), (initial_ + milliseconds(1)) / 2));
+  asked_end_ = steady_point{};
+  if (!retry_after) return own_end_;
+  const milliseconds asked = kept_retry_after(*retry_after, retry_after_max_);
+  asked_end_ = later(now, asked);
+  // Whoever was told the same date must not come back in the same second.
+  return std::max(own_end_, later(asked_end_, scaled(std::min(asked, most_), random)));
+}
+
+AXIOMS_JWKS_INLINE bool backoff::blocks(steady_point now, steady_point::duration patience) const noexcept {
+  return failures_ > 0 && now < std::max(std::min(own_end_, later(failed_at_, patience)), asked_end_);
+}
+
+AXIOMS_JWKS_INLINE bool missing_kids::contains(steady_point now, std::string_view kid) const {
+  const auto found = until_.find(kid);
+  return found != until_.end() && now < found->second;
+}
+
+AXIOMS_JWKS_INLINE void missing_kids::remember(steady_point now, std::string_view kid) {
+  const auto sooner = [](const auto& a, const auto& b) { return a.second < b.second; };
+  if (until_.size() >= max_negative_kids && until_.find(kid) == until_.end())
+    until_.erase(std::min_element(until_.begin(), until_.end(), sooner));
+  until_.insert_or_assign(std::string(kid), later(now, negative_kid_ttl));
+}
+
+// What the new set lacks is withdrawn now, and what came back is withdrawn no more. Keys of a set that was not served any
+// more are not brought back.
+AXIOMS_JWKS_INLINE void withdrawn_keys::replace(steady_point now, const jwk_set* served, const jwk_set& keys) {
+  const auto published = [&](const key_ptr& key) {
+    return std::any_of(keys.begin(), keys.end(), [&](const key_ptr& other) {
+      return other->thumbprint() == key->thumbprint() && other->kid() == key->kid();
+    });
+  };
+  std::erase_if(keys_, [&](const auto& old) { return now >= later(old.second, grace_) || published(old.first); });
+  if (grace_.count() == 0 || served == nullptr) return;
+  for (const auto& key : *served) {
+    if (!published(key)) keys_.emplace_back(key, now);
+  }
+  if (keys_.size() > max_withdrawn_keys)
+    keys_.erase(keys_.begin(), keys_.end() - static_cast<std::ptrdiff_t>(max_withdrawn_keys));
+}
+
+AXIOMS_JWKS_INLINE result<key_ptr> withdrawn_keys::select(steady_point now, const key_query& query) const {
+  std::vector<key_ptr> graced;
+  for (const auto& [key, since] : keys_) {
+    if (now < later(since, grace_)) graced.push_back(key);
+  }
+  return jwk_builder::set_of(std::move(graced)).select(query);
+}
+
 AXIOMS_JWKS_INLINE void refresh_policy::configure(const jwks_config& config) noexcept {
   refresh_ = config.refresh_interval;
   ttl_ = config.cache_ttl;
   outage_ = config.outage_window;
   floor_ = std::min(config.min_refresh_interval, config.refresh_interval);
-  grace_ = config.withdrawn_key_grace;
   timeout_ = config.fetch_timeout;
-  backoff_initial_ = config.backoff_initial;
-  backoff_max_ = config.backoff_max;
-  retry_after_max_ = config.retry_after_max;
   kid_interval_ = config.unknown_kid_interval;
-  kid_burst_ = config.unknown_kid_burst;
-  tokens_ = std::min(tokens_, kid_burst_);
+  kid_wait_ = config.unknown_kid_wait;
+  withdrawn_.configure(config.withdrawn_key_grace);
+  backoff_.configure(config);
+  budget_.configure(config.unknown_kid_burst, config.unknown_kid_interval);
+  if (!has_document_ || pinned_ || last_error_) return;
   // A document from a lazy life keeps its age; its renewal must not wait for the old, longer interval.
-  if (has_document_ && !pinned_ && !last_error_) next_attempt_ = std::min(next_attempt_, later(fetched_at_, refresh_));
+  next_attempt_ = restored_ ? restored_attempt() : std::min(next_attempt_, later(fetched_at_, refresh_));
 }
 
 // While there is nothing to serve, a lookup may try again after 10 s at most: the provider's return must not be missed
 // for the rest of a long backoff. What the provider itself asked for is kept all the same.
-AXIOMS_JWKS_INLINE steady_point refresh_policy::blocked_until(steady_point now) const noexcept {
-  const steady_point own =
-      servable(now) ? backoff_until_ : std::min(backoff_until_, later(failed_at_, max_backoff_without_document));
-  return std::max(own, retry_after_until_);
-}
-
 AXIOMS_JWKS_INLINE refresh_policy::answer refresh_policy::ask(steady_point now) const noexcept {
-  const bool blocked = last_error_ && now < blocked_until(now);
   if (servable(now)) {
     if (now < expires_at()) return answer::fresh;
-    return in_flight_ || blocked ? answer::stale : answer::start;
+    return in_flight_ || backoff_.blocks(now, steady_point::duration::max()) ? answer::stale : answer::start;
   }
   if (in_flight_) return answer::join;
-  return blocked ? answer::refuse : answer::start;
+  return backoff_.blocks(now, max_backoff_without_document) ? answer::refuse : answer::start;
 }
 
 AXIOMS_JWKS_INLINE std::uint64_t refresh_policy::begin(steady_point now) noexcept {
   in_flight_ = true;
+  begun_ = now;
   deadline_ = later(now, timeout_);
   return ++newest_;
 }
 
-AXIOMS_JWKS_INLINE bool refresh_policy::expire(steady_point now, std::uint64_t random) {
+AXIOMS_JWKS_INLINE bool refresh_policy::expire(steady_point now, std::uint64_t random) noexcept {
   if (!in_flight_ || now < deadline_) return false;
   in_flight_ = false;
-  fail(now, make_error(errc::timed_out, "the fetch took longer than fetch_timeout (", timeout_.count(), " ms)"),
+  fail(now, short_error(errc::timed_out, 0, "the fetch took longer than fetch_timeout (", timeout_.count(), " ms)"),
        std::nullopt, random);
   return true;
 }
 
 AXIOMS_JWKS_INLINE refresh_policy::landing refresh_policy::land(std::uint64_t flight, steady_point now,
-                                                                const verdict& what, bool confirms_current,
+                                                                const verdict& brought, bool confirms_current,
                                                                 std::uint64_t random, const jwk_set* served) {
   const bool current = in_flight(flight);
-  const bool good =
-      what.what == verdict::kind::document || (what.what == verdict::kind::not_modified && confirms_current);
-  if (good) {
+  const bool fresh = brought.what == verdict::kind::document;
+  if (fresh || (brought.what == verdict::kind::not_modified && confirms_current)) {
     if (flight <= answered_) return landing::dropped;  // a newer flight has brought its answer already
-    if (current) in_flight_ = false;
-    if (what.what == verdict::kind::document) {
+    if (fresh) {
       missing_.clear();
       replaced_at_ = now;
-      if (served != nullptr) replace_keys(now, *served, what.content->keys);
+      if (served != nullptr) withdrawn_.replace(now, servable(now) ? served : nullptr, brought.content->keys);
     }
-    succeed(flight, now, what.freshness, random);
-    return what.what == verdict::kind::document ? landing::published : landing::confirmed;
+    succeed(flight, now, brought.freshness, random);
+    if (current) in_flight_ = false;
+    return fresh ? landing::published : landing::confirmed;
   }
   if (!current) return landing::dropped;  // it was counted as failed when it overstayed
   in_flight_ = false;
-  if (what.what == verdict::kind::not_modified) {
-    fail(now, axioms::error{errc::http_status, "HTTP status 304 for a document that was replaced meanwhile", 304},
-         what.retry_after, random);
-  } else {
-    fail(now, what.why, what.retry_after, random);
-  }
+  fail(now,
+       brought.what == verdict::kind::not_modified
+           ? short_error(errc::http_status, 304, "HTTP status 304 for a document that was replaced meanwhile")
+           : copy_of(brought.why),
+       brought.retry_after, random);
   return landing::failed;
 }
 
 AXIOMS_JWKS_INLINE void refresh_policy::succeed(std::uint64_t flight, steady_point now,
                                                 const std::optional<seconds>& freshness,
                                                 std::uint64_t random) noexcept {
+  if (in_flight(flight)) confirmed_from_ = begun_;  // of a late one it is not known any more, but that it was before
   answered_ = flight;
   has_document_ = true;
+  restored_ = false;
   fetched_at_ = now;
   last_error_.reset();
-  failures_ = 0;
-  backoff_until_ = retry_after_until_ = steady_point{};
+  backoff_.clear();
   milliseconds wait = refresh_, least{0};
   if (freshness && std::max(*freshness, floor_) < refresh_) {  // the server may ask for sooner, never for later
     wait = std::max(*freshness, floor_);
@@ -5345,129 +5783,71 @@ AXIOMS_JWKS_INLINE void refresh_policy::succeed(std::uint64_t flight, steady_poi
   next_attempt_ = later(now, std::max(wait - scaled(wait / 10, random), least));
 }
 
-AXIOMS_JWKS_INLINE void refresh_policy::fail(steady_point now, const axioms::error& why,
-                                             const std::optional<seconds>& retry_after, std::uint64_t random) {
-  last_error_ = why;
-  failures_ = std::min(failures_ + 1, 1000000);
-  failed_at_ = now;
-  milliseconds limit = backoff_initial_;
-  for (int i = 1; i < failures_ && limit < backoff_max_; ++i) limit *= 2;
-  limit = std::min(limit, backoff_max_);
-  backoff_until_ = later(now, std::max(scaled(limit, random), (backoff_initial_ + milliseconds(1)) / 2));
-  retry_after_until_ = steady_point{};
-  next_attempt_ = backoff_until_;
-  if (retry_after) {
-    const milliseconds asked = std::min<milliseconds>(*retry_after, retry_after_max_);
-    retry_after_until_ = later(now, asked);
-    // Whoever was told the same date must not come back in the same second.
-    next_attempt_ = std::max(next_attempt_, later(retry_after_until_, scaled(std::min(asked, backoff_max_), random)));
-  }
-}
-
-AXIOMS_JWKS_INLINE bool refresh_policy::take_token(steady_point now) noexcept {
-  if (!bucket_touched_) {
-    bucket_touched_ = true;
-    tokens_ = kid_burst_;
-    bucket_at_ = now;
-  } else if (now > bucket_at_) {
-    const auto earned = (now - bucket_at_) / kid_interval_;
-    tokens_ =
-        static_cast<int>(std::min<std::int64_t>(kid_burst_, tokens_ + std::min<std::int64_t>(earned, kid_burst_)));
-    bucket_at_ += earned * kid_interval_;
-    if (tokens_ == kid_burst_) bucket_at_ = now;  // a full bucket earns nothing
-  }
-  if (tokens_ <= 0) return false;
-  --tokens_;
-  return true;
+AXIOMS_JWKS_INLINE void refresh_policy::fail(steady_point now, axioms::error&& why,
+                                             const std::optional<seconds>& retry_after, std::uint64_t random) noexcept {
+  last_error_ = std::move(why);
+  next_attempt_ = backoff_.fail(now, retry_after, random);
 }
 
 AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_unknown_kid(steady_point now, std::string_view kid,
-                                                                              std::size_t waiting) {
-  if (pinned_ || kid.size() > max_kid_bytes) return kid_answer::missing;
-  if (const auto found = missing_.find(kid); found != missing_.end()) {
-    if (now < found->second) return kid_answer::missing;
-    missing_.erase(found);
-  }
+                                                                              std::size_t waiting) const {
+  if (pinned_ || kid.size() > max_kid_bytes || missing_.contains(now, kid)) return kid_answer::missing;
   return ask_for_refetch(now, waiting);
 }
 
 AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_bad_signature(steady_point now, std::size_t waiting,
-                                                                                bool insist) {
+                                                                                bool insist) const noexcept {
   if (pinned_ || (!insist && now < later(fetched_at_, negative_kid_ttl))) return kid_answer::missing;
   return ask_for_refetch(now, waiting);
 }
 
 // The one budget of all that tokens can make us fetch.
 AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_for_refetch(steady_point now,
-                                                                              std::size_t waiting) noexcept {
-  if (waiting >= max_kid_waiters) return kid_answer::throttled;
-  if (in_flight_) return kid_answer::join;
+                                                                              std::size_t waiting) const noexcept {
+  if (budget_.never()) return kid_answer::missing;
+  const auto not_now = now < later(confirmed_from_, kid_interval_) ? kid_answer::answered : kid_answer::throttled;
+  if (in_flight_) return waiting < max_kid_waiters && now < later(begun_, kid_wait_) ? kid_answer::join : not_now;
   // Our own backoff may be long, and a rotation may have gone with the outage: no longer than the budget's interval.
-  const steady_point own = std::min(backoff_until_, later(failed_at_, kid_interval_));
-  if (last_error_ && now < std::max(own, retry_after_until_)) return kid_answer::refuse;
-  return take_token(now) ? kid_answer::start : kid_answer::throttled;
-}
-
-AXIOMS_JWKS_INLINE void refresh_policy::remember_missing(steady_point now, std::string_view kid) {
-  if (missing_.size() >= max_negative_kids && missing_.find(kid) == missing_.end()) {
-    missing_.erase(std::min_element(missing_.begin(), missing_.end(),
-                                    [](const auto& a, const auto& b) { return a.second < b.second; }));
-  }
-  missing_.insert_or_assign(std::string(kid), later(now, negative_kid_ttl));
+  if (backoff_.blocks(now, kid_interval_)) return kid_answer::refuse;
+  return waiting < max_kid_waiters && budget_.has_one(now) ? kid_answer::start : not_now;
 }
 
 AXIOMS_JWKS_INLINE refresh_policy::selection refresh_policy::select(steady_point now, const jwk_set& served,
                                                                     const key_query& query) const {
   auto key = served.select(query);
   if (key || key.error().code != errc::key_not_found) return {std::move(key), false};
-  std::vector<key_ptr> graced;
-  for (const auto& [withdrawn, since] : withdrawn_) {
-    if (now < later(since, grace_)) graced.push_back(withdrawn);
-  }
-  if (!graced.empty()) {
-    if (auto old = jwk_builder::set_of(std::move(graced)).select(query)) return {std::move(old), false};
+  if (withdrawn_.size() > 0) {
+    if (auto old = withdrawn_.select(now, query)) return {std::move(old), false};
   }
   return {std::move(key), !query.kid.empty() && !served.contains(query.kid)};
 }
 
-// What the new set lacks is withdrawn now, and what came back is withdrawn no more. Keys of a set that was not served any
-// more are not brought back.
-AXIOMS_JWKS_INLINE void refresh_policy::replace_keys(steady_point now, const jwk_set& served, const jwk_set& keys) {
-  const auto published = [&](const key_ptr& key) {
-    return std::any_of(keys.begin(), keys.end(), [&](const key_ptr& other) {
-      return other->thumbprint() == key->thumbprint() && other->kid() == key->kid();
-    });
-  };
-  withdrawn_.erase(
-      std::remove_if(withdrawn_.begin(), withdrawn_.end(),
-                     [&](const auto& old) { return now >= later(old.second, grace_) || published(old.first); }),
-      withdrawn_.end());
-  if (grace_.count() == 0 || !servable(now)) return;
-  for (const auto& key : served) {
-    if (!published(key)) withdrawn_.emplace_back(key, now);
-  }
-  if (withdrawn_.size() > max_withdrawn_keys)
-    withdrawn_.erase(withdrawn_.begin(), withdrawn_.end() - static_cast<std::ptrdiff_t>(max_withdrawn_keys));
-}
-
 AXIOMS_JWKS_INLINE void refresh_policy::pin(steady_point now, const jwk_set& keys, const jwk_set* served) {
-  if (served != nullptr) replace_keys(now, *served, keys);
+  if (served != nullptr) withdrawn_.replace(now, servable(now) ? served : nullptr, keys);
   pinned_ = has_document_ = true;
   fetched_at_ = replaced_at_ = now;
   in_flight_ = false;
   answered_ = newest_;  // what is still in the air is overtaken
   next_attempt_ = steady_point::max();
   last_error_.reset();
-  failures_ = 0;
+  backoff_.clear();
   missing_.clear();
 }
 
-AXIOMS_JWKS_INLINE bool refresh_policy::restore(steady_point now, steady_point fetched_at) noexcept {
+AXIOMS_JWKS_INLINE bool refresh_policy::restore(steady_point now, steady_point fetched_at,
+                                                std::uint64_t random) noexcept {
   if (has_document_ && (servable(now) || fetched_at <= fetched_at_)) return false;
-  has_document_ = true;
+  has_document_ = restored_ = true;
   fetched_at_ = fetched_at;
-  if (!last_error_) next_attempt_ = now;  // else the backoff says when
+  restored_at_ = now;
+  restored_random_ = random;
+  if (!last_error_) next_attempt_ = restored_attempt();  // else the backoff says when
   return true;
+}
+
+AXIOMS_JWKS_INLINE steady_point refresh_policy::restored_attempt() const noexcept {
+  const steady_point due = later(fetched_at_, refresh_ - scaled(refresh_ / 10, restored_random_));
+  return due > restored_at_ ? due : later(restored_at_, scaled(floor_, restored_random_));
 }
 
 // -- clocks --
@@ -5598,1509 +5978,6 @@ template <class Run>
   }
   AXIOMS_JWKS_CATCH_ALL { return false; }
 #endif
-}
-
-// -- blocking manager: hits --
-
-AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept {
-  for (hit_slot& slot : cache.slots) {
-    if (slot.engine == engine && slot.url == url) return cache.recent = &slot;
-  }
-  return nullptr;
-}
-
-AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept {
-  struct owner {
-    hit_cache cache;
-    owner() noexcept {
-      static std::atomic<std::size_t> threads{0};
-      cache.shard = threads.fetch_add(1, std::memory_order_relaxed);
-      this_thread_hits = &cache;
-    }
-    // Destructors of other thread_locals may still look keys up: they find no cache and take the slow path.
-    ~owner() { this_thread_hits = nullptr; }
-  };
-  static thread_local bool ended = false;
-  struct end_mark {
-    ~end_mark() { ended = true; }
-  };
-  if (ended || url.size() > max_url_bytes) return;
-  static thread_local owner mine;
-  static thread_local end_mark mark;  // made after `mine`, so that it ends before it
-  static_cast<void>(mark);
-
-  AXIOMS_JWKS_TRY {
-    hit_cache& cache = mine.cache;
-    std::size_t at = cache.next;
-    for (std::size_t i = 0; i < cache.slots.size(); ++i) {
-      if (cache.slots[i].engine == engine && cache.slots[i].url == url) at = i;
-    }
-    if (at == cache.next) cache.next = (cache.next + 1) % cache.slots.size();
-    hit_slot& slot = cache.slots[at];
-    // A control block per thread: the counts of copies made here stay in this core's cache.
-    const auto block = std::make_shared<const jwks_ptr>(served.document);
-    slot.engine = 0;
-    slot.url = url;
-    slot.source = served.source;
-    slot.version = served.version;
-    slot.document = jwks_ptr(block, served.document.get());
-    slot.until = served.document->expires_at();
-    slot.touch = steady_point{};
-    slot.engine = engine;
-    cache.recent = &slot;
-  }
-  AXIOMS_JWKS_CATCH_ALL {}  // out of memory: the next lookup takes the slow path again
-}
-
-// -- blocking manager: engine --
-
-// Has the kid keys in the new set, and others than it had before?
-inline bool has_other_keys(const jwk_set* before, const jwk_set& after, std::string_view kid) {
-  const auto fresh = after.find(kid);
-  if (fresh.empty()) return false;
-  const auto old = before != nullptr ? before->find(kid) : std::vector<key_ptr>();
-  const auto same = [](const key_ptr& a, const key_ptr& b) { return a->thumbprint() == b->thumbprint(); };
-  return !std::is_permutation(old.begin(), old.end(), fresh.begin(), fresh.end(), same);
-}
-
-// One URL of a manager. Guarded by the engine's mutex.
-struct entry {
-  entry(std::string normalized, bool https, std::shared_ptr<const jwks_config> its_config)
-      : url(std::move(normalized)), insecure(!https), config(std::move(its_config)), policy(*config) {}
-
-  const std::string url;
-  const bool insecure;
-  std::shared_ptr<const jwks_config> config;
-  refresh_policy policy;
-  std::optional<discovery_policy> discovery;
-  bool configured = false;
-  bool gone = false;     // dropped while a flight was in the air
-  bool refused = false;  // from the lazy life; goes when nobody waits for it any more
-  bool stale_told = false, throttled_told = false;
-  jwks_ptr document;
-  std::shared_ptr<const document_content> previous;  // what the document replaced
-  std::string etag, last_modified;
-  std::shared_ptr<publication> cell = std::make_shared<publication>();
-  std::shared_ptr<flight> current;
-  std::list<std::shared_ptr<waiter>> waiters;
-  std::size_t kid_waiters = 0;
-};
-
-// What is to be done when the mutex is free again.
-struct effects {
-  std::vector<std::shared_ptr<waiter>> finished;
-  std::vector<std::shared_ptr<flight>> launches, stopped;
-  // Kept until the mutex is free: the last reference to a document frees all its keys, and that to a configuration destroys
-  // what the user's listener captured, which may call us.
-  std::vector<jwks_ptr> replaced;
-  std::vector<std::shared_ptr<const document_content>> contents;
-  std::vector<std::shared_ptr<const jwks_config>> configs;
-  std::vector<std::shared_ptr<entry>> entries;
-  bool rescheduled = false, events = false;
-
-  [[nodiscard]] bool empty() const noexcept {
-    return finished.empty() && launches.empty() && stopped.empty() && replaced.empty() && configs.empty() &&
-           entries.empty() && !rescheduled && !events;
-  }
-};
-
-inline error shut_down_error() { return {errc::shut_down, "the manager is shut down; initialize() starts it", 0}; }
-inline error cancelled_error() { return {errc::cancelled, "the caller asked to stop", 0}; }
-inline error clock_error() { return {errc::fetch_failed, "the clock threw an exception", 0}; }
-inline outcome failed(error why) {
-  outcome out;
-  out.failure = std::move(why);
-  return out;
-}
-
-AXIOMS_JWKS_INLINE engine::engine() noexcept
-    : id_([] {
-        static std::atomic<std::uint64_t> last{0};
-        return last.fetch_add(1, std::memory_order_relaxed) + 1;
-      }()),
-      epoch_(fork_epoch()),
-      config_(std::make_shared<const jwks_config>()) {}
-
-AXIOMS_JWKS_INLINE engine::~engine() = default;
-
-AXIOMS_JWKS_INLINE std::uint64_t engine::draw() const noexcept {
-  std::shared_ptr<const jwks_config> config;
-  {
-    const std::lock_guard lock(mutex_);
-    config = config_;
-  }
-  if (!config->random) return default_random();
-  AXIOMS_JWKS_TRY { return config->random(); }
-  AXIOMS_JWKS_CATCH_ALL { return default_random(); }
-}
-
-// Finds the URL, or makes an entry for it. Errors are of the argument; they come before those of the state.
-AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const request& asked, steady_point now, bool create,
-                                                               effects& fx) {
-  if (!asked.url) {
-    if (state_ == life::down) return shut_down_error();
-    if (configured_) return configured_;
-    return error{errc::invalid_config, "there is no configured URL: call initialize(), or name one", 0};
-  }
-  auto url = parse_url(*asked.url);
-  if (!url) return std::move(url).error();
-  if (config_->require_https && !url->https) return insecure_url_error(url->normalized);
-  if (state_ == life::down) return shut_down_error();
-  const auto found = entries_.find(url->normalized);
-  if (found != entries_.end()) {
-    found->second->cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
-    return found->second;
-  }
-  if (config_->only_configured_urls) {
-    return make_error(errc::invalid_url, "URL ", quote(url->normalized),
-                      " is not configured, and only_configured_urls is set");
-  }
-  if (!create) return std::shared_ptr<entry>();
-  if (auto room = make_room(fx); !room) return std::move(room).error();
-  auto fresh = std::make_shared<entry>(url->normalized, url->https, config_);
-  fresh->cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
-  entries_.emplace(fresh->url, fresh);
-  return fresh;
-}
-
-AXIOMS_JWKS_INLINE std::size_t engine::looked_up_urls() const noexcept {
-  return static_cast<std::size_t>(
-      std::count_if(entries_.begin(), entries_.end(), [](const auto& each) { return !each.second->configured; }));
-}
-
-// Looked-up URLs may come from anywhere, so their number is bounded; the least recently used goes.
-AXIOMS_JWKS_INLINE result<void> engine::make_room(effects& fx) {
-  if (looked_up_urls() < max_looked_up_urls) return {};
-  std::shared_ptr<entry> oldest;
-  for (const auto& [url, on] : entries_) {
-    if (on->configured || !on->waiters.empty()) continue;
-    if (!oldest ||
-        on->cell->last_used.load(std::memory_order_relaxed) < oldest->cell->last_used.load(std::memory_order_relaxed))
-      oldest = on;
-  }
-  if (!oldest) {
-    ++stats_.throttled;
-    return make_error(errc::throttled, "lookups of ", max_looked_up_urls, " other URLs are waiting for their fetch");
-  }
-  drop(oldest, fx);
-  return {};
-}
-
-AXIOMS_JWKS_INLINE void engine::drop(const std::shared_ptr<entry>& on, effects& fx) {
-  on->gone = true;
-  on->cell->version.fetch_add(1, std::memory_order_release);
-  if (on->document) fx.replaced.push_back(std::move(on->document));
-  if (on->current) fx.stopped.push_back(std::move(on->current));
-  on->current.reset();
-  fx.entries.push_back(on);
-  entries_.erase(on->url);
-}
-
-// One step of a request: answers it, or says that it must wait. Without who it never starts anything, and waiting is
-// all it says.
-AXIOMS_JWKS_INLINE engine::progress engine::step(const request& asked, entry& on, steady_point now, outcome& out,
-                                                 waiter* who, effects& fx) {
-  if (asked.what == verb::ready) {
-    if (on.policy.servable(now)) return progress::done;
-    if (who != nullptr)
-      who->deadline = later(now, std::clamp<milliseconds>(asked.limit, milliseconds(0), max_duration));
-    return progress::must_wait;
-  }
-  if (asked.what == verb::refresh) return on.policy.pinned() ? progress::done : progress::must_wait;
-  if (asked.what == verb::bad_signature && who != nullptr && !who->before) who->before = on.document;
-  switch (on.policy.ask(now)) {
-    case refresh_policy::answer::fresh:
-    case refresh_policy::answer::stale: return serve(asked, on, now, out, who, fx);
-    case refresh_policy::answer::refuse:
-      ++stats_.misses;
-      out.failure = on.policy.last_error();
-      return progress::done;
-    default: return progress::must_wait;
-  }
-}
-
-AXIOMS_JWKS_INLINE engine::progress engine::serve(const request& asked, entry& on, steady_point now, outcome& out,
-                                                  waiter* who, effects& fx) {
-  if (asked.what == verb::bad_signature) return ask_for_kid(asked, on, now, out, who, fx);
-  if (asked.what == verb::key) {
-    auto [key, kid_unknown] = on.policy.select(now, on.document->keys(), asked.query);
-    if (kid_unknown) return ask_for_kid(asked, on, now, out, who, fx);
-    if (key) {
-      out.key = *std::move(key);
-    } else {
-      out.failure = std::move(key).error();
-    }
-  }
-  out.document = on.document;
-  if (on.policy.stale(now)) {
-    ++stats_.stale_served;
-    if (!on.stale_told) {
-      on.stale_told = true;
-      jwks_event event;
-      event.kind = jwks_event_kind::stale;
-      event.error = on.policy.last_error();
-      tell(on, std::move(event), nullptr, nullptr, fx);
-    }
-  } else {
-    ++stats_.hits;
-    out.source = on.cell;
-    out.version = on.cell->version.load(std::memory_order_relaxed);
-  }
-  return progress::done;
-}
-
-// The set lacks the kid, or has a key for it that does not fit a signature. Whether that is worth a fetch is the policy's to
-// say.
-AXIOMS_JWKS_INLINE engine::progress engine::ask_for_kid(const request& asked, entry& on, steady_point now, outcome& out,
-                                                        waiter* who, effects& fx) {
-  if (who == nullptr) return progress::must_wait;  // asking would spend the budget
-  const std::string_view kid = asked.query.kid;
-  const bool bad_signature = asked.what == verb::bad_signature;
-  const std::size_t others = on.kid_waiters - (who->refetching ? 1U : 0U);
-  switch (bad_signature ? on.policy.ask_bad_signature(now, others, who->refetching)
-                        : on.policy.ask_unknown_kid(now, kid, others)) {
-    case refresh_policy::kid_answer::missing:
-      if (!bad_signature) {
-        out.failure = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
-      } else if (on.previous && on.policy.replaced_lately(now)) {
-        out.changed = has_other_keys(&on.previous->keys, on.document->keys(), kid);  // somebody else was faster
-      }
-      return progress::done;
-    case refresh_policy::kid_answer::refuse: out.failure = on.policy.last_error(); return progress::done;
-    case refresh_policy::kid_answer::throttled: {
-      ++stats_.throttled;
-      out.failure = make_error(errc::throttled, "the budget of refetches for tokens is used up; kid ", quote(kid),
-                               " was not looked for");
-      if (!on.throttled_told) {
-        on.throttled_told = true;
-        jwks_event event;
-        event.kind = jwks_event_kind::throttled;
-        event.error = out.failure;
-        tell(on, std::move(event), nullptr, nullptr, fx);
-      }
-      return progress::done;
-    }
-    default: break;
-  }
-  on.throttled_told = false;
-  if (!who->refetching) {  // one that asks again has waited for a part of its time
-    who->refetching = true;
-    who->deadline = later(now, on.config->unknown_kid_wait);
-  }
-  return progress::must_wait;
-}
-
-AXIOMS_JWKS_INLINE std::optional<outcome> engine::answer_now(const request& asked) {
-  steady_point now{};
-  if (!read_clock(now)) return failed(clock_error());
-  effects fx;
-  outcome out;
-  {
-    const std::lock_guard lock(mutex_);
-    auto on = find(asked, now, false, fx);
-    if (!on) return failed(std::move(on).error());
-    if (!*on) return std::nullopt;
-    if (state_ == life::idle && !(*on)->policy.pinned()) return std::nullopt;  // its background refresh is to begin
-    if (step(asked, **on, now, out, nullptr, fx) == progress::must_wait) return std::nullopt;
-  }
-  perform(fx);
-  if (out.source) keep_hit(id_, asked.url.value_or(std::string_view()), out);
-  return out;
-}
-
-AXIOMS_JWKS_INLINE void engine::submit(const std::shared_ptr<waiter>& who) {
-  effects fx;
-  steady_point now{};
-  const request asked = who->asked();
-  const auto answer = [&](error why) {
-    who->out.failure = std::move(why);
-    finish(*who, fx, true);
-  };
-  const bool clock_works = read_clock(now);
-  const auto opened = asked.url && parse_url(*asked.url) ? ensure_open() : result<void>();
-  {
-    const std::lock_guard lock(mutex_);
-    if (who->cancelled) {
-      answer(cancelled_error());
-    } else if (!clock_works) {
-      answer(clock_error());
-    } else if (auto on = find(asked, now, true, fx); !on) {
-      answer(std::move(on).error());
-    } else if (!opened) {
-      answer(opened.error());
-    } else if (step(asked, **on, now, who->out, who.get(), fx) == progress::done) {
-      finish(*who, fx, true);
-    } else {
-      if (asked.what == verb::lookup || asked.what == verb::key || asked.what == verb::bad_signature) ++stats_.misses;
-      const bool joins = (*on)->policy.in_flight();
-      if (joins && asked.what != verb::ready) ++stats_.coalesced;
-      who->newest = (*on)->policy.newest_flight();
-      enqueue(who, *on, who->deadline, fx);
-      if (!joins && asked.what != verb::ready) begin_flight(*on, now, true, fx);
-    }
-  }
-  perform(fx);
-}
-
-AXIOMS_JWKS_INLINE void engine::enqueue(const std::shared_ptr<waiter>& who, const std::shared_ptr<entry>& on,
-                                        steady_point deadline, effects& fx) {
-  who->on = on;
-  who->place = on->waiters.insert(on->waiters.end(), who);
-  if (who->refetching) ++on->kid_waiters;
-  if (deadline != steady_point::max()) fx.rescheduled = true;
-}
-
-AXIOMS_JWKS_INLINE bool engine::remove(waiter& who) noexcept {
-  const std::shared_ptr<entry> on = std::move(who.on);
-  who.on.reset();
-  if (!on) return false;
-  if (who.refetching) --on->kid_waiters;
-  on->waiters.erase(who.place);
-  return true;
-}
-
-// here: on the thread that asked, or on one of the manager's; elsewhere a continuation without executor is handed over.
-AXIOMS_JWKS_INLINE void engine::finish(waiter& who, effects& fx, bool here) {
-  auto self = who.shared_from_this();
-  remove(who);
-  who.finished = true;
-  if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled &&
-      who.out.failure->code != errc::shut_down && who.out.failure->code != errc::no_resources) {
-    who.out.failure.reset();  // on_event and health() tell it
-  }
-  if (!here && who.wants_manager_thread() && defer(self)) return;
-  fx.finished.push_back(std::move(self));
-}
-
-// Those that are called back later may be in a forked child by then, where the mutex may be held by a thread that does not
-// exist.
-AXIOMS_JWKS_INLINE void engine::cancel(const std::shared_ptr<waiter>& who) {
-  if (forked()) return;
-  effects fx;
-  {
-    const std::lock_guard lock(mutex_);
-    if (who->finished) return;
-    who->cancelled = true;
-    if (!who->on) return;  // not submitted yet; submit() will see it
-    who->out = failed(cancelled_error());
-    finish(*who, fx, false);
-  }
-  perform(fx);
-}
-
-AXIOMS_JWKS_INLINE void engine::abandon(const std::shared_ptr<waiter>& who) noexcept {
-  if (forked()) return;
-  const std::lock_guard lock(mutex_);
-  remove(*who);
-  who->finished = true;
-}
-
-inline discovery_policy::step first_step(entry& on, steady_point now) {
-  return on.discovery ? on.discovery->begin(now) : discovery_policy::step::keys;
-}
-
-inline std::optional<metadata_source> source_of(const entry& on) {
-  return on.discovery ? std::optional(on.discovery->source()) : std::nullopt;
-}
-
-// The next request of a flight: the metadata of the issuer, or the key set.
-AXIOMS_JWKS_INLINE void engine::aim(flight& what, entry& on, discovery_policy::step next, steady_point now) {
-  what.reads_metadata = next == discovery_policy::step::metadata;
-  what.source = source_of(on);
-  what.basis.reset();
-  what.request = fetch_request();
-  if (what.reads_metadata) {
-    what.request.url = on.discovery->metadata_url();
-    what.request.etag = on.discovery->etag();
-    what.request.last_modified = on.discovery->last_modified();
-    what.request.accept = "application/json";
-  } else {
-    what.request.url = on.discovery ? on.discovery->jwks_uri() : on.url;
-    if (on.document && on.document->url() == what.request.url) {  // what came from elsewhere, nothing there can confirm
-      what.basis = on.document->content();
-      what.request.etag = on.etag;
-      what.request.last_modified = on.last_modified;
-    }
-    what.request.accept = "application/jwk-set+json, application/json";
-  }
-  what.request.origin = origin_of(on.url);  // what the application named, not where the metadata sent us
-  what.request.max_body_bytes = on.config->max_body_bytes;
-  what.request.timeout = std::max(std::chrono::ceil<milliseconds>(on.policy.flight_deadline() - now), milliseconds(1));
-  what.request.connect_timeout = std::min(on.config->connect_timeout, what.request.timeout);
-}
-
-AXIOMS_JWKS_INLINE void engine::begin_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground,
-                                             effects& fx) {
-  auto what = std::make_shared<flight>();
-  what->on = on;
-  what->number = on->policy.begin(now);
-  what->begun = now;
-  what->foreground = foreground;
-  what->accepts.allow_es256k = on->config->allow_es256k;
-  aim(*what, *on, first_step(*on, now), now);
-  on->current = what;
-  fx.launches.push_back(std::move(what));
-  fx.rescheduled = true;
-}
-
-// A new stamp: what the threads keep is out of date from here on.
-AXIOMS_JWKS_INLINE void engine::publish(entry& on, std::chrono::system_clock::time_point fetched_at_system,
-                                        std::shared_ptr<const document_content> content, effects& fx) {
-  if (on.document && on.document->content() != content) {
-    fx.contents.push_back(std::exchange(on.previous, on.document->content()));
-  }
-  if (on.document) fx.replaced.push_back(std::move(on.document));
-  on.document = std::make_shared<const jwks_document>(std::move(content), on.policy.fetched_at(),
-                                                      on.policy.expires_at(), fetched_at_system);
-  on.cell->version.fetch_add(1, std::memory_order_release);
-  on.stale_told = false;
-}
-
-AXIOMS_JWKS_INLINE bool engine::arrive(const std::shared_ptr<flight>& what, result<fetch_response> response) {
-  if (forked()) return false;
-  steady_point now{};
-  std::chrono::system_clock::time_point system_now{};
-  verdict brought;
-  if (!read_clock(now) || !read_clock(system_now)) {
-    brought.why = clock_error();
-    land(what, std::move(brought));
-    return false;
-  }
-  {
-    const std::lock_guard lock(mutex_);
-    entry& on = *what->on;
-    if (!on.gone && on.policy.in_flight(what->number) && what->source != source_of(on)) {
-      aim(*what, on, first_step(on, now), now);  // it was sent by a configuration that is gone
-      return true;
-    }
-  }
-  if (what->reads_metadata) {
-    auto said = judge_metadata(what->request, std::move(response), *what->source, system_now);
-    effects fx;
-    bool on_its_way = false;
-    {
-      const std::lock_guard lock(mutex_);
-      on_its_way = go_on(*what, now, std::move(said), brought, fx);
-    }
-    perform(fx);
-    if (on_its_way) return !what->stop.stop_requested();  // a listener may have taken its time
-  } else {
-    brought = judge(what->request, std::move(response), system_now, what->accepts);
-  }
-  land(what, std::move(brought));
-  return false;
-}
-
-// The metadata came, or did not. True: the flight goes on; else failure says why it ends.
-AXIOMS_JWKS_INLINE bool engine::go_on(flight& what, steady_point now, metadata&& brought, verdict& failure,
-                                      effects& fx) {
-  entry& on = *what.on;
-  if (on.gone || !on.policy.in_flight(what.number)) return false;  // it lands as one that is dropped
-  if (what.source != source_of(on)) {
-    aim(what, on, first_step(on, now), now);
-    return true;
-  }
-  const auto next = on.discovery->read(now, std::move(brought));
-  if (next == discovery_policy::step::fail) {
-    failure.why = on.discovery->failure()->why;
-    failure.status = on.discovery->failure()->status;
-    failure.retry_after = on.discovery->failure()->retry_after;
-    return false;
-  }
-  if (next == discovery_policy::step::keys && on.discovery->failure()) {
-    // The old ones are used. The flight may still end well, so this is the one place where it is told.
-    ++stats_.failed;
-    jwks_event event;
-    event.kind = jwks_event_kind::failed;
-    event.error = on.discovery->failure()->why;
-    event.status = on.discovery->failure()->status;
-    event.duration = std::chrono::duration_cast<milliseconds>(now - what.begun);
-    tell(on, std::move(event), nullptr, nullptr, fx);
-  }
-  aim(what, on, next, now);
-  return true;
-}
-
-AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdict&& brought) {
-  if (forked()) return;
-  steady_point now{};
-  std::chrono::system_clock::time_point system_now{};
-  if (!read_clock(now) || !read_clock(system_now)) {
-    now = what->begun;
-    brought.what = verdict::kind::failure;
-    brought.why = clock_error();
-  }
-  const std::uint64_t random = draw();
-  effects fx;
-  {
-    const std::lock_guard lock(mutex_);
-    entry& on = *what->on;
-    if (on.gone) return;  // shut down or dropped meanwhile
-    const bool confirms = on.document && what->basis == on.document->content();
-    const auto landing =
-        on.policy.land(what->number, now, brought, confirms, random, on.document ? &on.document->keys() : nullptr);
-    if (landing == refresh_policy::landing::dropped) return;
-    if (on.discovery && !what->reads_metadata) on.discovery->ended(landing != refresh_policy::landing::failed);
-    const bool current = on.current == what;
-    if (current) on.current.reset();
-
-    jwks_event event;
-    event.status = brought.status;
-    event.duration = std::chrono::duration_cast<milliseconds>(now - what->begun);
-    const auto before = on.document ? on.document->content() : nullptr;
-    if (landing == refresh_policy::landing::failed) {
-      ++stats_.failed;
-      event.kind = jwks_event_kind::failed;
-      event.error = on.policy.last_error();
-    } else {
-      const bool fresh = landing == refresh_policy::landing::published;
-      if (fresh) {
-        brought.content->url = what->request.url;
-        brought.content->generation = ++generation_;
-      }
-      ++(fresh ? stats_.fetched : stats_.not_modified);
-      event.kind = fresh ? jwks_event_kind::fetched : jwks_event_kind::not_modified;
-      if (fresh || !brought.etag.empty()) on.etag = std::move(brought.etag);
-      if (fresh || !brought.last_modified.empty()) on.last_modified = std::move(brought.last_modified);
-      publish(on, system_now, fresh ? std::shared_ptr<const document_content>(std::move(brought.content)) : before, fx);
-    }
-    tell(on, std::move(event), before, on.document ? on.document->content() : nullptr, fx);
-    settle(on, now,
-           landing == refresh_policy::landing::failed ? settling::failed
-           : current                                  ? settling::answered
-                                                      : settling::answered_late,
-           fx);
-    fx.rescheduled = true;
-  }
-  perform(fx);
-}
-
-// The flight that somebody joined was in the air before it asked, and brought nothing new. True: it waits on, for one that
-// begins now.
-AXIOMS_JWKS_INLINE bool engine::look_once_more(waiter& who, entry& on, steady_point now, effects& fx) {
-  const bool counted = who.refetching;
-  if (ask_for_kid(who.asked(), on, now, who.out, &who, fx) == progress::done) return false;
-  if (!counted) ++on.kid_waiters;
-  fx.rescheduled = true;
-  if (!on.policy.in_flight()) begin_flight(who.on, now, true, fx);
-  return true;
-}
-
-// Answers those who wait: after a flight ended, after a late answer came while the next flight is in the air, after
-// add_static() and after import_cache().
-AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, settling why, effects& fx) {
-  const bool landed_well = why != settling::failed && why != settling::restored;
-  const bool flight_over = why != settling::answered_late && why != settling::restored;
-  const bool here = why != settling::pinned && why != settling::restored;
-  if (why == settling::restored && !on.policy.servable(now)) return;  // too old to answer anybody
-  for (auto next = on.waiters.begin(); next != on.waiters.end();) {
-    waiter& who = **next++;
-    if (who.what == verb::refresh && !flight_over) continue;  // it waits for the flight that is still in the air
-    if ((who.what == verb::key || who.what == verb::bad_signature) && why == settling::restored) continue;
-    if (who.what == verb::ready && !on.policy.servable(now)) continue;
-    const request asked = who.asked();
-    const bool wants_news = who.what == verb::refresh || who.what == verb::bad_signature || who.refetching;
-    if (!on.policy.servable(now) || (why == settling::failed && wants_news)) {
-      who.out.failure = on.policy.last_error();
-    } else if (who.what == verb::key) {
-      auto [key, kid_unknown] = on.policy.select(now, on.document->keys(), asked.query);
-      if (key) {
-        who.out.key = *std::move(key);
-      } else {
-        const bool proven = on.policy.answered_since(who.newest);
-        if (kid_unknown && landed_well && !proven && look_once_more(who, on, now, fx)) continue;
-        // Without a good answer it is not known whether the provider has that key: an outage must not look like a bad
-        // token.
-        if (!who.out.failure)
-          who.out.failure = kid_unknown && !landed_well ? on.policy.last_error() : std::move(key).error();
-        if (kid_unknown && landed_well && proven) on.policy.remember_missing(now, asked.query.kid);
-      }
-      who.out.document = on.document;
-    } else {
-      who.out.document = on.document;
-      if (who.what == verb::bad_signature) {
-        who.out.changed =
-            has_other_keys(who.before ? &who.before->keys() : nullptr, on.document->keys(), asked.query.kid);
-        if (!who.out.changed && landed_well && !on.policy.answered_since(who.newest) &&
-            look_once_more(who, on, now, fx)) {
-          continue;
-        }
-      }
-    }
-    if (!who.out.failure && on.policy.stale(now) && who.what != verb::ready) ++stats_.stale_served;
-    finish(who, fx, here);
-  }
-}
-
-AXIOMS_JWKS_INLINE void engine::wait_over(waiter& who, entry& on, effects& fx) {
-  who.out.failure = who.what == verb::ready
-                        ? make_error(errc::timed_out, "there was no document within the limit")
-                        : make_error(errc::timed_out, "the refetch for a token took longer than unknown_kid_wait (",
-                                     on.config->unknown_kid_wait.count(), " ms)");
-  finish(who, fx, false);
-}
-
-// What is imported before the first lookup or initialize() waits for it: nothing is fetched by a configuration that is not
-// there yet.
-AXIOMS_JWKS_INLINE bool engine::background_runs() const noexcept {
-  return state_ == life::lazy || state_ == life::running;
-}
-
-AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, effects& fx) {
-  if (!background_runs()) return;
-  std::size_t free = slots() - std::min(slots(), busy());
-  for (auto next = entries_.begin(); next != entries_.end();) {
-    const std::shared_ptr<entry> on = (next++)->second;
-    if (on->policy.expire(now, random)) {
-      ++stats_.failed;
-      jwks_event event;
-      event.kind = jwks_event_kind::failed;
-      event.error = on->policy.last_error();
-      if (on->current) event.duration = std::chrono::duration_cast<milliseconds>(now - on->current->begun);
-      if (on->discovery && on->current)
-        on->current->reads_metadata ? on->discovery->overstayed(now) : on->discovery->ended(false);
-      tell(*on, std::move(event), nullptr, nullptr, fx);
-      if (on->current) fx.stopped.push_back(std::move(on->current));
-      on->current.reset();
-      settle(*on, now, settling::failed, fx);
-    }
-    for (auto place = on->waiters.begin(); place != on->waiters.end();) {
-      waiter& who = **place++;
-      if (now >= who.deadline) wait_over(who, *on, fx);
-    }
-    if (!on->policy.due(now)) continue;
-    const steady_point last_used{steady_point::duration(on->cell->last_used.load(std::memory_order_relaxed))};
-    if (!on->configured && on->waiters.empty() && (on->refused || on->policy.unused(now, last_used))) {
-      drop(on, fx);
-    } else if (free > 0) {
-      --free;
-      begin_flight(on, now, false, fx);
-    }
-  }
-}
-
-AXIOMS_JWKS_INLINE steady_point engine::next_wake() const noexcept {
-  steady_point soonest = steady_point::max();
-  if (!background_runs()) return soonest;
-  const bool full = busy() >= slots();
-  for (const auto& [url, on] : entries_) {
-    if (on->policy.in_flight() || !full)
-      soonest = std::min(soonest, on->policy.next_wake());  // a slot that gets free wakes us
-    for (const auto& who : on->waiters) soonest = std::min(soonest, who->deadline);
-  }
-  return soonest;
-}
-
-AXIOMS_JWKS_INLINE void engine::perform(effects& fx) {
-  for (const auto& what : fx.stopped) what->stop.request_stop();
-  for (const auto& what : fx.launches) launch(what);
-  if (fx.rescheduled) wake();
-  if (fx.events) deliver_events();
-  for (const auto& who : fx.finished) who->done();
-  fx = effects{};
-}
-
-AXIOMS_JWKS_INLINE result<void> engine::ensure_open() {
-  if (state_.load(std::memory_order_acquire) != life::idle) return {};
-  {
-    const std::lock_guard lock(life_mutex_);
-    if (state_ != life::idle) return {};
-    if (auto opened = open(false); !opened) return opened;
-    state_.store(life::lazy, std::memory_order_release);
-  }
-  wake();  // for what was imported before
-  return {};
-}
-
-// A URL of initialize() or add(): stays until shutdown, with limits of its own. A document that is there keeps its age.
-AXIOMS_JWKS_INLINE void engine::configure(entry& on, std::shared_ptr<const jwks_config> config, effects& fx) {
-  fx.configs.push_back(std::exchange(on.config, std::move(config)));
-  on.policy.configure(*on.config);
-  if (on.document) {
-    const jwks_ptr old = std::move(on.document);
-    on.document = std::make_shared<const jwks_document>(old->content(), old->fetched_at(), on.policy.expires_at(),
-                                                        old->fetched_at_system());
-    on.cell->version.fetch_add(1, std::memory_order_release);
-    fx.replaced.push_back(old);
-  }
-  fx.rescheduled = true;
-}
-
-// Under the life mutex and the mutex.
-AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::settle_in(const parsed_url& url,
-                                                            const std::shared_ptr<const jwks_config>& config,
-                                                            steady_point first, effects& fx) {
-  auto& on = entries_[url.normalized];
-  if (!on) on = std::make_shared<entry>(url.normalized, url.https, config);
-  configure(*on, config, fx);
-  on->configured = true;
-  on->refused = false;
-  on->policy.plan_first(first);
-  if (!config->discovery) {
-    on->discovery.reset();
-  } else if (auto source = metadata_source_of(*config); source) {
-    if (on->discovery && on->discovery->source() == *source) {
-      on->discovery->configure(*config);
-    } else {
-      on->discovery.emplace(*std::move(source), *config);
-    }
-  }
-  return on;
-}
-
-AXIOMS_JWKS_INLINE result<bool> engine::try_start(std::shared_ptr<const jwks_config> config, waiter& who) {
-  if (auto valid = config->validate(); !valid) return std::move(valid).error();
-  if (running()) return false;
-  if (auto fit = check_fetcher(); !fit) return std::move(fit).error();
-  steady_point now{};
-  if (!read_clock(now)) return clock_error();
-  const auto url = parse_url(*config->resolved_url());
-  effects fx;
-  {
-    const std::lock_guard life_lock(life_mutex_);
-    {
-      const std::lock_guard lock(mutex_);
-      if (who.cancelled) return cancelled_error();
-    }
-    if (state_ == life::running) return false;
-    if (auto opened = open(static_cast<bool>(config->on_event)); !opened) return std::move(opened).error();
-    const std::lock_guard lock(mutex_);
-    fx.configs.push_back(std::exchange(config_, config));
-    for (auto next = entries_.begin(); next != entries_.end();) {
-      const std::shared_ptr<entry> on = (next++)->second;
-      if (on->configured) continue;
-      // What this configuration would refuse to look up must not be fetched in the background either.
-      on->refused =
-          (config->require_https && on->insecure) || (config->only_configured_urls && on->url != url->normalized);
-      if (on->refused && on->waiters.empty()) {
-        drop(on, fx);
-      } else {
-        configure(*on, config, fx);
-        if (!config->prefetch) on->policy.plan_first(later(now, config->refresh_interval));
-      }
-    }
-    const auto known = entries_.find(url->normalized);
-    const bool restored = known != entries_.end() && known->second->document;  // else the prefetch asks by itself
-    configured_ =
-        settle_in(*url, config, config->prefetch && restored ? now : later(now, config->refresh_interval), fx);
-    who.forgiving = true;
-    state_.store(life::running, std::memory_order_release);
-  }
-  perform(fx);
-  return config->prefetch;
-}
-
-AXIOMS_JWKS_INLINE void engine::start(jwks_config config, const std::shared_ptr<waiter>& who) {
-  const auto wait = try_start(std::make_shared<const jwks_config>(std::move(config)), *who);
-  if (wait && *wait) return submit(who);
-  effects fx;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!wait) who->out.failure = wait.error();
-    finish(*who, fx, true);
-  }
-  perform(fx);
-}
-
-AXIOMS_JWKS_INLINE result<void> engine::add(jwks_config config) {
-  if (auto valid = config.validate(); !valid) return valid;
-  if (auto fit = check_fetcher(); !fit) return fit;
-  steady_point now{};
-  if (!read_clock(now)) return clock_error();
-  const auto shared = std::make_shared<const jwks_config>(std::move(config));
-  const auto url = parse_url(*shared->resolved_url());
-  effects fx;
-  {
-    const std::lock_guard life_lock(life_mutex_);
-    if (state_ == life::down) return shut_down_error();
-    if (auto opened = open(static_cast<bool>(shared->on_event)); !opened) return opened;
-    if (state_ == life::idle) state_.store(life::lazy, std::memory_order_release);
-    const std::lock_guard lock(mutex_);
-    settle_in(*url, shared, shared->prefetch ? now : later(now, shared->refresh_interval), fx);
-  }
-  perform(fx);
-  return {};
-}
-
-// Puts a document in place that no flight brought. Its policy has taken it already.
-AXIOMS_JWKS_INLINE void engine::load(entry& on, verdict&& saved,
-                                     std::chrono::system_clock::time_point fetched_at_system, effects& fx) {
-  const auto before = on.document ? on.document->content() : nullptr;
-  saved.content->url = on.url;
-  saved.content->generation = ++generation_;
-  on.etag = std::move(saved.etag);
-  on.last_modified = std::move(saved.last_modified);
-  publish(on, fetched_at_system, std::move(saved.content), fx);
-  jwks_event event;
-  event.kind = jwks_event_kind::loaded;
-  tell(on, std::move(event), before, on.document->content(), fx);
-  fx.rescheduled = true;
-}
-
-// Judges a key set that no fetch brought, by the rule for those that one did.
-AXIOMS_JWKS_INLINE verdict engine::judge_given(const parsed_url& url, fetch_response given,
-                                               std::chrono::system_clock::time_point system_now) {
-  fetch_request request;
-  request.url = url.normalized;
-  request.max_body_bytes = max_saved_bytes;
-  jwk_options accepts;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto found = entries_.find(url.normalized);
-    accepts.allow_es256k = (found != entries_.end() ? found->second->config : config_)->allow_es256k;
-  }
-  verdict out = judge(request, std::move(given), system_now, accepts);
-  out.why.http_status = 0;  // there was no response
-  return out;
-}
-
-AXIOMS_JWKS_INLINE result<void> engine::add_static(std::string_view url, std::string_view text) {
-  const auto parsed = parse_url(url);
-  if (!parsed) return parsed.error();
-  steady_point now{};
-  std::chrono::system_clock::time_point system_now{};
-  if (!read_clock(now) || !read_clock(system_now)) return clock_error();
-  verdict given = judge_given(*parsed, fetch_response{200, std::string(text), {}}, system_now);
-  if (given.what != verdict::kind::document) return std::move(given.why);
-  effects fx;
-  {
-    const std::lock_guard lock(mutex_);
-    if (config_->require_https && !parsed->https) return insecure_url_error(parsed->normalized);
-    if (state_ == life::down) return shut_down_error();
-    auto& on = entries_[parsed->normalized];
-    if (!on) on = std::make_shared<entry>(parsed->normalized, parsed->https, config_);
-    on->configured = true;
-    on->refused = false;
-    on->policy.pin(now, given.content->keys, on->document ? &on->document->keys() : nullptr);
-    if (on->current) fx.stopped.push_back(std::move(on->current));
-    on->current.reset();
-    load(*on, std::move(given), system_now, fx);
-    settle(*on, now, settling::pinned, fx);
-  }
-  perform(fx);
-  return {};
-}
-
-// The age goes into the text, not what the wall clock said at the fetch: it may have been set since.
-AXIOMS_JWKS_INLINE std::string engine::export_cache() {
-  steady_point now{};
-  std::chrono::system_clock::time_point system_now{};
-  std::string out = R"({"axioms_jwks_cache":1,"documents":[)";
-  if (read_clock(now) && read_clock(system_now)) {
-    std::vector<std::tuple<jwks_ptr, std::string, std::string, std::string>> documents;
-    auto room = static_cast<std::ptrdiff_t>(max_saved_bytes);
-    {
-      const std::lock_guard lock(mutex_);
-      for (const auto& [url, on] : entries_) {
-        if (!on->document || on->policy.pinned()) continue;
-        room -= static_cast<std::ptrdiff_t>(2 * on->document->body().size() + 8192);  // escaped
-        if (room < 0) break;  // import_cache() would refuse more
-        documents.push_back({on->document, url, on->etag, on->last_modified});
-      }
-    }
-    for (const auto& [document, url, etag, last_modified] : documents) {
-      const auto fetched_at = system_now.time_since_epoch() - (now - document->fetched_at());
-      append_to(out, concat(out.back() == '[' ? "" : ",", R"({"url":)", json_string(url), R"(,"fetched_at":)",
-                            std::chrono::floor<seconds>(fetched_at).count(), R"(,"etag":)", json_string(etag),
-                            R"(,"last_modified":)", json_string(last_modified), R"(,"body":)",
-                            json_string(document->body()), "}"));
-    }
-  }
-  return out + "]}";
-}
-
-// One document of an exported cache.
-struct saved_document {
-  std::string url, etag, last_modified, body;
-  std::int64_t fetched_at = 0;  // seconds since 1970
-
-  static result<saved_document> read(const json_node& member) {
-    saved_document out;
-    if (member.type != json_node::kind::object) return make_error(errc::not_a_key_set, "it is no object");
-    for (const auto& [name, field] : {std::pair("url", &out.url), std::pair("etag", &out.etag),
-                                      std::pair("last_modified", &out.last_modified), std::pair("body", &out.body)}) {
-      const json_node* found = member.find(name, json_node::kind::string);
-      if (found == nullptr) return make_error(errc::not_a_key_set, "it has no string named ", name);
-      *field = found->text;
-    }
-    const json_node* when = member.find("fetched_at", json_node::kind::integer);
-    if (when == nullptr) return make_error(errc::not_a_key_set, "it has no integer named fetched_at");
-    out.fetched_at = when->integer;
-    return out;
-  }
-};
-
-AXIOMS_JWKS_INLINE result<std::size_t> engine::import_cache(std::string_view text) {
-  const auto refuse = [](const auto&... why) {
-    return make_error(errc::not_a_key_set, "the text is no exported cache: ", why...);
-  };
-  const auto saved = json_tree::read(text, {.bytes = max_saved_bytes});
-  if (!saved) return refuse("it ", saved.error().description);
-  const json_node& root = saved->root();
-  if (root.type != json_node::kind::object) return refuse("it is JSON, but no object");
-  const json_node* version = root.find("axioms_jwks_cache", json_node::kind::integer);
-  if (version == nullptr || version->integer != 1) return refuse("it has no axioms_jwks_cache of 1");
-  const json_node* documents = root.find("documents", json_node::kind::array);
-  if (documents == nullptr) return refuse("it has no array named documents");
-
-  std::size_t taken = 0, index = 0;
-  std::optional<axioms::error> first_fault;
-  for (const json_node& document : *documents) {
-    const auto done =
-        saved_document::read(document).and_then([&](const saved_document& each) { return import_document(each); });
-    if (!done && done.error().code == errc::shut_down) return done.error();
-    if (done) taken += *done ? 1U : 0U;
-    if (!done && !first_fault) {
-      first_fault = done.error();
-      first_fault->description = concat("document ", index, " of the exported cache: ", first_fault->description);
-    }
-    ++index;
-  }
-  if (taken == 0 && first_fault) return *std::move(first_fault);
-  return taken;
-}
-
-// True: taken. False: there is a document of this URL already, or no room for one more URL.
-AXIOMS_JWKS_INLINE result<bool> engine::import_document(const saved_document& saved) {
-  const auto parsed = parse_url(saved.url);
-  if (!parsed) return parsed.error();
-  steady_point now{};
-  std::chrono::system_clock::time_point system_now{};
-  if (!read_clock(now) || !read_clock(system_now)) return clock_error();
-  const auto age = age_of_saved(system_now, saved.fetched_at);
-  if (!age) return age.error();
-  // Asked for before the document is parsed, and again after, when it is put in place.
-  const auto place = [&]() -> result<std::shared_ptr<entry>> {
-    if (state_ == life::down) return shut_down_error();
-    if (const auto found = entries_.find(parsed->normalized); found != entries_.end()) return found->second;
-    if (config_->require_https && !parsed->https) return insecure_url_error(parsed->normalized);
-    if (config_->only_configured_urls || looked_up_urls() >= max_looked_up_urls) return std::shared_ptr<entry>();
-    auto fresh = std::make_shared<entry>(parsed->normalized, parsed->https, config_);
-    fresh->cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
-    return fresh;
-  };
-  {
-    const std::lock_guard lock(mutex_);
-    const auto on = place();
-    if (!on) return on.error();
-    if (!*on || (*on)->policy.servable(now)) return false;
-  }
-  verdict given = judge_given(
-      *parsed, fetch_response{200, saved.body, {{"ETag", saved.etag}, {"Last-Modified", saved.last_modified}}},
-      system_now);
-  if (given.what != verdict::kind::document) return std::move(given.why);
-  effects fx;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto placed = place();
-    if (!placed) return placed.error();
-    const std::shared_ptr<entry>& on = *placed;
-    if (!on || !on->policy.restore(now, now - *age)) return false;
-    load(*on, std::move(given), system_now - *age, fx);
-    entries_.emplace(on->url, on);
-    settle(*on, now, settling::restored, fx);
-  }
-  perform(fx);
-  return true;
-}
-
-AXIOMS_JWKS_INLINE void engine::begin_shutdown(const std::shared_ptr<waiter>& who) noexcept {
-  effects fx;
-  {
-    const std::lock_guard life_lock(life_mutex_);
-    const std::lock_guard lock(mutex_);
-    state_.store(life::down, std::memory_order_release);
-    std::vector<std::shared_ptr<waiter>> last;
-    for (const auto& [url, on] : entries_) {
-      while (!on->waiters.empty()) {
-        const std::shared_ptr<waiter> waiting = on->waiters.front();
-        remove(*waiting);
-        waiting->finished = true;
-        waiting->out = failed(shut_down_error());
-        last.push_back(waiting);
-      }
-      on->gone = true;
-      on->cell->version.fetch_add(1, std::memory_order_release);
-      if (on->document) fx.replaced.push_back(std::move(on->document));
-      if (on->current) fx.stopped.push_back(std::move(on->current));
-      on->current.reset();
-    }
-    for (const auto& [url, on] : entries_) fx.entries.push_back(on);
-    entries_.clear();
-    configured_.reset();
-    // The listener goes with its life; what decides about arguments stays.
-    auto plain = std::make_shared<jwks_config>();
-    plain->require_https = config_->require_https;
-    plain->only_configured_urls = config_->only_configured_urls;
-    plain->max_parallel_fetches = config_->max_parallel_fetches;
-    fx.configs.push_back(std::exchange(config_, std::move(plain)));
-    if (who) who->finished = true;
-    retire(fx, std::move(last), who);
-  }
-  wind_down();
-  perform(fx);
-}
-
-AXIOMS_JWKS_INLINE std::optional<jwks_ptr> engine::peek(const request& asked) {
-  steady_point now{};
-  if (!read_clock(now)) return std::nullopt;
-  effects fx;
-  const std::lock_guard lock(mutex_);
-  const auto on = find(asked, now, false, fx);
-  if (!on || !*on || !(*on)->policy.servable(now)) return std::nullopt;
-  return (*on)->document;
-}
-
-AXIOMS_JWKS_INLINE jwks_health engine::health(std::string_view url) {
-  jwks_health out;
-  steady_point now{};
-  if (!read_clock(now)) return out;
-  const auto parsed = url.empty() ? result<parsed_url>(parsed_url{}) : parse_url(url);
-  if (!parsed) return out;
-  const std::lock_guard lock(mutex_);
-  std::shared_ptr<entry> on = configured_;
-  if (!url.empty()) {
-    const auto found = entries_.find(parsed->normalized);
-    on = found != entries_.end() ? found->second : nullptr;
-  }
-  if (!on) return out;
-  out.ready = on->policy.servable(now);
-  out.stale = on->policy.stale(now);
-  out.insecure_transport = on->insecure && !on->policy.pinned();
-  if (on->document) out.age = std::chrono::duration_cast<milliseconds>(now - on->policy.fetched_at());
-  out.last_error = on->policy.last_error();
-  out.consecutive_failures = on->policy.consecutive_failures();
-  out.next_attempt = on->policy.in_flight() ? now : on->policy.next_attempt();
-  return out;
-}
-
-AXIOMS_JWKS_INLINE jwks_stats engine::stats() const {
-  jwks_stats out;
-  {
-    const std::lock_guard lock(mutex_);
-    out = stats_;
-  }
-  for (const auto& shard : hits_) out.hits += shard.count.load(std::memory_order_relaxed);
-  return out;
-}
-
-AXIOMS_JWKS_INLINE void engine::tell(const entry& on, jwks_event&& event,
-                                     std::shared_ptr<const document_content> before,
-                                     std::shared_ptr<const document_content> after, effects& fx) {
-  const auto& listener = on.config->on_event ? on.config : config_;
-  if (!listener->on_event) return;
-  event.url = on.url;
-  event.next_attempt = on.policy.next_attempt();
-  fx.events = true;
-  if (!queue_event({listener, std::move(event), std::move(before), std::move(after)})) ++stats_.events_dropped;
-}
-
-AXIOMS_JWKS_INLINE void engine::deliver(const event_record& record) noexcept {
-  AXIOMS_JWKS_TRY {
-    jwks_event event = record.event;
-    if (event.kind == jwks_event_kind::fetched || event.kind == jwks_event_kind::loaded) {
-      const auto index = [](const document_content* content) {
-        std::multimap<std::string_view, const std::string*> keys;  // kid, or the thumbprint of a key without one
-        if (content == nullptr) return keys;
-        for (const auto& key : content->keys)
-          keys.emplace(key->kid().empty() ? std::string_view(key->thumbprint()) : key->kid(), &key->thumbprint());
-        return keys;
-      };
-      const auto prints = [](const auto& keys, std::string_view kid) {
-        std::vector<std::string_view> all;
-        for (auto [at, end] = keys.equal_range(kid); at != end; ++at) all.push_back(*at->second);
-        std::sort(all.begin(), all.end());
-        return all;
-      };
-      const auto before = index(record.before.get()), after = index(record.after.get());
-      for (auto at = after.begin(); at != after.end(); at = after.upper_bound(at->first)) {
-        if (before.count(at->first) == 0) {
-          event.added.emplace_back(at->first);
-        } else if (prints(before, at->first) != prints(after, at->first)) {
-          event.changed.emplace_back(at->first);
-        }
-      }
-      for (auto at = before.begin(); at != before.end(); at = before.upper_bound(at->first)) {
-        if (after.count(at->first) == 0) event.removed.emplace_back(at->first);
-      }
-    }
-    record.listener->on_event(event);
-  }
-  AXIOMS_JWKS_CATCH_ALL {}  // a listener's exception is its own
-}
-
-// -- blocking manager: threads --
-
-// The threads of one life, from the first fetch to shutdown. A new life may begin while an old crew still winds down.
-struct crew {
-  struct worker {
-    std::atomic<bool> ended{false};
-    own_thread thread;
-  };
-
-  // Guarded by the engine's mutex.
-  bool retired = false;  // shutdown was asked: finish what is due and end
-  bool ended = false;    // nothing is left but the shutdowns that wait for it
-  bool left = false;     // the scheduler's thread is about to return: joining it takes no time
-  bool woken = false;
-  bool listening = false;
-  std::deque<std::shared_ptr<flight>> foreground, background;  // flights that wait for a thread
-  std::size_t active = 0;                                      // fetch threads
-  std::deque<std::shared_ptr<waiter>> deferred;                // to be finished on the scheduler thread
-  std::vector<std::shared_ptr<waiter>> at_end;                 // shutdowns that wait
-  std::deque<event_record> events;
-  std::chrono::steady_clock::time_point silent_at{};  // when undelivered events are given up, in real time
-  std::condition_variable_any wake, listen;
-
-  stop_source stop;          // of the scheduler's waits
-  std::mutex handles_mutex;  // guards the handles while they are made or taken; taken before the engine's mutex
-  bool closed = false;
-  std::list<worker> workers;
-  own_thread listener;
-  std::mutex join_mutex;  // one thread joins, the others wait for it
-  own_thread scheduler;
-};
-
-inline constexpr std::size_t max_queued_events = 256;
-inline constexpr milliseconds listener_grace{50};
-
-// On whose thread we are: such a thread must not join its own crew.
-inline thread_local constinit const engine* manager_thread_of = nullptr;
-
-AXIOMS_JWKS_INLINE thread_engine::thread_engine(std::shared_ptr<blocking_io> io) noexcept : io_(std::move(io)) {}
-AXIOMS_JWKS_INLINE thread_engine::~thread_engine() = default;
-
-AXIOMS_JWKS_INLINE result<void> thread_engine::open(bool with_listener) {
-  const auto self = std::static_pointer_cast<thread_engine>(shared_from_this());
-  std::shared_ptr<crew> mine = crew_;
-  const error why{errc::no_resources, "a thread could not be started", 0};
-  if (!mine) {
-    reap();
-    mine = std::make_shared<crew>();
-    const auto run = [self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); };
-    if (!start_thread(mine->scheduler, run)) return why;
-    const std::lock_guard lock(mutex_);
-    crew_ = mine;
-  }
-  if (!with_listener || mine->listening) return {};
-  if (!start_thread(mine->listener, [self, at = mine.get()] { self->listen(*at); })) return why;
-  const std::lock_guard lock(mutex_);
-  mine->listening = true;
-  return {};
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::retire(effects& fx, std::vector<std::shared_ptr<waiter>> last,
-                                              const std::shared_ptr<waiter>& who) {
-  if (crew_) {
-    crew_->retired = true;
-    crew_->silent_at = std::chrono::steady_clock::now() + listener_grace;
-    crew_->foreground.clear();
-    crew_->background.clear();
-    retired_.push_back(std::move(crew_));
-    crew_.reset();
-  }
-  crew* winding_down = !retired_.empty() && !retired_.back()->ended ? retired_.back().get() : nullptr;
-  for (auto& waiting : last) {
-    if (winding_down != nullptr && waiting->wants_manager_thread()) {
-      winding_down->deferred.push_back(std::move(waiting));
-    } else {
-      fx.finished.push_back(std::move(waiting));
-    }
-  }
-  if (!who) return;
-  if (winding_down != nullptr) {
-    winding_down->at_end.push_back(who);
-  } else {
-    fx.finished.push_back(who);
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::wind_down() noexcept {
-  std::vector<std::shared_ptr<crew>> past;
-  {
-    const std::lock_guard lock(mutex_);
-    past = retired_;
-  }
-  for (const auto& old : past) {
-    old->stop.request_stop();
-    old->wake.notify_all();
-    old->listen.notify_all();
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::join() noexcept {
-  if (manager_thread_of == this) return;
-  for (;;) {
-    std::shared_ptr<crew> old;
-    {
-      const std::lock_guard lock(mutex_);
-      if (retired_.empty()) return;
-      old = retired_.back();
-    }
-    {
-      const std::lock_guard lock(old->join_mutex);
-      if (old->scheduler.joinable()) old->scheduler.join();
-    }
-    const std::lock_guard lock(mutex_);
-    retired_.erase(std::remove(retired_.begin(), retired_.end(), old), retired_.end());
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::close() noexcept {
-  begin_shutdown();
-  join();
-  if (manager_thread_of != this) return;
-  // The manager is destroyed by a continuation on one of its own threads. That thread and the scheduler own the engine
-  // until they end; nobody is left to join the scheduler.
-  const std::lock_guard lock(mutex_);
-  for (const auto& old : retired_) {
-    const std::lock_guard join_lock(old->join_mutex);
-    if (old->scheduler.joinable()) old->scheduler.detach();
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::schedule(crew& mine, const stop_token& stop) {
-  manager_thread_of = this;
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    effects fx;
-    fx.finished.assign(mine.deferred.begin(), mine.deferred.end());
-    mine.deferred.clear();
-    mine.woken = false;
-    lock.unlock();  // the clock and the dice may be the user's
-    steady_point now{};
-    const bool clock_works = io_->now(now);
-    const std::uint64_t random = draw();
-    lock.lock();
-    if (!mine.retired && clock_works) tick(now, random, fx);
-    if (!fx.empty()) {
-      fx.rescheduled = false;  // we look again anyway
-      lock.unlock();
-      perform(fx);
-      lock.lock();
-      continue;
-    }
-    if (mine.retired && mine.deferred.empty()) break;
-    const auto ready = [&] { return mine.woken || mine.retired || !mine.deferred.empty(); };
-    if (!clock_works || !io_->wait(lock, mine.wake, stop, next_wake(), ready)) {
-      // A clock that throws must not make this thread spin.
-      static_cast<void>(
-          axioms::wait_until(lock, mine.wake, stop, std::chrono::steady_clock::now() + std::chrono::seconds(1), ready));
-    }
-  }
-  lock.unlock();
-  end_of_life(mine);
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::end_of_life(crew& mine) noexcept {
-  std::list<crew::worker> workers;
-  {
-    const std::lock_guard lock(mine.handles_mutex);
-    mine.closed = true;
-    workers.swap(mine.workers);
-  }
-  workers.clear();  // joins: their fetches were told to stop
-  if (mine.listener.joinable()) mine.listener.join();
-  std::vector<std::shared_ptr<waiter>> last;
-  {
-    const std::lock_guard lock(mutex_);
-    mine.ended = true;
-    last.swap(mine.at_end);
-  }
-  for (const auto& who : last) who->done();
-  const std::lock_guard lock(mutex_);
-  mine.left = true;
-}
-
-// An async manager is never joined between its lives; what has ended is taken away when the next one begins.
-AXIOMS_JWKS_INLINE void thread_engine::reap() {
-  std::vector<std::shared_ptr<crew>> gone;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto has_left = [](const std::shared_ptr<crew>& old) { return old->left; };
-    std::copy_if(retired_.begin(), retired_.end(), std::back_inserter(gone), has_left);
-    std::erase_if(retired_, has_left);  // in order: the newest stays the last
-  }
-  for (const auto& old : gone) {
-    const std::lock_guard lock(old->join_mutex);
-    if (old->scheduler.joinable()) old->scheduler.join();
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::launch(const std::shared_ptr<flight>& what) {
-  std::shared_ptr<crew> mine;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!crew_ || what->on->gone) return;
-    mine = crew_;
-    (what->foreground ? mine->foreground : mine->background).push_back(what);
-    if (mine->active >= slots()) return;
-    ++mine->active;
-  }
-  spawn_worker(*mine);
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::spawn_worker(crew& mine) {
-  std::list<crew::worker> ended;  // joined outside the lock; they have nothing left to do
-  bool started = false;
-  {
-    const std::lock_guard lock(mine.handles_mutex);
-    if (mine.closed) return;
-    for (auto next = mine.workers.begin(); next != mine.workers.end();) {
-      const auto at = next++;
-      if (at->ended) ended.splice(ended.end(), mine.workers, at);
-    }
-    crew::worker& fresh = mine.workers.emplace_back();
-    started =
-        start_thread(fresh.thread, [self = std::static_pointer_cast<thread_engine>(shared_from_this()), &mine, &fresh] {
-          self->work(mine);
-          fresh.ended = true;
-        });
-    if (!started) mine.workers.pop_back();
-  }
-  if (started) return;
-  std::deque<std::shared_ptr<flight>> stranded;
-  {
-    const std::lock_guard lock(mutex_);
-    if (--mine.active > 0) return;  // another thread will come to them
-    stranded.swap(mine.foreground);
-    stranded.insert(stranded.end(), mine.background.begin(), mine.background.end());
-    mine.background.clear();
-  }
-  for (const auto& what : stranded) {
-    verdict none;
-    none.why = {errc::no_resources, "a thread for the fetch could not be started", 0};
-    land(what, std::move(none));
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::work(crew& mine) noexcept {
-  manager_thread_of = this;
-  for (;;) {
-    std::shared_ptr<flight> what;
-    {
-      const std::lock_guard lock(mutex_);
-      auto& jobs = mine.foreground.empty() ? mine.background : mine.foreground;
-      if (jobs.empty()) {
-        --mine.active;
-        mine.woken = true;  // a slot is free
-        break;
-      }
-      what = std::move(jobs.front());
-      jobs.pop_front();
-    }
-    const stop_token stop = what->stop.get_token();
-    if (stop.stop_requested()) continue;  // it overstayed in the queue
-    while (arrive(what, io_->fetch(what->request, stop))) {}
-  }
-  mine.wake.notify_all();
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::listen(crew& mine) noexcept {
-  manager_thread_of = this;
-  for (;;) {
-    std::deque<event_record>
-        taken;  // destroyed without the mutex: a record may hold the last reference to its listener
-    {
-      std::unique_lock lock(mutex_);
-      mine.listen.wait(lock, [&] { return mine.retired || !mine.events.empty(); });
-      if (mine.events.empty()) return;
-      if (mine.retired && std::chrono::steady_clock::now() >= mine.silent_at) {
-        count_dropped_events(mine.events.size());
-        taken.swap(mine.events);
-        continue;
-      }
-      taken.push_back(std::move(mine.events.front()));
-      mine.events.pop_front();
-    }
-    deliver(taken.front());
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::wake() noexcept {
-  std::shared_ptr<crew> mine;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!crew_) return;
-    mine = crew_;
-    mine->woken = true;
-  }
-  mine->wake.notify_all();
-}
-
-AXIOMS_JWKS_INLINE std::size_t thread_engine::busy() const noexcept { return crew_ ? crew_->active : 0; }
-
-AXIOMS_JWKS_INLINE bool thread_engine::defer(const std::shared_ptr<waiter>& who) {
-  if (!crew_ || manager_thread_of == this) return false;
-  crew_->deferred.push_back(who);
-  crew_->wake.notify_all();
-  return true;
-}
-
-AXIOMS_JWKS_INLINE bool thread_engine::queue_event(event_record&& record) {
-  if (!crew_ || crew_->events.size() >= max_queued_events) return false;
-  crew_->events.push_back(std::move(record));
-  return true;
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::deliver_events() noexcept {
-  std::shared_ptr<crew> mine;
-  {
-    const std::lock_guard lock(mutex_);
-    mine = crew_;
-  }
-  if (mine) mine->listen.notify_all();
-}
-
-// A caller that is blocked on a condition variable of its own.
-class blocked_waiter final : public waiter {
- public:
-  using waiter::waiter;
-  void done() noexcept override { changed.notify_all(); }
-  std::condition_variable_any changed;
-};
-
-AXIOMS_JWKS_INLINE outcome thread_engine::ask(const request& asked, const stop_token& stop) {
-  if (auto answer = answer_now(asked)) return *std::move(answer);
-  if (stop.stop_requested()) return failed(cancelled_error());
-  const auto who = std::make_shared<blocked_waiter>(asked);
-  submit(who);
-  return wait_for(who, who->changed, stop);
-}
-
-AXIOMS_JWKS_INLINE outcome thread_engine::start_and_wait(jwks_config config, const stop_token& stop) {
-  const auto who = std::make_shared<blocked_waiter>(request{.what = verb::initialize});
-  if (stop.stop_requested()) cancel(who);
-  start(std::move(config), who);
-  return wait_for(who, who->changed, stop);
-}
-
-AXIOMS_JWKS_INLINE outcome thread_engine::wait_for(const std::shared_ptr<waiter>& who, std::condition_variable_any& cv,
-                                                   const stop_token& stop) {
-  std::unique_lock lock(mutex_);
-  while (!who->finished) {
-    // A caller drives the end of its own wait; it does not rely on another thread being scheduled in time.
-    steady_point end = who->deadline;
-    if (who->on && who->on->policy.in_flight()) end = std::min(end, who->on->policy.flight_deadline());
-    const bool clock_works = io_->wait(lock, cv, stop, end, [&] { return who->finished; });
-    if (who->finished) break;
-    effects fx;
-    if (!clock_works || stop.stop_requested()) {
-      who->out = failed(clock_works ? cancelled_error() : clock_error());
-      finish(*who, fx, true);
-      break;
-    }
-    lock.unlock();
-    if (!tick_now()) {
-      lock.lock();
-      if (who->finished) break;
-      who->out = failed(clock_error());
-      finish(*who, fx, true);
-      break;
-    }
-    lock.lock();
-  }
-  return std::move(who->out);
 }
 
 }  // namespace detail
@@ -8593,30 +7470,1728 @@ AXIOMS_JWKS_INLINE result<void> httplib_fetcher::check() const {
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
 namespace detail {
-// -- async manager --
+// -- engine: what a thread keeps --
 
-AXIOMS_JWKS_INLINE void engine::finish_all(effects& fx, std::vector<std::shared_ptr<waiter>> last,
-                                           const std::shared_ptr<waiter>& who) {
-  fx.finished = std::move(last);
-  if (who) fx.finished.push_back(who);
+// Eight bytes at a time: a URL is hashed in less time than two of them are compared.
+inline std::uint64_t hash_of(std::uint64_t engine, std::string_view url) noexcept {
+  std::uint64_t hash = engine ^ (url.size() * 0x9e3779b97f4a7c15U);
+  for (std::size_t at = 0; at < url.size(); at += sizeof hash) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, url.data() + at, std::min(sizeof word, url.size() - at));
+    hash = (hash ^ word) * 0xbf58476d1ce4e5b9U;
+    hash ^= hash >> 29U;
+  }
+  return hash;
 }
 
-AXIOMS_JWKS_INLINE bool engine::tick_now() {
+AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept {
+  const std::uint64_t hash = hash_of(engine, url);
+  for (std::size_t at = cache.buckets[hash % cache.buckets.size()]; at != 0; at = cache.slots[at - 1].next) {
+    hit_slot& slot = cache.slots[at - 1];
+    if (slot.hash == hash && slot.engine == engine && slot.url == url) return cache.recent = &slot;
+  }
+  return nullptr;
+}
+
+// The slot for a URL that has none: the one that was filled first, which leaves its bucket.
+inline hit_slot& reused_slot(hit_cache& cache, std::uint64_t hash) noexcept {
+  hit_slot& slot = cache.slots[cache.oldest];
+  const auto number = static_cast<std::uint8_t>(++cache.oldest);
+  cache.oldest %= cache.slots.size();
+  std::uint8_t* from = &cache.buckets[slot.hash % cache.buckets.size()];
+  while (*from != 0 && *from != number) from = &cache.slots[*from - 1U].next;
+  if (*from == number) *from = slot.next;
+  slot.hash = hash;
+  slot.next = std::exchange(cache.buckets[hash % cache.buckets.size()], number);
+  return slot;
+}
+
+AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept {
+  struct owner {
+    hit_cache cache;
+    owner() noexcept {
+      static std::atomic<std::size_t> threads{0};
+      cache.shard = threads.fetch_add(1, std::memory_order_relaxed);
+      this_thread_hits = &cache;
+    }
+    // Destructors of other thread_locals may still look keys up: they find no cache and take the slow path.
+    ~owner() { this_thread_hits = nullptr; }
+  };
+  static thread_local bool ended = false;
+  struct end_mark {
+    ~end_mark() { ended = true; }
+  };
+  if (ended || url.size() > max_url_bytes) return;
+  static thread_local owner mine;
+  static thread_local end_mark mark;  // made after `mine`, so that it ends before it
+  static_cast<void>(mark);
+
+  AXIOMS_JWKS_TRY {
+    hit_cache& cache = mine.cache;
+    std::string spelled(url);
+    // A control block per thread: the counts of copies made here stay in this core's cache.
+    const auto block = std::make_shared<const jwks_ptr>(served.document);
+    hit_slot* slot = find_slot(cache, engine, url);
+    if (slot == nullptr) slot = &reused_slot(cache, hash_of(engine, url));
+    slot->engine = engine;
+    slot->url = std::move(spelled);
+    slot->source = served.source;
+    slot->version = served.version;
+    slot->document = jwks_ptr(block, served.document.get());
+    slot->until = served.document->expires_at();
+    slot->touch = steady_point{};
+    cache.recent = slot;
+  }
+  AXIOMS_JWKS_CATCH_ALL {}  // out of memory: the next lookup takes the slow path again
+}
+
+// -- engine: callers that wait, flights, events --
+
+inline error shut_down_error() {
+  return make_error(errc::shut_down, "the manager is shut down; initialize() starts it");
+}
+inline error cancelled_error() noexcept { return short_error(errc::cancelled, 0, "the caller asked to stop"); }
+inline error clock_error() noexcept { return short_error(errc::fetch_failed, 0, "the clock threw an exception"); }
+inline outcome failed(error&& why) noexcept {
+  outcome out;
+  out.failure = std::move(why);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE url_asked url_asked_of(const question& asked) {
+  if (!asked.url) return std::optional<parsed_url>();
+  return parse_url(*asked.url).transform([](parsed_url&& url) { return std::optional(std::move(url)); });
+}
+
+AXIOMS_JWKS_INLINE waiter::waiter(const question& asked, url_asked at)
+    : what(asked.what),
+      limit(asked.limit),
+      where(std::move(at)),
+      out(failed(shut_down_error())),
+      kid_(asked.query.kid),
+      alg_(asked.query.alg) {}
+AXIOMS_JWKS_INLINE waiter::~waiter() = default;
+
+AXIOMS_JWKS_INLINE bool event_queue::push(event_record&& record) noexcept {
+  if (records_.size() >= most) return false;
+  AXIOMS_JWKS_TRY {
+    records_.push_back(std::move(record));
+    return true;
+  }
+  AXIOMS_JWKS_CATCH_ALL { return false; }
+}
+
+AXIOMS_JWKS_INLINE void event_queue::take(std::list<event_record>& to, std::size_t count) noexcept {
+  const auto end = std::next(records_.begin(), static_cast<std::ptrdiff_t>(std::min(count, records_.size())));
+  to.splice(to.end(), records_, records_.begin(), end);
+}
+
+// -- engine: the table of URLs --
+
+AXIOMS_JWKS_INLINE entry::entry(const parsed_url& at, std::shared_ptr<const jwks_config> its_config, steady_point now)
+    : url(at.normalized), insecure(!at.https), config(std::move(its_config)), policy(*config) {
+  touch(now);
+}
+AXIOMS_JWKS_INLINE void entry::touch(steady_point now) const noexcept {
+  cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+}
+AXIOMS_JWKS_INLINE steady_point entry::last_used() const noexcept {
+  return steady_point(steady_point::duration(cell->last_used.load(std::memory_order_relaxed)));
+}
+AXIOMS_JWKS_INLINE std::shared_ptr<const document_content> entry::content() const noexcept {
+  return document ? document->content() : nullptr;
+}
+AXIOMS_JWKS_INLINE std::shared_ptr<const metadata_source> entry::source() const noexcept {
+  return discovery ? discovery->source() : nullptr;
+}
+AXIOMS_JWKS_INLINE discovery_policy::step entry::first_step(steady_point now, bool for_token) noexcept {
+  return discovery ? discovery->begin(now, for_token) : discovery_policy::step::keys;
+}
+
+AXIOMS_JWKS_INLINE std::optional<error> url_rules::refuse(std::string_view url, bool insecure, bool configured) const {
+  if (require_https && insecure) return insecure_url_error(url);
+  if (!only_configured || configured) return std::nullopt;
+  return make_error(errc::invalid_url, "URL ", quote(url), " is not configured, and only_configured_urls is set");
+}
+
+AXIOMS_JWKS_INLINE std::shared_ptr<entry> url_table::find(std::string_view normalized) const {
+  const auto found = all.find(normalized);
+  return found != all.end() ? found->second : nullptr;
+}
+
+AXIOMS_JWKS_INLINE url_table::map url_table::make(const parsed_url& at, std::shared_ptr<const jwks_config> config,
+                                                  steady_point now) {
+  map one;
+  one.emplace(at.normalized, std::make_shared<entry>(at, std::move(config), now));
+  return one;
+}
+
+AXIOMS_JWKS_INLINE void url_table::drop(entry& on, map& to) noexcept {
+  on.gone = true;
+  on.cell->version.fetch_add(1, std::memory_order_release);
+  to.insert(all.extract(on.url));
+}
+
+AXIOMS_JWKS_INLINE bool url_table::full() const noexcept {
+  const auto looked_up = [](const auto& each) { return !each.second->configured; };
+  return std::count_if(all.begin(), all.end(), looked_up) >= static_cast<std::ptrdiff_t>(max_looked_up_urls);
+}
+
+AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> url_table::crowded_out() const {
+  std::shared_ptr<entry> oldest;
+  if (!full()) return oldest;
+  for (const auto& [url, on] : all) {
+    if (on->configured || !on->waiters.empty()) continue;
+    if (!oldest || on->last_used() < oldest->last_used()) oldest = on;
+  }
+  if (oldest) return oldest;
+  return make_error(errc::throttled, "lookups of ", max_looked_up_urls, " other URLs are waiting for their fetch");
+}
+
+// -- engine: lookups --
+
+// Has the kid other keys in the new set than it had before? A kid that is new has none to compare.
+inline bool has_other_keys(const jwk_set& before, const jwk_set& after, std::string_view kid) {
+  const auto old = before.find(kid), fresh = after.find(kid);
+  const auto same = [](const key_ptr& a, const key_ptr& b) { return a->thumbprint() == b->thumbprint(); };
+  return !old.empty() && !fresh.empty() &&
+         !std::is_permutation(old.begin(), old.end(), fresh.begin(), fresh.end(), same);
+}
+
+inline decision fail_with(const std::optional<error>& why) {
+  return {.what = decision::act::fail, .why = why.has_value() ? *why : memory_error()};
+}
+
+// The set lacks the kid, or has a key for it that does not fit a signature. Whether that is worth a fetch is the policy's to
+// say. again: it has waited for one.
+inline decision decide_for_token(const question& asked, const entry& on, steady_point now, const waiter* again) {
+  const bool signature = asked.what == verb::bad_signature;
+  const bool proven = again != nullptr && on.policy.answered_since(again->newest);
+  const std::string_view kid = asked.query.kid;
+  decision out{.for_token = true};
+  if (signature) {
+    const jwk_set* before = again != nullptr && again->before               ? &again->before->keys()
+                            : on.previous && on.policy.replaced_lately(now) ? &on.previous->keys
+                                                                            : nullptr;
+    out.changed = before != nullptr && has_other_keys(*before, on.document->keys(), kid);
+    if (out.changed || proven) return out;  // somebody else was faster
+  }
+  const auto not_found = [&] {
+    if (signature) return;
+    out.what = decision::act::fail;
+    out.why = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
+  };
+  out.proven = proven;
+  if (proven) return not_found(), std::move(out);
+  const std::size_t others = on.token_waiters - (again != nullptr && again->for_token ? 1U : 0U);
+  switch (signature ? on.policy.ask_bad_signature(now, others, again != nullptr)
+                    : on.policy.ask_unknown_kid(now, kid, others)) {
+    case refresh_policy::kid_answer::join: out.what = decision::act::wait; break;
+    case refresh_policy::kid_answer::start: out.what = decision::act::fetch; break;
+    case refresh_policy::kid_answer::answered: out.throttled = true; [[fallthrough]];
+    case refresh_policy::kid_answer::missing: not_found(); break;
+    case refresh_policy::kid_answer::refuse: return fail_with(on.policy.last_error());
+    case refresh_policy::kid_answer::throttled:
+      out.what = decision::act::fail;
+      out.throttled = true;
+      out.why = make_error(errc::throttled, "the budget of refetches for tokens is used up; kid ", quote(kid),
+                           " was not looked for");
+  }
+  return out;
+}
+
+AXIOMS_JWKS_INLINE decision decide(const question& asked, const entry& on, steady_point now, const waiter* again) {
+  using act = decision::act;
+  const refresh_policy& policy = on.policy;
+  const bool any_will_do = asked.what == verb::ready || asked.what == verb::initialize;
+  if (any_will_do && policy.servable(now)) return {};
+  if (asked.what == verb::ready) return {.what = act::wait};
+  if (asked.what == verb::refresh) {
+    if (policy.pinned() || (again != nullptr && policy.answered_since(again->joined - 1))) return {};
+    if (again != nullptr && !policy.in_flight(again->joined)) return fail_with(policy.last_error());
+    return {.what = policy.in_flight() ? act::wait : act::fetch};
+  }
+  switch (policy.ask(now)) {
+    case refresh_policy::answer::join: return {.what = act::wait};
+    case refresh_policy::answer::start: return {.what = act::fetch};
+    case refresh_policy::answer::refuse: return fail_with(policy.last_error());
+    default: break;
+  }
+  if (asked.what == verb::bad_signature) return decide_for_token(asked, on, now, again);
+  if (asked.what != verb::key) return {};
+  auto [key, kid_unknown] = policy.select(now, on.document->keys(), asked.query);
+  if (key) return {.key = *std::move(key)};
+  if (kid_unknown) return decide_for_token(asked, on, now, again);
+  return fail_with(std::move(key).error());
+}
+
+// Errors of the argument come before those of the state. Null: nobody has asked for it yet.
+AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const url_asked& where, steady_point now) const {
+  const bool down = state_ == life::down;
+  if (!where) return where.error();
+  if (!*where) {
+    if (down) return shut_down_error();
+    if (configured_) return configured_;
+    return make_error(errc::invalid_config, "there is no configured URL: call initialize(), or name one");
+  }
+  const parsed_url& url = **where;
+  auto known = urls_.find(url.normalized);
+  if (auto why = rules_.refuse(url.normalized, !url.https, down || (known && known->configured)))
+    return *std::move(why);
+  if (down) return shut_down_error();
+  if (known) known->touch(now);
+  return known;
+}
+
+AXIOMS_JWKS_INLINE std::optional<outcome> engine::answer_now(const question& asked, const url_asked& where) {
+  steady_point now{};
+  if (!read_clock(now)) return failed(clock_error());
+  errands todo;
+  outcome out;
+  {
+    const std::lock_guard lock(mutex_);
+    auto on = find(where, now);
+    if (!on) return failed(std::move(on).error());
+    if (!*on) return std::nullopt;
+    if (state_ == life::idle && !(*on)->policy.pinned()) return std::nullopt;  // its background refresh is to begin
+    auto said = decide(asked, **on, now);
+    if (said.waits()) return std::nullopt;
+    conclude(std::move(said), asked, **on, now, out, todo, false);
+  }
+  if (out.source) keep_hit(id_, asked.url.value_or(std::string_view()), out);
+  perform(todo);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE void engine::submit(const std::shared_ptr<waiter>& who) {
+  errands todo;
+  waiter_list ticket(1, who);
+  steady_point now{};
+  std::optional<axioms::error> why;
+  if (!read_clock(now)) why = clock_error();
+  auto opened = who->where && *who->where ? ensure_open() : result<void>();
+  {
+    const std::lock_guard lock(mutex_);
+    auto on = find(who->where, now);
+    if (who->cancelled) {
+      why = cancelled_error();
+    } else if (!why && !on) {
+      why = std::move(on).error();
+    } else if (!why && !opened) {
+      why = std::move(opened).error();
+    }
+    if (!why) {
+      place(who, *std::move(on), now, ticket, todo);
+    } else {
+      who->out = failed(*std::move(why));
+      who->finished = true;
+      todo.finished.splice(todo.finished.end(), ticket);
+    }
+  }
+  perform(todo);
+}
+
+// on: null for a URL that is new.
+AXIOMS_JWKS_INLINE void engine::place(const std::shared_ptr<waiter>& who, std::shared_ptr<entry> on, steady_point now,
+                                      waiter_list& ticket, errands& todo) {
+  url_table::map fresh_entry;
+  auto victim = on ? std::shared_ptr<entry>() : urls_.crowded_out();
+  decision said;
+  if (!victim) {
+    said = {.what = decision::act::fail, .why = std::move(victim).error()};
+  } else {
+    if (!on) {
+      fresh_entry = url_table::make(**who->where, config_, now);
+      on = fresh_entry.begin()->second;
+    }
+    said = decide(who->asked(), *on, now);
+  }
+  flight_list fresh;
+  if (said.what == decision::act::fetch) fresh = prepare_flight(on, now, true, said.for_token);
+
+  // From here on nothing fails.
+  if (victim && *victim) drop(**victim, todo);
+  urls_.add(std::move(fresh_entry));
+  if (said.waits()) {
+    if (who->what == verb::lookup || who->what == verb::key || who->what == verb::bad_signature) ++stats_.misses;
+    if (who->what != verb::ready && on->policy.in_flight()) ++stats_.coalesced;
+    if (who->what == verb::ready)
+      who->deadline = later(now, std::clamp<milliseconds>(who->limit, milliseconds(0), max_duration));
+    who->on = on;
+    who->newest = on->policy.newest_flight();
+    if (on->policy.servable(now)) who->before = on->document;
+    who->place = ticket.begin();
+    on->waiters.splice(on->waiters.end(), ticket);
+    keep_waiting(*who, said, now, std::move(fresh), todo);
+    return;
+  }
+  if (on) {
+    conclude(std::move(said), who->asked(), *on, now, who->out, todo, false);
+  } else {
+    ++stats_.throttled;
+    who->out = failed(*std::move(said.why));
+  }
+  who->finished = true;
+  todo.finished.splice(todo.finished.end(), ticket);
+}
+
+// What was decided, as a caller gets it, with all that is counted and told.
+AXIOMS_JWKS_INLINE void engine::conclude(decision&& said, const question& asked, entry& on, steady_point now,
+                                         outcome& out, errands& todo, bool waited) noexcept {
+  out.failure = std::move(said.why);
+  out.key = std::move(said.key);
+  out.changed = said.changed;
+  if (said.throttled) {
+    ++stats_.throttled;
+    if (!std::exchange(on.throttled_told, true))
+      tell(on, {.kind = jwks_event_kind::throttled, .why = &out.failure}, todo);
+  }
+  if (asked.what == verb::ready || asked.what == verb::refresh || asked.what == verb::initialize) return;
+  if (!on.policy.servable(now)) {
+    if (!waited) ++stats_.misses;
+    return;
+  }
+  out.document = on.document;
+  if (said.for_token) return;
+  if (on.policy.stale(now)) {
+    ++stats_.stale_served;
+    if (!std::exchange(on.stale_told, true))
+      tell(on, {.kind = jwks_event_kind::stale, .why = &on.policy.last_error()}, todo);
+  } else if (!waited) {
+    ++stats_.hits;
+    out.source = on.cell;
+    out.version = on.cell->version.load(std::memory_order_relaxed);
+  }
+}
+
+// It stands in the list of its entry.
+AXIOMS_JWKS_INLINE void engine::keep_waiting(waiter& who, const decision& said, steady_point now, flight_list&& fresh,
+                                             errands& todo) noexcept {
+  entry& on = *who.on;
+  if (said.for_token) {
+    on.throttled_told = false;
+    if (!std::exchange(who.for_token, true)) {  // one that asks again has waited for a part of its time
+      ++on.token_waiters;
+      who.deadline = on.policy.token_deadline(now);
+    }
+    if (!fresh.empty()) on.policy.pay(now);
+  }
+  if (!fresh.empty()) begin_flight(std::move(fresh), now, todo);
+  who.joined = on.policy.newest_flight();
+  todo.rescheduled = todo.rescheduled || who.deadline != steady_point::max();
+}
+
+AXIOMS_JWKS_INLINE void engine::finish(waiter& who, errands& todo) noexcept {
+  if (who.for_token) --who.on->token_waiters;
+  who.finished = true;
+  if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled &&
+      who.out.failure->code != errc::shut_down && who.out.failure->code != errc::no_resources) {
+    who.out.failure.reset();  // on_event and health() tell it
+  }
+  // Elsewhere than where continuations may run, one without an executor is handed over.
+  waiter_list* const later = !todo.here && who.wants_manager_thread() ? deferred() : nullptr;
+  waiter_list& to = later != nullptr ? *later : todo.finished;
+  to.splice(to.end(), who.on->waiters, who.place);
+}
+
+// Those who wait decide again: after a flight ended, after a late answer came while the next flight is in the air, and after a
+// document was loaded.
+AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, errands& todo) noexcept {
+  for (auto next = on.waiters.begin(); next != on.waiters.end();) {
+    waiter& who = **next++;
+    const question asked = who.asked();
+    AXIOMS_JWKS_TRY {
+      auto said = decide(asked, on, now, &who);
+      if (said.what != decision::act::answer && on.policy.in_flight(who.joined))
+        continue;  // its flight may still bring it
+      if (said.waits()) {
+        flight_list fresh;
+        if (said.what == decision::act::fetch) fresh = prepare_flight(who.on, now, true, said.for_token);
+        keep_waiting(who, said, now, std::move(fresh), todo);
+        continue;
+      }
+      if (said.proven && said.what == decision::act::fail) on.policy.remember_missing(now, asked.query.kid);
+      conclude(std::move(said), asked, on, now, who.out, todo, true);
+    }
+    AXIOMS_JWKS_CATCH_ALL { who.out = failed(memory_error()); }
+    finish(who, todo);
+  }
+}
+
+// Those that are called back later may be in a forked child by then.
+AXIOMS_JWKS_INLINE void engine::cancel(waiter& who) noexcept {
+  if (forked()) return;
+  errands todo{.here = false};
+  {
+    const std::lock_guard lock(mutex_);
+    if (who.finished) return;
+    who.cancelled = true;
+    if (!who.on) return;  // not submitted yet; submit() will see it
+    who.out = failed(cancelled_error());
+    finish(who, todo);
+  }
+  perform(todo);
+}
+
+AXIOMS_JWKS_INLINE void engine::abandon(waiter& who) noexcept {
+  if (forked()) return;
+  errands todo;
+  const std::lock_guard lock(mutex_);
+  if (who.on && !who.finished) finish(who, todo);
+  who.finished = true;
+}
+
+// -- engine: flights --
+
+AXIOMS_JWKS_INLINE flight_list engine::prepare_flight(const std::shared_ptr<entry>& on, steady_point now,
+                                                      bool foreground, bool for_token) {
+  flight_list one(1, std::make_shared<flight>());
+  flight& what = *one.front();
+  what.on = on;
+  what.begun = now;
+  what.deadline = later(now, on->config->fetch_timeout);
+  what.foreground = foreground;
+  what.for_token = for_token;
+  what.accepts.allow_es256k = on->config->allow_es256k;
+  aim(what, *on, on->first_step(now, for_token), now);
+  return one;
+}
+
+AXIOMS_JWKS_INLINE void engine::begin_flight(flight_list&& fresh, steady_point now, errands& todo) noexcept {
+  const std::shared_ptr<flight>& what = fresh.front();
+  what->number = what->on->policy.begin(now);
+  what->on->current = what;
+  todo.launches.splice(todo.launches.end(), fresh);
+  todo.rescheduled = true;
+}
+
+// The next request of a flight: the metadata of the issuer, or the key set.
+AXIOMS_JWKS_INLINE void engine::aim(flight& what, entry& on, discovery_policy::step next, steady_point now) {
+  what.reads_metadata = next == discovery_policy::step::metadata;
+  what.source = on.source();
+  what.basis.reset();
+  fetch_request request;
+  if (what.reads_metadata) {
+    request.url = on.discovery->metadata_url();
+    request.etag = on.discovery->etag();
+    request.last_modified = on.discovery->last_modified();
+    request.accept = "application/json";
+  } else {
+    request.url = on.discovery ? on.discovery->jwks_uri() : on.url;
+    if (on.document && on.document->url() == request.url) {  // what came from elsewhere, nothing there can confirm
+      what.basis = on.content();
+      request.etag = on.etag;
+      request.last_modified = on.last_modified;
+    }
+    request.accept = "application/jwk-set+json, application/json";
+  }
+  request.origin = origin_of(on.url);  // what the application named, not where the metadata sent us
+  request.max_body_bytes = on.config->max_body_bytes;
+  request.timeout = std::max(std::chrono::ceil<milliseconds>(what.deadline - now), milliseconds(1));
+  request.connect_timeout = std::min(on.config->connect_timeout, request.timeout);
+  what.request = std::move(request);
+}
+
+AXIOMS_JWKS_INLINE bool engine::arrive(const std::shared_ptr<flight>& what, result<fetch_response> response) noexcept {
+  if (forked()) return false;
+  verdict brought;
+  AXIOMS_JWKS_TRY {
+    if (goes_on(*what, std::move(response), brought)) return !what->stop.stop_requested();
+  }
+  AXIOMS_JWKS_CATCH_ALL {
+    brought = verdict();
+    brought.why = memory_error();
+  }
+  land(what, std::move(brought));
+  return false;
+}
+
+AXIOMS_JWKS_INLINE bool engine::goes_on(flight& what, result<fetch_response>&& response, verdict& brought) {
+  steady_point now{};
+  wall_point wall{};
+  if (!read_clock(now) || !read_clock(wall)) {
+    brought.why = clock_error();
+    return false;
+  }
+  metadata said;
+  if (what.reads_metadata) {
+    said = judge_metadata(what.request, std::move(response), *what.source, wall);
+  } else {
+    brought = judge(what.request, std::move(response), wall, what.accepts);
+    if (!what.source && brought.what != verdict::kind::failure) return false;
+  }
+  errands todo;
+  bool on_its_way = false;
+  {
+    const std::lock_guard lock(mutex_);
+    // What came too late lands as such.
+    if (!what.on->gone && what.on->policy.in_flight(what.number))
+      on_its_way = next_request(what, now, std::move(said), brought, todo);
+  }
+  perform(todo);
+  return on_its_way;
+}
+
+// A response of a flight in the air was judged. True: it asks for something else now; else brought is what it ends with.
+AXIOMS_JWKS_INLINE bool engine::next_request(flight& what, steady_point now, metadata&& said, verdict& brought,
+                                             errands& todo) {
+  using step = discovery_policy::step;
+  entry& on = *what.on;
+  step next = step::fail;
+  if (what.source != on.source()) {  // it was sent by a configuration that is gone
+    next = on.first_step(now, what.for_token);
+  } else if (!on.discovery) {
+    return false;
+  } else if (!what.reads_metadata) {
+    if (brought.what != verdict::kind::failure || brought.retry_after || brought.status == 408 || brought.status == 429)
+      return false;
+    next = on.discovery->keys_failed(now);
+    if (next == step::fail) return false;
+    what.refused_at = what.request.url;
+    what.refused = std::move(brought);
+  } else {
+    next = on.discovery->read(now, std::move(said));
+    const auto& failure = on.discovery->failure();
+    const bool same_place = next == step::keys && what.refused_at == on.discovery->jwks_uri();
+    if (what.refused && (next == step::fail || same_place)) {
+      brought = *std::exchange(what.refused, std::nullopt);
+      return false;
+    }
+    if (next == step::fail) {
+      static_cast<reply&>(brought) = *failure;
+      return false;
+    }
+    if (next == step::keys && failure) {
+      // The old ones are used. The flight may still end well, so this is the one place where it is told.
+      const std::optional<axioms::error> why = failure->why;
+      ++stats_.failed;
+      tell(on,
+           {jwks_event_kind::failed, &why, failure->status, std::chrono::duration_cast<milliseconds>(now - what.begun)},
+           todo);
+    }
+  }
+  aim(what, on, next, now);
+  return true;
+}
+
+AXIOMS_JWKS_INLINE void engine::land_failed(const std::shared_ptr<flight>& what, errc code,
+                                            std::string_view why) noexcept {
+  verdict none;
+  none.why = short_error(code, 0, why);
+  land(what, std::move(none));
+}
+
+AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdict&& brought) noexcept {
+  if (forked()) return;
+  steady_point now{};
+  wall_point wall{};
+  if (!read_clock(now) || !read_clock(wall)) {
+    now = what->begun;
+    brought.what = verdict::kind::failure;
+    brought.why = clock_error();
+  }
+  const std::uint64_t random = draw();
+  errands todo;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
+  }
+  perform(todo);
+}
+
+AXIOMS_JWKS_INLINE void engine::receive(const std::shared_ptr<flight>& what, steady_point now, wall_point wall,
+                                        std::uint64_t random, verdict& brought, errands& todo) noexcept {
+  entry& on = *what->on;
+  const auto before = on.content();
+  const bool same = brought.content && before && is_same(*brought.content, *before);
+  if (same) brought.what = verdict::kind::not_modified;  // a 200 with the same bytes confirms like a 304
+  const bool fresh = brought.what == verdict::kind::document;
+  const bool confirms = before && (same || what->basis == before);
+  jwks_ptr stamp;
+  AXIOMS_JWKS_TRY {
+    todo.reserve(2);
+    on.policy.reserve(on.served());
+    std::shared_ptr<const document_content> content = fresh ? brought.content : before;
+    stamp = std::make_shared<const jwks_document>(std::move(content), now, on.policy.expiry_of(now), wall);
+  }
+  AXIOMS_JWKS_CATCH_ALL {
+    brought.what = verdict::kind::failure;
+    brought.why = memory_error();
+  }
+  const auto landing = on.policy.land(what->number, now, brought, confirms, random, on.served());
+  if (landing == refresh_policy::landing::dropped) return;
+  if (on.discovery) on.discovery->ended(landing != refresh_policy::landing::failed);
+  if (on.current == what) on.current.reset();
+  const auto took = std::chrono::duration_cast<milliseconds>(now - what->begun);
+  if (landing == refresh_policy::landing::failed) {
+    flight_failed(on, brought.status, took, todo);
+  } else {
+    if (fresh) brought.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1;
+    ++(fresh ? stats_.fetched : stats_.not_modified);
+    if (fresh || !brought.etag.empty()) on.etag = std::move(brought.etag);
+    if (fresh || !brought.last_modified.empty()) on.last_modified = std::move(brought.last_modified);
+    publish(on, std::move(stamp), todo);
+    tell(on,
+         {fresh ? jwks_event_kind::fetched : jwks_event_kind::not_modified, nullptr, brought.status, took, before,
+          on.content()},
+         todo);
+  }
+  settle(on, now, todo);
+  todo.rescheduled = true;
+}
+
+// A new stamp: what the threads keep is out of date from here on.
+AXIOMS_JWKS_INLINE void engine::publish(entry& on, jwks_ptr&& stamp, errands& todo) noexcept {
+  if (on.document && on.document->content() != stamp->content())
+    todo.released.push_back(std::exchange(on.previous, on.document->content()));
+  todo.released.push_back(std::exchange(on.document, std::move(stamp)));
+  on.cell->version.fetch_add(1, std::memory_order_release);
+  on.stale_told = false;
+}
+
+AXIOMS_JWKS_INLINE void engine::flight_failed(entry& on, int status, milliseconds duration, errands& todo) noexcept {
+  ++stats_.failed;
+  tell(on, {jwks_event_kind::failed, &on.policy.last_error(), status, duration}, todo);
+}
+
+AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, errands& todo) noexcept {
+  if (!background_runs()) return;
+  std::size_t free = slots() - std::min(slots(), busy());
+  for (auto next = urls_.all.begin(); next != urls_.all.end();) {
+    const std::shared_ptr<entry> on = (next++)->second;
+    if (on->policy.expire(now, random)) {
+      const std::shared_ptr<flight> late = on->current;
+      if (on->discovery && late) late->reads_metadata ? on->discovery->overstayed(now) : on->discovery->ended(false);
+      flight_failed(*on, 0, late ? std::chrono::duration_cast<milliseconds>(now - late->begun) : milliseconds(0), todo);
+      todo.stop(on->current);
+      settle(*on, now, todo);
+    }
+    for (auto place = on->waiters.begin(); place != on->waiters.end();) {
+      waiter& who = **place++;
+      if (now < who.deadline) continue;
+      who.out =
+          failed(who.what == verb::ready
+                     ? short_error(errc::timed_out, 0, "there was no document within the limit")
+                     : short_error(errc::timed_out, 0, "the refetch for a token took longer than unknown_kid_wait (",
+                                   on->config->unknown_kid_wait.count(), " ms)"));
+      finish(who, todo);
+    }
+    if (!on->policy.due(now)) continue;
+    if (!on->configured && on->waiters.empty() && on->policy.unused(now, on->last_used())) {
+      drop(*on, todo);
+    } else if (free > 0) {
+      --free;
+      AXIOMS_JWKS_TRY { begin_flight(prepare_flight(on, now, false), now, todo); }
+      AXIOMS_JWKS_CATCH_ALL {  // it counts as one that failed, or this would be tried again at once
+        verdict none;
+        none.why = memory_error();
+        static_cast<void>(on->policy.land(on->policy.begin(now), now, none, false, random));
+        flight_failed(*on, 0, milliseconds(0), todo);
+      }
+    }
+  }
+}
+
+AXIOMS_JWKS_INLINE bool engine::tick_now() noexcept {
   steady_point now{};
   if (forked() || !read_clock(now)) return false;
   const std::uint64_t random = draw();
-  effects fx;
+  errands todo;
   {
     const std::lock_guard lock(mutex_);
-    tick(now, random, fx);
+    tick(now, random, todo);
   }
-  perform(fx);
+  perform(todo);
   return true;
+}
+
+AXIOMS_JWKS_INLINE steady_point engine::next_wake() const noexcept {
+  steady_point soonest = steady_point::max();
+  if (!background_runs()) return soonest;
+  const bool full = busy() >= slots();
+  for (const auto& [url, on] : urls_.all) {
+    if (on->policy.in_flight() || !full)
+      soonest = std::min(soonest, on->policy.next_wake());  // a slot that gets free wakes us
+    for (const auto& who : on->waiters) soonest = std::min(soonest, who->deadline);
+  }
+  return soonest;
 }
 
 AXIOMS_JWKS_INLINE std::size_t engine::flights_in_the_air() const noexcept {
   return static_cast<std::size_t>(
-      std::count_if(entries_.begin(), entries_.end(), [](const auto& at) { return at.second->policy.in_flight(); }));
+      std::count_if(urls_.all.begin(), urls_.all.end(), [](const auto& at) { return at.second->policy.in_flight(); }));
+}
+
+AXIOMS_JWKS_INLINE void engine::perform(errands& todo) noexcept {
+  if (todo.empty()) return;
+  const auto keep = shared_from_this();  // who goes on in there may destroy the manager
+  while (todo.stopped) {
+    const std::shared_ptr<flight> what = std::exchange(todo.stopped, todo.stopped->next);
+    what->next.reset();
+    what->stop.request_stop();
+  }
+  while (!todo.launches.empty()) {
+    flight_list one;
+    one.splice(one.end(), todo.launches, todo.launches.begin());
+    launch(std::move(one));
+  }
+  if (todo.rescheduled) wake();
+  if (todo.events) deliver_events();
+  // A flight that is still in the air keeps its entry, but not the keys.
+  for (const auto& [url, on] : todo.dropped) {
+    jwks_ptr document;
+    const std::lock_guard lock(mutex_);
+    document.swap(on->document);
+  }
+  while (!todo.finished.empty()) {
+    const std::shared_ptr<waiter> who = std::move(todo.finished.front());
+    todo.finished.pop_front();
+    who->done();
+  }
+  todo.dropped.clear();
+  todo.released.clear();
+}
+
+AXIOMS_JWKS_INLINE std::uint64_t engine::draw() const noexcept {
+  std::shared_ptr<const jwks_config> config;
+  {
+    const std::lock_guard lock(mutex_);
+    config = config_;
+  }
+  if (!config->random) return default_random();
+  AXIOMS_JWKS_TRY { return config->random(); }
+  AXIOMS_JWKS_CATCH_ALL { return default_random(); }
+}
+
+// The one way to tell something. An event for which there is no memory is one that the listener lost.
+AXIOMS_JWKS_INLINE void engine::tell(const entry& on, happening&& what, errands& todo) noexcept {
+  const auto& listener = on.config->on_event ? on.config : config_;
+  if (!listener->on_event) return;
+  todo.events = true;
+  bool queued = false;
+  AXIOMS_JWKS_TRY {
+    jwks_event event;
+    event.kind = what.kind;
+    event.url = on.url;
+    if (what.why != nullptr) event.error = *what.why;
+    event.status = what.status;
+    event.duration = what.duration;
+    event.next_attempt = on.policy.next_attempt();
+    event_queue* const queue = events();
+    queued =
+        queue != nullptr && queue->push({listener, std::move(event), std::move(what.before), std::move(what.after)});
+  }
+  AXIOMS_JWKS_CATCH_ALL {}
+  if (!queued) ++stats_.events_dropped;
+}
+
+AXIOMS_JWKS_INLINE void engine::deliver(event_record& record) noexcept {
+  jwks_event& event = record.event;
+  AXIOMS_JWKS_TRY {
+    if (event.kind == jwks_event_kind::fetched || event.kind == jwks_event_kind::loaded) {
+      const auto index = [](const document_content* content) {
+        std::multimap<std::string_view, const std::string*> keys;  // kid, or the thumbprint of a key without one
+        if (content == nullptr) return keys;
+        for (const auto& key : content->keys)
+          keys.emplace(key->kid().empty() ? std::string_view(key->thumbprint()) : key->kid(), &key->thumbprint());
+        return keys;
+      };
+      const auto prints = [](const auto& keys, std::string_view kid) {
+        std::vector<std::string_view> all;
+        for (auto [at, end] = keys.equal_range(kid); at != end; ++at) all.push_back(*at->second);
+        std::sort(all.begin(), all.end());
+        return all;
+      };
+      const auto before = index(record.before.get()), after = index(record.after.get());
+      for (auto at = after.begin(); at != after.end(); at = after.upper_bound(at->first)) {
+        if (before.count(at->first) == 0) {
+          event.added.emplace_back(at->first);
+        } else if (prints(before, at->first) != prints(after, at->first)) {
+          event.changed.emplace_back(at->first);
+        }
+      }
+      for (auto at = before.begin(); at != before.end(); at = before.upper_bound(at->first)) {
+        if (after.count(at->first) == 0) event.removed.emplace_back(at->first);
+      }
+    }
+  }
+  AXIOMS_JWKS_CATCH_ALL {}  // out of memory: some kids are left out
+  AXIOMS_JWKS_TRY { record.listener->on_event(event); }
+  AXIOMS_JWKS_CATCH_ALL {}  // a listener's exception is its own
+}
+
+// -- engine: life --
+
+AXIOMS_JWKS_INLINE engine::engine()
+    : id_([] {
+        static std::atomic<std::uint64_t> last{0};
+        return last.fetch_add(1, std::memory_order_relaxed) + 1;
+      }()),
+      epoch_(fork_epoch()) {}
+
+AXIOMS_JWKS_INLINE engine::~engine() = default;
+
+// What is imported before the first lookup or initialize() waits for it: nothing is fetched by a configuration that is not
+// there yet.
+AXIOMS_JWKS_INLINE bool engine::background_runs() const noexcept {
+  return state_ == life::lazy || state_ == life::running;
+}
+
+AXIOMS_JWKS_INLINE result<void> engine::ensure_open() {
+  if (state_.load(std::memory_order_acquire) != life::idle) return {};
+  {
+    const std::lock_guard lock(life_mutex_);
+    if (state_ != life::idle) return {};
+    if (auto opened = open(false); !opened) return opened;
+    state_.store(life::lazy, std::memory_order_release);
+  }
+  wake();  // for what was imported before
+  return {};
+}
+
+// named: it is the one of initialize() or add(), which may be led by discovery.
+AXIOMS_JWKS_INLINE engine::new_terms engine::terms_for(const entry& on, std::shared_ptr<const jwks_config> config,
+                                                       bool named) {
+  new_terms out;
+  if (on.document) {
+    const jwks_document& old = *on.document;
+    const auto expiry = on.policy.pinned() ? steady_point::max() : later(old.fetched_at(), config->cache_ttl);
+    out.stamp = std::make_shared<const jwks_document>(old.content(), old.fetched_at(), expiry, old.fetched_at_system());
+  }
+  if (named && config->discovery) out.source = std::make_shared<const metadata_source>(*metadata_source_of(*config));
+  out.config = std::move(config);
+  return out;
+}
+
+// A document that is there keeps its age.
+AXIOMS_JWKS_INLINE void engine::configure(entry& on, new_terms&& terms, errands& todo) noexcept {
+  todo.released.push_back(std::exchange(on.config, std::move(terms.config)));
+  on.policy.configure(*on.config);
+  if (terms.stamp) {
+    todo.released.push_back(std::exchange(on.document, std::move(terms.stamp)));
+    on.cell->version.fetch_add(1, std::memory_order_release);
+  }
+  todo.rescheduled = true;
+}
+
+// A URL of initialize() or add(): stays until shutdown, with limits of its own. first: its first fetch in the background. Under
+// both mutexes; if it throws, it has done nothing.
+AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::take_over(const parsed_url& at,
+                                                            const std::shared_ptr<const jwks_config>& config,
+                                                            steady_point now, steady_point first, errands& todo) {
+  url_table::map fresh;
+  auto on = urls_.find(at.normalized);
+  if (!on) {
+    fresh = url_table::make(at, config, now);
+    on = fresh.begin()->second;
+  }
+  auto terms = terms_for(*on, config, true);
+  todo.reserve(2);
+
+  // From here on nothing fails.
+  urls_.add(std::move(fresh));
+  const auto source = std::move(terms.source);
+  configure(*on, std::move(terms), todo);
+  on->configured = true;
+  if (!on->policy.servable(now)) {
+    on->policy.plan_first(first);
+  } else if (!config->prefetch) {
+    on->policy.put_off(first);
+  }
+  if (!source) {
+    on->discovery.reset();
+  } else if (on->discovery && *on->discovery->source() == *source) {
+    on->discovery->configure(*config);
+  } else {
+    on->discovery.emplace(source, *config);
+  }
+  return on;
+}
+
+AXIOMS_JWKS_INLINE result<bool> engine::try_start(std::shared_ptr<const jwks_config> config, waiter& who) {
+  struct kept_url {
+    std::shared_ptr<entry> on;
+    std::optional<axioms::error> refused;  // what this configuration would refuse to look up goes
+    new_terms terms;
+  };
+  if (auto valid = config->validate(); !valid) return std::move(valid).error();
+  if (running()) return false;
+  if (auto fit = check_fetcher(); !fit) return std::move(fit).error();
+  steady_point now{};
+  if (!read_clock(now)) return clock_error();
+  const auto at = parse_url(*config->resolved_url());
+  const steady_point one_interval = later(now, config->refresh_interval);
+  const url_rules rules{config->require_https, config->only_configured_urls};
+  errands todo{.here = false};
+  {
+    const std::lock_guard life_lock(life_mutex_);
+    {
+      const std::lock_guard lock(mutex_);
+      if (who.cancelled) return cancelled_error();
+    }
+    if (closed_) return shut_down_error();
+    if (state_ == life::running) return false;
+    if (auto opened = open(static_cast<bool>(config->on_event)); !opened) return std::move(opened).error();
+    const std::lock_guard lock(mutex_);
+    std::vector<kept_url> looked_up;
+    for (const auto& [url, on] : urls_.all) {
+      if (!on->configured && url != at->normalized)
+        looked_up.push_back({on, rules.refuse(url, on->insecure, false), terms_for(*on, config, false)});
+    }
+    todo.reserve(2 * looked_up.size() + 3);
+    configured_ = take_over(*at, config, now, one_interval, todo);
+
+    // From here on nothing fails.
+    todo.released.push_back(std::exchange(config_, config));
+    rules_ = rules;
+    for (kept_url& each : looked_up) {
+      if (each.refused) {
+        turn_away(*each.on, *each.refused, todo);
+      } else {
+        configure(*each.on, std::move(each.terms), todo);
+        if (!config->prefetch) each.on->policy.put_off(one_interval);
+      }
+    }
+    who.forgiving = true;
+    state_.store(life::running, std::memory_order_release);
+  }
+  perform(todo);
+  return config->prefetch;
+}
+
+AXIOMS_JWKS_INLINE void engine::start(jwks_config config, const std::shared_ptr<waiter>& who) {
+  waiter_list ticket(1, who);
+  const auto prefetch = try_start(std::make_shared<const jwks_config>(std::move(config)), *who);
+  errands todo;
+  AXIOMS_JWKS_TRY {
+    if (prefetch && *prefetch) return submit(who);
+  }
+  AXIOMS_JWKS_CATCH_ALL {  // out of memory: a prefetch that fails is no failure, and the background tries again
+    const std::lock_guard lock(mutex_);
+    if (configured_) configured_->policy.plan_first(steady_point{});
+    todo.rescheduled = true;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    who->out = outcome();
+    if (!prefetch) who->out.failure = copy_of(prefetch.error());
+    who->finished = true;
+    todo.finished.splice(todo.finished.end(), ticket);
+  }
+  perform(todo);
+}
+
+AXIOMS_JWKS_INLINE result<void> engine::add(jwks_config config) {
+  if (auto valid = config.validate(); !valid) return valid;
+  if (auto fit = check_fetcher(); !fit) return fit;
+  steady_point now{};
+  if (!read_clock(now)) return clock_error();
+  const auto shared = std::make_shared<const jwks_config>(std::move(config));
+  const auto at = parse_url(*shared->resolved_url());
+  errands todo{.here = false};
+  {
+    const std::lock_guard life_lock(life_mutex_);
+    if (state_ == life::down || closed_) return shut_down_error();
+    if (auto opened = open(static_cast<bool>(shared->on_event)); !opened) return opened;
+    const std::lock_guard lock(mutex_);
+    take_over(*at, shared, now, shared->prefetch ? now : later(now, shared->refresh_interval), todo);
+    if (state_ == life::idle) state_.store(life::lazy, std::memory_order_release);
+  }
+  perform(todo);
+  return {};
+}
+
+// Those who wait for it are finished with that error, and it goes.
+AXIOMS_JWKS_INLINE void engine::turn_away(entry& on, const axioms::error& why, errands& todo) noexcept {
+  while (!on.waiters.empty()) {
+    waiter& who = *on.waiters.front();
+    who.out = failed(copy_of(why));
+    finish(who, todo);
+  }
+  drop(on, todo);
+}
+
+AXIOMS_JWKS_INLINE void engine::drop(entry& on, errands& todo) noexcept {
+  todo.stop(on.current);
+  urls_.drop(on, todo.dropped);
+}
+
+AXIOMS_JWKS_INLINE bool engine::forget(std::string_view url) {
+  const auto at = parse_url(url);
+  if (!at) return false;
+  errands todo{.here = false};
+  {
+    const std::lock_guard lock(mutex_);
+    const auto on = urls_.find(at->normalized);
+    if (!on || on == configured_) return false;
+    turn_away(*on, cancelled_error(), todo);
+  }
+  perform(todo);
+  return true;
+}
+
+AXIOMS_JWKS_INLINE void engine::begin_shutdown(waiter_list&& last) noexcept {
+  errands todo;
+  std::shared_ptr<const jwks_config> config = plain_;
+  std::shared_ptr<entry> configured;
+  {
+    const std::lock_guard life_lock(life_mutex_);
+    const std::lock_guard lock(mutex_);
+    state_.store(life::down, std::memory_order_release);
+    waiter_list waiting;
+    for (const auto& [url, on] : urls_.all) {
+      for (const auto& who : on->waiters) who->finished = true;  // its outcome says shut_down from the beginning
+      waiting.splice(waiting.end(), on->waiters);
+      on->token_waiters = 0;
+    }
+    while (!urls_.all.empty()) drop(*urls_.all.begin()->second, todo);
+    configured_.swap(configured);
+    config_.swap(config);  // the listener goes with its life
+    for (const auto& who : last) who->finished = true;
+    retire(std::move(waiting), std::move(last), todo);
+  }
+  wind_down();
+  perform(todo);
+}
+
+// -- engine: documents that no flight brought --
+
+// Judges a key set by the rule for those that a fetch brought.
+AXIOMS_JWKS_INLINE verdict engine::judge_given(const parsed_url& at, fetch_response given, wall_point wall) {
+  fetch_request request;
+  request.url = at.normalized;
+  request.max_body_bytes = max_saved_bytes;
+  jwk_options accepts;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto known = urls_.find(at.normalized);
+    accepts.allow_es256k = (known ? known->config : config_)->allow_es256k;
+  }
+  verdict out = judge(request, std::move(given), wall, accepts);
+  out.why.http_status = 0;  // there was no response
+  if (out.content) { out.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1; }
+  return out;
+}
+
+// Puts a document in place. Its policy has taken it already.
+AXIOMS_JWKS_INLINE void engine::load(entry& on, steady_point now, verdict&& given, jwks_ptr&& stamp,
+                                     errands& todo) noexcept {
+  const auto before = on.content();
+  on.etag = std::move(given.etag);
+  on.last_modified = std::move(given.last_modified);
+  publish(on, std::move(stamp), todo);
+  tell(on, {.kind = jwks_event_kind::loaded, .before = before, .after = on.content()}, todo);
+  settle(on, now, todo);
+  todo.rescheduled = true;
+}
+
+AXIOMS_JWKS_INLINE result<void> engine::add_static(std::string_view url, std::string_view text) {
+  const auto at = parse_url(url);
+  if (!at) return at.error();
+  steady_point now{};
+  wall_point wall{};
+  if (!read_clock(now) || !read_clock(wall)) return clock_error();
+  verdict given = judge_given(*at, fetch_response{200, std::string(text), {}}, wall);
+  if (given.what != verdict::kind::document) return std::move(given.why);
+  auto stamp = std::make_shared<const jwks_document>(given.content, now, steady_point::max(), wall);
+  errands todo{.here = false};
+  {
+    const std::lock_guard lock(mutex_);
+    if (auto why = rules_.refuse(at->normalized, !at->https, true)) return *std::move(why);
+    if (state_ == life::down) return shut_down_error();
+    url_table::map fresh;
+    auto on = urls_.find(at->normalized);
+    if (!on) {
+      fresh = url_table::make(*at, config_, now);
+      on = fresh.begin()->second;
+    }
+    todo.reserve(2);
+    on->policy.reserve(on->served());
+
+    // From here on nothing fails.
+    urls_.add(std::move(fresh));
+    on->configured = true;
+    on->policy.pin(now, given.content->keys, on->served());
+    todo.stop(on->current);
+    load(*on, now, std::move(given), std::move(stamp), todo);
+  }
+  perform(todo);
+  return {};
+}
+
+// The age goes into the text, not what the wall clock said at the fetch: it may have been set since.
+AXIOMS_JWKS_INLINE std::string engine::export_cache() {
+  steady_point now{};
+  wall_point wall{};
+  std::string out = R"({"axioms_jwks_cache":1,"documents":[)";
+  if (read_clock(now) && read_clock(wall)) {
+    std::vector<std::tuple<jwks_ptr, std::string, std::string, std::string>> documents;
+    auto room = static_cast<std::ptrdiff_t>(max_saved_bytes);
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [url, on] : urls_.all) {
+        if (!on->document || on->policy.pinned()) continue;
+        room -= static_cast<std::ptrdiff_t>(2 * on->document->body().size() + 8192);  // escaped
+        if (room < 0) break;  // import_cache() would refuse more
+        documents.push_back({on->document, url, on->etag, on->last_modified});
+      }
+    }
+    for (const auto& [document, url, etag, last_modified] : documents) {
+      const auto fetched_at = wall.time_since_epoch() - (now - document->fetched_at());
+      append_to(out, concat(out.back() == '[' ? "" : ",", R"({"url":)", json_string(url), R"(,"fetched_at":)",
+                            std::chrono::floor<seconds>(fetched_at).count(), R"(,"etag":)", json_string(etag),
+                            R"(,"last_modified":)", json_string(last_modified), R"(,"body":)",
+                            json_string(document->body()), "}"));
+    }
+  }
+  return out + "]}";
+}
+
+// One document of an exported cache.
+struct saved_document {
+  std::string url, etag, last_modified, body;
+  std::int64_t fetched_at = 0;  // seconds since 1970
+
+  static result<saved_document> read(const json_node& member) {
+    saved_document out;
+    if (member.type != json_node::kind::object) return make_error(errc::not_a_key_set, "it is no object");
+    for (const auto& [name, field] : {std::pair("url", &out.url), std::pair("etag", &out.etag),
+                                      std::pair("last_modified", &out.last_modified), std::pair("body", &out.body)}) {
+      const json_node* found = member.find(name, json_node::kind::string);
+      if (found == nullptr) return make_error(errc::not_a_key_set, "it has no string named ", name);
+      *field = found->text;
+    }
+    const json_node* when = member.find("fetched_at", json_node::kind::integer);
+    if (when == nullptr) return make_error(errc::not_a_key_set, "it has no integer named fetched_at");
+    out.fetched_at = when->integer;
+    return out;
+  }
+};
+
+// The same, when it has been judged.
+struct saved_set {
+  parsed_url at;
+  verdict given;
+  steady_point fetched_at;
+  wall_point wall;  // of the same
+  std::uint64_t random = 0;
+  url_table::map fresh{};  // if the URL is new
+  jwks_ptr stamp{};
+};
+
+AXIOMS_JWKS_INLINE result<std::size_t> engine::import_cache(std::string_view text) {
+  const auto refuse = [](const auto&... why) {
+    return make_error(errc::not_a_key_set, "the text is no exported cache: ", why...);
+  };
+  const auto saved = json_tree::read(text, {.bytes = max_saved_bytes});
+  if (!saved) return refuse("it ", saved.error().description);
+  const json_node& root = saved->root();
+  if (root.type != json_node::kind::object) return refuse("it is JSON, but no object");
+  const json_node* version = root.find("axioms_jwks_cache", json_node::kind::integer);
+  if (version == nullptr || version->integer != 1) return refuse("it has no axioms_jwks_cache of 1");
+  const json_node* documents = root.find("documents", json_node::kind::array);
+  if (documents == nullptr) return refuse("it has no array named documents");
+
+  std::size_t index = 0;
+  std::optional<axioms::error> first_fault;
+  std::vector<saved_set> sets;
+  for (const json_node& document : *documents) {
+    auto judged =
+        saved_document::read(document).and_then([&](const saved_document& each) { return judge_saved(each); });
+    if (judged && *judged) sets.push_back(**std::move(judged));
+    if (!judged && !first_fault) {
+      first_fault = std::move(judged).error();
+      first_fault->description = concat("document ", index, " of the exported cache: ", first_fault->description);
+    }
+    ++index;
+  }
+  auto taken = restore(sets);
+  if (taken && *taken == 0 && first_fault && first_fault->code != errc::shut_down) return *std::move(first_fault);
+  return taken;
+}
+
+// None: there is a document of this URL already, or no room for one more URL.
+AXIOMS_JWKS_INLINE result<std::optional<saved_set>> engine::judge_saved(const saved_document& saved) {
+  auto at = parse_url(saved.url);
+  if (!at) return std::move(at).error();
+  steady_point now{};
+  wall_point wall{};
+  if (!read_clock(now) || !read_clock(wall)) return clock_error();
+  const auto age = age_of_saved(wall, saved.fetched_at);
+  if (!age) return age.error();
+  {
+    const std::lock_guard lock(mutex_);
+    const auto known = urls_.find(at->normalized);
+    if (auto why = rules_.refuse(at->normalized, !at->https, known && known->configured)) return *std::move(why);
+    if (known ? known->policy.servable(now) : urls_.full()) return std::optional<saved_set>();
+  }
+  verdict given = judge_given(
+      *at, fetch_response{200, saved.body, {{"ETag", saved.etag}, {"Last-Modified", saved.last_modified}}}, wall);
+  if (given.what != verdict::kind::document) return std::move(given.why);
+  return std::optional(saved_set{*std::move(at), std::move(given), now - *age, wall - *age, draw()});
+}
+
+// How many were put in place.
+AXIOMS_JWKS_INLINE result<std::size_t> engine::restore(std::vector<saved_set>& sets) {
+  steady_point now{};
+  if (!read_clock(now)) return clock_error();
+  errands todo{.here = false};
+  std::size_t taken = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (state_ == life::down) return shut_down_error();
+    for (saved_set& each : sets) {
+      auto known = urls_.find(each.at.normalized);
+      if (!known) {
+        each.fresh = url_table::make(each.at, config_, now);
+        known = each.fresh.begin()->second;
+      }
+      each.stamp = std::make_shared<const jwks_document>(each.given.content, each.fetched_at,
+                                                         known->policy.expiry_of(each.fetched_at), each.wall);
+    }
+    todo.reserve(2 * sets.size());
+
+    // From here on nothing fails.
+    for (saved_set& each : sets) {
+      if (!each.fresh.empty() && urls_.full()) continue;
+      urls_.add(std::move(each.fresh));
+      entry& on = *urls_.find(each.at.normalized);
+      if (!on.policy.restore(now, each.fetched_at, each.random)) continue;
+      load(on, now, std::move(each.given), std::move(each.stamp), todo);
+      ++taken;
+    }
+  }
+  perform(todo);
+  return taken;
+}
+
+// -- engine: what is known --
+
+// Where a URL that is empty means the configured one. Null: there is no such entry.
+AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::known(std::string_view url) const {
+  const auto at = url.empty() ? result<parsed_url>(parsed_url{}) : parse_url(url);
+  if (!at) return nullptr;
+  const std::lock_guard lock(mutex_);
+  return url.empty() ? configured_ : urls_.find(at->normalized);
+}
+
+AXIOMS_JWKS_INLINE std::optional<jwks_ptr> engine::peek(const question& asked) {
+  steady_point now{};
+  if (!read_clock(now)) return std::nullopt;
+  const url_asked where = url_asked_of(asked);
+  const std::lock_guard lock(mutex_);
+  const auto on = find(where, now);
+  if (!on || !*on || !(*on)->policy.servable(now)) return std::nullopt;
+  return (*on)->document;
+}
+
+AXIOMS_JWKS_INLINE std::optional<std::string> engine::published_metadata(std::string_view url) const {
+  const auto on = known(url);
+  std::shared_ptr<const std::string> text;
+  if (on) {
+    const std::lock_guard lock(mutex_);
+    if (!on->gone && on->discovery) text = on->discovery->document();
+  }
+  return text ? std::optional(*text) : std::nullopt;
+}
+
+AXIOMS_JWKS_INLINE std::vector<std::string> engine::urls() const {
+  std::vector<std::string> out;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [url, on] : urls_.all) out.push_back(url);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE jwks_health engine::health(std::string_view url) {
+  jwks_health out;
+  steady_point now{};
+  const auto on = known(url);
+  if (!on || !read_clock(now)) return out;
+  const std::lock_guard lock(mutex_);
+  if (on->gone) return out;
+  out.ready = on->policy.servable(now);
+  out.stale = on->policy.stale(now);
+  out.insecure_transport = on->insecure && !on->policy.pinned();
+  if (on->document) out.age = std::chrono::duration_cast<milliseconds>(now - on->policy.fetched_at());
+  out.last_error = on->policy.last_error();
+  out.consecutive_failures = on->policy.consecutive_failures();
+  out.next_attempt = on->policy.in_flight() ? now : on->policy.next_attempt();
+  return out;
+}
+
+AXIOMS_JWKS_INLINE jwks_stats engine::stats() const {
+  jwks_stats out;
+  {
+    const std::lock_guard lock(mutex_);
+    out = stats_;
+  }
+  for (const auto& shard : hits_) out.hits += shard.count.load(std::memory_order_relaxed);
+  return out;
+}
+
+// -- engine: threads --
+
+// The threads of one life, from the first fetch to shutdown. A new life may begin while an old crew still winds down.
+struct crew {
+  struct worker {
+    std::atomic<bool> ended{false};
+    own_thread thread;
+  };
+
+  // Guarded by the engine's mutex.
+  bool retired = false;  // shutdown was asked: finish what is due and end
+  bool ended = false;    // nothing is left but the shutdowns that wait for it
+  bool left = false;     // the scheduler's thread is about to return: joining it takes no time
+  bool woken = false;
+  bool listening = false;
+  std::shared_ptr<crew> older;         // retired before
+  flight_list foreground, background;  // flights that wait for a thread
+  std::size_t active = 0;              // fetch threads
+  waiter_list deferred;                // to be finished on the scheduler thread
+  waiter_list at_end;                  // shutdowns that wait
+  event_queue events;
+  std::chrono::steady_clock::time_point silent_at{};  // when undelivered events are given up, in real time
+  std::condition_variable_any wake, listen;
+
+  stop_source stop;          // of the scheduler's waits
+  std::mutex handles_mutex;  // guards the handles while they are made or taken; taken before the engine's mutex
+  bool closed = false;
+  std::list<worker> workers;
+  own_thread listener;
+  std::mutex join_mutex;  // one thread joins, the others wait for it
+  own_thread scheduler;
+};
+
+inline constexpr milliseconds listener_grace{50};
+
+// On whose thread we are: such a thread must not join its own crew.
+inline thread_local constinit const engine* manager_thread_of = nullptr;
+
+AXIOMS_JWKS_INLINE thread_engine::thread_engine(std::shared_ptr<blocking_io> io) : io_(std::move(io)) {}
+AXIOMS_JWKS_INLINE thread_engine::~thread_engine() = default;
+
+AXIOMS_JWKS_INLINE result<void> thread_engine::open(bool with_listener) {
+  const auto self = std::static_pointer_cast<thread_engine>(shared_from_this());
+  std::shared_ptr<crew> mine = crew_;
+  const error why{errc::no_resources, "a thread could not be started", 0};
+  if (!mine) {
+    reap();
+    mine = std::make_shared<crew>();
+    const auto run = [self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); };
+    if (!start_thread(mine->scheduler, run)) return why;
+    const std::lock_guard lock(mutex_);
+    crew_ = mine;
+  }
+  if (!with_listener || mine->listening) return {};
+  if (!start_thread(mine->listener, [self, at = mine.get()] { self->listen(*at); })) return why;
+  const std::lock_guard lock(mutex_);
+  mine->listening = true;
+  return {};
+}
+
+AXIOMS_JWKS_INLINE std::shared_ptr<crew> thread_engine::present() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return crew_;
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept {
+  if (crew_) {
+    crew_->retired = true;
+    crew_->silent_at = std::chrono::steady_clock::now() + listener_grace;
+    crew_->foreground.clear();
+    crew_->background.clear();
+    crew_->older = std::exchange(retired_, crew_);
+    crew_.reset();
+  }
+  crew* const winding_down = retired_ && !retired_->ended ? retired_.get() : nullptr;
+  for (auto next = waiting.begin(); next != waiting.end();) {
+    const auto at = next++;
+    waiter_list& to = winding_down != nullptr && (*at)->wants_manager_thread() ? winding_down->deferred : todo.finished;
+    to.splice(to.end(), waiting, at);
+  }
+  waiter_list& to = winding_down != nullptr ? winding_down->at_end : todo.finished;
+  to.splice(to.end(), last);
+}
+
+// Those that were retired before were told then.
+AXIOMS_JWKS_INLINE void thread_engine::wind_down() noexcept {
+  std::shared_ptr<crew> old;
+  {
+    const std::lock_guard lock(mutex_);
+    old = retired_;
+  }
+  if (!old) return;
+  old->stop.request_stop();
+  old->wake.notify_all();
+  old->listen.notify_all();
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::join() noexcept {
+  if (manager_thread_of == this) return;
+  for (;;) {
+    std::shared_ptr<crew> old;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!retired_) return;
+      old = retired_;
+    }
+    {
+      const std::lock_guard lock(old->join_mutex);
+      if (old->scheduler.joinable()) old->scheduler.join();
+    }
+    const std::lock_guard lock(mutex_);
+    unlink(*old);
+  }
+}
+
+// Out of the chain of those that are retired; whoever calls it keeps it.
+AXIOMS_JWKS_INLINE void thread_engine::unlink(const crew& old) noexcept {
+  for (std::shared_ptr<crew>* at = &retired_; *at; at = &(*at)->older) {
+    if (at->get() != &old) continue;
+    *at = std::shared_ptr<crew>((*at)->older);
+    return;
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::close() noexcept {
+  begin_shutdown();
+  join();
+  if (manager_thread_of != this) return;
+  // The manager is destroyed by a continuation on one of its own threads. That thread and the scheduler own the engine
+  // until they end; nobody is left to join the scheduler.
+  const std::lock_guard lock(mutex_);
+  for (auto old = retired_; old; old = old->older) {
+    const std::lock_guard join_lock(old->join_mutex);
+    if (old->scheduler.joinable()) old->scheduler.detach();
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::schedule(crew& mine, const stop_token& stop) noexcept {
+  manager_thread_of = this;
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    errands todo;
+    todo.finished.swap(mine.deferred);
+    mine.woken = false;
+    lock.unlock();  // the clock and the random numbers may be the user's
+    steady_point now{};
+    const bool clock_works = io_->now(now);
+    const std::uint64_t random = draw();
+    lock.lock();
+    if (!mine.retired && clock_works) tick(now, random, todo);
+    if (!todo.empty()) {
+      todo.rescheduled = false;  // we look again anyway
+      lock.unlock();
+      perform(todo);
+      lock.lock();
+      continue;
+    }
+    if (mine.retired && mine.deferred.empty()) break;
+    const auto ready = [&] { return mine.woken || mine.retired || !mine.deferred.empty(); };
+    if (!clock_works || !io_->wait(lock, mine.wake, stop, next_wake(), ready)) {
+      // A clock that throws must not make this thread spin.
+      static_cast<void>(
+          axioms::wait_until(lock, mine.wake, stop, std::chrono::steady_clock::now() + std::chrono::seconds(1), ready));
+    }
+  }
+  lock.unlock();
+  end_of_life(mine);
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::end_of_life(crew& mine) noexcept {
+  std::list<crew::worker> workers;
+  {
+    const std::lock_guard lock(mine.handles_mutex);
+    mine.closed = true;
+    workers.swap(mine.workers);
+  }
+  workers.clear();  // joins: their fetches were told to stop
+  if (mine.listener.joinable()) mine.listener.join();
+  waiter_list last;
+  {
+    const std::lock_guard lock(mutex_);
+    mine.ended = true;
+    last.swap(mine.at_end);
+  }
+  for (const auto& who : last) who->done();
+  const std::lock_guard lock(mutex_);
+  mine.left = true;
+}
+
+// An async manager is never joined between its lives; what has ended is taken away when the next one begins.
+AXIOMS_JWKS_INLINE void thread_engine::reap() noexcept {
+  for (;;) {
+    std::shared_ptr<crew> gone;
+    {
+      const std::lock_guard lock(mutex_);
+      gone = retired_;
+      while (gone && !gone->left) gone = gone->older;
+      if (!gone) return;
+      unlink(*gone);
+    }
+    const std::lock_guard lock(gone->join_mutex);
+    if (gone->scheduler.joinable()) gone->scheduler.join();
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::launch(flight_list&& one) noexcept {
+  std::shared_ptr<crew> mine;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!crew_ || one.front()->on->gone) return;
+    mine = crew_;
+    flight_list& jobs = one.front()->foreground ? mine->foreground : mine->background;
+    jobs.splice(jobs.end(), one);
+    if (mine->active >= slots()) return;
+    ++mine->active;
+  }
+  spawn_worker(*mine);
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::spawn_worker(crew& mine) noexcept {
+  std::list<crew::worker> ended;  // joined outside the lock; they have nothing left to do
+  bool started = false;
+  {
+    const std::lock_guard lock(mine.handles_mutex);
+    if (mine.closed) return;
+    for (auto next = mine.workers.begin(); next != mine.workers.end();) {
+      const auto at = next++;
+      if (at->ended) ended.splice(ended.end(), mine.workers, at);
+    }
+    std::list<crew::worker> one;
+    AXIOMS_JWKS_TRY {
+      crew::worker& fresh = one.emplace_back();
+      started = start_thread(fresh.thread,
+                             [self = std::static_pointer_cast<thread_engine>(shared_from_this()), &mine, &fresh] {
+                               self->work(mine);
+                               fresh.ended = true;
+                             });
+      if (started) mine.workers.splice(mine.workers.end(), one);
+    }
+    AXIOMS_JWKS_CATCH_ALL {}
+  }
+  if (started) return;
+  flight_list stranded;
+  {
+    const std::lock_guard lock(mutex_);
+    if (--mine.active > 0) return;  // another thread will come to them
+    stranded.swap(mine.foreground);
+    stranded.splice(stranded.end(), mine.background);
+  }
+  for (const auto& what : stranded)
+    land_failed(what, errc::no_resources, "a thread for the fetch could not be started");
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::work(crew& mine) noexcept {
+  manager_thread_of = this;
+  for (;;) {
+    std::shared_ptr<flight> what;
+    {
+      const std::lock_guard lock(mutex_);
+      auto& jobs = mine.foreground.empty() ? mine.background : mine.foreground;
+      if (jobs.empty()) {
+        --mine.active;
+        mine.woken = true;  // a slot is free
+        break;
+      }
+      what = std::move(jobs.front());
+      jobs.pop_front();
+    }
+    const stop_token stop = what->stop.get_token();
+    if (stop.stop_requested()) continue;  // it overstayed in the queue
+    while (arrive(what, io_->fetch(what->request, stop))) {}
+  }
+  mine.wake.notify_all();
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::listen(crew& mine) noexcept {
+  manager_thread_of = this;
+  for (;;) {
+    std::list<event_record> taken;  // destroyed without the mutex
+    {
+      std::unique_lock lock(mutex_);
+      mine.listen.wait(lock, [&] { return mine.retired || !mine.events.empty(); });
+      if (mine.events.empty()) return;
+      if (mine.retired && std::chrono::steady_clock::now() >= mine.silent_at) {
+        count_dropped_events(mine.events.size());
+        mine.events.take(taken, mine.events.size());
+        continue;
+      }
+      mine.events.take(taken);
+    }
+    deliver(taken.front());
+  }
+}
+
+AXIOMS_JWKS_INLINE void thread_engine::wake() noexcept {
+  std::shared_ptr<crew> mine;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!crew_) return;
+    mine = crew_;
+    mine->woken = true;
+  }
+  mine->wake.notify_all();
+}
+
+AXIOMS_JWKS_INLINE std::size_t thread_engine::busy() const noexcept { return crew_ ? crew_->active : 0; }
+
+AXIOMS_JWKS_INLINE waiter_list* thread_engine::deferred() noexcept {
+  if (!crew_ || manager_thread_of == this) return nullptr;
+  crew_->wake.notify_all();
+  return &crew_->deferred;
+}
+
+AXIOMS_JWKS_INLINE event_queue* thread_engine::events() noexcept { return crew_ ? &crew_->events : nullptr; }
+
+AXIOMS_JWKS_INLINE void thread_engine::deliver_events() noexcept {
+  if (const auto mine = present()) mine->listen.notify_all();
+}
+
+// A caller that is blocked on a condition variable of its own.
+class blocked_waiter final : public waiter {
+ public:
+  using waiter::waiter;
+  void done() noexcept override { changed.notify_all(); }
+  std::condition_variable_any changed;
+};
+
+AXIOMS_JWKS_INLINE outcome thread_engine::ask(const question& asked, const stop_token& stop) {
+  url_asked where = url_asked_of(asked);
+  if (auto answer = answer_now(asked, where)) return *std::move(answer);
+  if (stop.stop_requested()) return failed(cancelled_error());
+  const auto who = std::make_shared<blocked_waiter>(asked, std::move(where));
+  submit(who);
+  return wait_for(*who, who->changed, stop);
+}
+
+AXIOMS_JWKS_INLINE outcome thread_engine::start_and_wait(jwks_config config, const stop_token& stop) {
+  const auto who = std::make_shared<blocked_waiter>(question{.what = verb::initialize}, std::optional<parsed_url>());
+  if (stop.stop_requested()) cancel(*who);
+  start(std::move(config), who);
+  return wait_for(*who, who->changed, stop);
+}
+
+AXIOMS_JWKS_INLINE outcome thread_engine::wait_for(waiter& who, std::condition_variable_any& cv,
+                                                   const stop_token& stop) noexcept {
+  std::unique_lock lock(mutex_);
+  while (!who.finished) {
+    // A caller drives the end of its own wait; it does not rely on another thread being scheduled in time.
+    steady_point end = who.deadline;
+    if (who.on->policy.in_flight()) end = std::min(end, who.on->policy.flight_deadline());
+    bool clock_works = io_->wait(lock, cv, stop, end, [&] { return who.finished; });
+    const bool asked_to_stop = stop.stop_requested();
+    if (clock_works && !asked_to_stop && !who.finished) {
+      lock.unlock();
+      clock_works = tick_now();
+      lock.lock();
+    }
+    if (who.finished || (clock_works && !asked_to_stop)) continue;
+    errands todo;
+    who.out = failed(asked_to_stop ? cancelled_error() : clock_error());
+    finish(who, todo);
+  }
+  return std::move(who.out);
 }
 
 // -- tokens --
@@ -8644,11 +9219,8 @@ struct token_content {
   bool split_roles = false;
 };
 
-// The rules of a verifier, checked once.
-class token_core {
- public:
-  explicit token_core(std::vector<token_rules> rules);
-
+// The rules of a verifier, checked once and made ready.
+struct token_core {
   std::vector<token_rules> rules;
   std::optional<axioms::error> broken;
 };
@@ -8675,17 +9247,12 @@ AXIOMS_JWKS_INLINE const json_node* claim_at(const json_node& root, std::string_
       step += !escaped ? raw[i] : raw[i + 1] == '0' ? '~' : '/';
       i += escaped ? 1U : 0U;
     }
-    if (at->type != json_node::kind::array) {
-      at = at->find(step);
-      continue;
-    }
+    const json_node* next = nullptr;
     std::uint32_t index = 0;
-    const auto [end, fault] = std::from_chars(step.data(), step.data() + step.size(), index);
-    const bool number = fault == std::errc() && end == step.data() + step.size() && (step == "0" || step[0] != '0');
-    if (!number || index >= at->count) return nullptr;
-    auto element = at->begin();
-    while (index-- > 0) ++element;
-    at = element.at;
+    for (const json_node& each : *at) {
+      if (at->type == json_node::kind::array ? std::to_string(index++) == step : each.name == step) next = &each;
+    }
+    at = next;
   }
   return at;
 }
@@ -8766,7 +9333,10 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> broken_rule(const token_rules& r
   return broken;
 }
 
-AXIOMS_JWKS_INLINE token_core::token_core(std::vector<token_rules> given) : rules(std::move(given)) {
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> given) {
+  const auto core = std::make_shared<token_core>();
+  auto& [rules, broken] = *core;
+  rules = std::move(given);
   std::size_t before = 0;
   if (rules.empty()) broken = make_error(errc::invalid_config, "there are no rules; there must be some");
   for (auto& each : rules) {
@@ -8788,10 +9358,7 @@ AXIOMS_JWKS_INLINE token_core::token_core(std::vector<token_rules> given) : rule
     if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     for (auto& type : each.types) type = media_type(type);
   }
-}
-
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules) {
-  return std::make_shared<const token_core>(std::move(rules));
+  return core;
 }
 
 // ---- form
@@ -9138,7 +9705,7 @@ AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
   }
   if (keys.count == 0) {
     if (auto why = check_claims(now)) return fail(*std::move(why));
-    return served != nullptr ? need::key : need::document;
+    return query_of(*header_, nullptr).kid.empty() ? need::document : need::key;
   }
   const signature_state state = keys.check(header_->alg, text_.substr(0, text_.rfind('.')), signature_);
   if (state == signature_state::failed) return fail(no_verification_error());
@@ -9172,8 +9739,8 @@ AXIOMS_JWKS_INLINE void token_check::end_with(const jwk_set& keys, need what) {
   if (what == need::other_key) end(bad_signature_error());
 }
 
-AXIOMS_JWKS_INLINE request token_check::asked(need what) const {
-  request out;
+AXIOMS_JWKS_INLINE question token_check::asked(need what) const {
+  question out;
   if (!rules_->jwks_url.empty()) out.url = rules_->jwks_url;
   out.what = what == need::key ? verb::key : what == need::other_key ? verb::bad_signature : verb::lookup;
   if (what == need::key || what == need::other_key) out.query = query_of(*header_, nullptr);
@@ -9205,10 +9772,9 @@ AXIOMS_JWKS_INLINE void token_check::take(need what, outcome&& came) {
 // ---- with a manager
 
 // What would be served now, without waiting.
-AXIOMS_JWKS_INLINE jwks_ptr served_now(engine& core, const request& asked) {
-  outcome out;
-  if (answer_warm(core, asked, out)) return std::move(out.document);
-  if (auto now = core.answer_now(asked); now && now->document) return std::move(now->document);
+AXIOMS_JWKS_INLINE jwks_ptr served_now(engine& core, const question& asked) {
+  url_asked where = std::optional<parsed_url>();
+  if (auto now = answer_at_once<result<jwks_ptr>>(core, asked, where); now && *now) return **std::move(now);
   return core.peek(asked).value_or(nullptr);
 }
 
@@ -9235,8 +9801,8 @@ AXIOMS_JWKS_INLINE result<verified_token> verify_waiting(thread_engine& core,
 
 class token_waiter final : public async_waiter {
  public:
-  token_waiter(const request& asked, executor_ref where, std::shared_ptr<token_task> task)
-      : async_waiter(asked, where), task_(std::move(task)) {}
+  token_waiter(const question& asked, executor_ref executor, std::shared_ptr<token_task> task)
+      : async_waiter(asked, url_asked_of(asked), executor), task_(std::move(task)) {}
   void arm(const stop_token& stop, std::shared_ptr<engine> core) {
     on_stop_.emplace(stop, canceller{std::move(core), weak_from_this()});
   }
@@ -9266,7 +9832,7 @@ AXIOMS_JWKS_INLINE void token_task::start(const stop_token& stop) {
 
 AXIOMS_JWKS_INLINE void token_task::take(outcome&& came) noexcept {
   AXIOMS_JWKS_TRY { check_.take(need_, std::move(came)); }
-  AXIOMS_JWKS_CATCH_ALL { check_.end(out_of_memory_error()); }
+  AXIOMS_JWKS_CATCH_ALL { check_.end(memory_error()); }
   if (!go_on()) complete();
 }
 
@@ -9281,7 +9847,7 @@ AXIOMS_JWKS_INLINE bool token_task::go_on() noexcept {
     return true;
   }
   AXIOMS_JWKS_CATCH_ALL {
-    check_.end(out_of_memory_error());
+    check_.end(memory_error());
     return false;
   }
 }
@@ -9291,13 +9857,10 @@ AXIOMS_JWKS_INLINE bool token_task::go_on() noexcept {
 // ---- what users call
 
 AXIOMS_JWKS_INLINE result<token_rules> token_rules::from_environment() {
-  const auto read = [](const char* variable) -> std::string_view {
-    const char* value = std::getenv(variable);
-    return value != nullptr ? value : "";
-  };
+  using detail::environment;
   token_rules out;
-  out.issuer = read("AXIOMS_ISS_URL");
-  if (const auto domain = read("AXIOMS_DOMAIN"); out.issuer.empty() && !domain.empty())
+  out.issuer = environment("AXIOMS_ISS_URL");
+  if (const auto domain = environment("AXIOMS_DOMAIN"); out.issuer.empty() && !domain.empty())
     out.issuer = detail::concat("https://", domain);
   for (const auto& [variable, list] :
        {std::pair("AXIOMS_AUDIENCE", &out.audience), std::pair("AXIOMS_TOKEN_TYPS", &out.types),
@@ -9305,7 +9868,7 @@ AXIOMS_JWKS_INLINE result<token_rules> token_rules::from_environment() {
         std::pair("AXIOMS_PERMISSIONS_CLAIMS", &out.permission_claims)}) {
     std::vector<std::string> names;
     constexpr std::string_view between = ", \t";
-    for (std::string_view rest = read(variable); !rest.empty();) {
+    for (std::string_view rest = environment(variable); !rest.empty();) {
       const std::string_view one = rest.substr(0, rest.find_first_of(between));
       if (!one.empty()) names.emplace_back(one);
       rest.remove_prefix(std::min(one.size() + 1, rest.size()));

@@ -208,6 +208,15 @@ TEST_CASE("a 200 gives status, body and headers as received") {
   CHECK(got.answer->headers[2] == std::pair<std::string, std::string>("x-two", "2"));
 }
 
+TEST_CASE("folded lines are one header, and what is no header is left out") {
+  using namespace std::string_literals;
+  const std::string odd = "no colon\r\nA : 1\r\n: 2\r\nA\0B: 3\r\nB: 4\r\n\t 5\r\nC:\r\nD: \x01\r\n"s;
+  const outcome got = fetch_reply(with_length("{}", odd));
+  REQUIRE_MESSAGE(got.answer, got.text());
+  const std::vector<std::pair<std::string, std::string>> kept{{"B", "4 5"}, {"C", ""}, {"Content-Length", "2"}};
+  CHECK(got.answer->headers == kept);
+}
+
 TEST_CASE("every status is a response, and a 304 or an error page is not waited for") {
   for (const int status : {204, 304, 404, 500, 503}) {
     // Announces a body that never comes.

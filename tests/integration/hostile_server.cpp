@@ -242,11 +242,11 @@ void too_much(std::vector<row>& table) {
   for (int i = 0; i < 1000; ++i) crumbs += "1\r\nx\r\n";
   add("endless chunks of one byte", "more than 5000 bytes", flood(chunked, crumbs));
   table.back().max_body = 5000;
-  add("a chunk of 2^64-1", "", [](raw_connection& c) { c.send(chunked + "ffffffffffffffff\r\n"), c.flood("x"); });
+  add("a chunk of 2^64-1", "", [](raw_connection& c) { c.send(chunked + "ffffffffffffffff\r\n"), c.flood(piece); });
   table.back().also = errc::fetch_failed;  // of releases that see an overflow there
-  add("a chunk of 2^63", body, [](raw_connection& c) { c.send(chunked + "8000000000000000\r\n"), c.flood("x"); });
+  add("a chunk of 2^63", body, [](raw_connection& c) { c.send(chunked + "8000000000000000\r\n"), c.flood(piece); });
   add("a chunk of 2^63 after another", body,
-      [](raw_connection& c) { c.send(chunked + "1\r\nx\r\n8000000000000000\r\n"), c.flood("x"); });
+      [](raw_connection& c) { c.send(chunked + "1\r\nx\r\n8000000000000000\r\n"), c.flood(piece); });
   const char* head = "the response head has more than 65536 bytes";
   add("status line of 64 KB", head,
       [](raw_connection& c) { c.send(padded("HTTP/1.1 200 ", 1 << 16) + "\r\n\r\n"), c.wait_for_close(); });
@@ -755,8 +755,10 @@ TEST_CASE("child: the system's trusted certificates are read once" * doctest::sk
   const throwaway_ca ca;
   const raw_server server(ca.issue(), say(with_length("{}")));
   {
-    const temp_file trusted(ca.pem());
+    const temp_file trusted(throwaway_ca().pem());
     ::setenv("SSL_CERT_FILE", trusted.path().c_str(), 1);
+    CHECK(axioms::httplib_fetcher(direct()).check());  // does not read them
+    std::ofstream(trusted.path()) << ca.pem();
     CHECK(timed_fetch(axioms::httplib_fetcher(direct()), request_for(server.url())).status() == 200);
   }
   CHECK(timed_fetch(axioms::httplib_fetcher(direct()), request_for(server.url())).status() == 200);

@@ -467,13 +467,20 @@ class fleet {
     switch (on.policy.ask_unknown_kid(at(now), kid_of(who, text), others)) {
       case refresh_policy::kid_answer::missing: fail(on, now, who, reason::kid_not_found); return step_end::refused;
       case refresh_policy::kid_answer::refuse: fail(on, now, who, reason::kid_unreachable); return step_end::refused;
-      case refresh_policy::kid_answer::throttled: fail(on, now, who, reason::kid_throttled); return step_end::refused;
-      default: break;
+      case refresh_policy::kid_answer::answered:  // not looked for either
+      case refresh_policy::kid_answer::throttled:
+        // Or it came to a flight that has been in the air for longer than anybody waits.
+        fail(on, now, who,
+             on.flight != 0 && now >= on.begun + config_.unknown_kid_wait ? reason::kid_timed_out
+                                                                          : reason::kid_throttled);
+        return step_end::refused;
+      case refresh_policy::kid_answer::start: on.policy.pay(at(now)); break;
+      case refresh_policy::kid_answer::join: break;
     }
     asked_in_vain(on, now, who);
     if (!who.refetching) {
       who.refetching = true;
-      who.deadline = now + config_.unknown_kid_wait;
+      who.deadline = from(on.policy.token_deadline(at(now)));
     }
     return step_end::wait;
   }
@@ -548,7 +555,11 @@ class fleet {
         why = reason::kid_unreachable;
       } else if (kid_unknown(on, now, who)) {
         const bool proven = on.policy.answered_since(who.newest);
-        if (landed_well && !proven) {  // look_once_more
+        if (landed_well && !proven && on.policy.in_flight()) {  // its own flight may still bring it
+          ++i;
+          continue;
+        }
+        if (landed_well && !proven) {
           const bool counted = who.refetching;
           if (ask_for_kid(on, now, who) == step_end::wait) {
             if (!counted) ++on.kid_waiters;

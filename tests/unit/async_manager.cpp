@@ -3,6 +3,7 @@
 #include "support/eventually.hpp"
 #include "support/fake_fetcher.hpp"
 #include "support/manual_clock.hpp"
+#include "support/rig.hpp"
 
 #include <doctest/doctest.h>
 
@@ -300,14 +301,14 @@ TEST_CASE_TEMPLATE("background refresh: it goes on after the first fetch, also w
   CHECK(r.get().has_value());
   for (std::size_t round = 2; round <= 4; ++round) {
     r.clock.advance(3600s);
-    REQUIRE(eventually([&] { return r.manager.stats().fetched == round; }));
+    REQUIRE(eventually([&] { return support::good_answers(r.manager) == round; }));
     CHECK(r.get().has_value());  // a URL that nobody asks for any more would be dropped
   }
   r.provider.push(response(503));
   r.clock.advance(3600s);
   REQUIRE(eventually([&] { return r.manager.stats().failed == 1; }));
   r.clock.advance(1s);
-  REQUIRE(eventually([&] { return r.manager.stats().fetched == 5; }));
+  REQUIRE(eventually([&] { return support::good_answers(r.manager) == 5; }));
 }
 
 TEST_CASE_TEMPLATE("get jwks cache expired: the caller that comes first renews it", Rig, thread_rig, loop_rig) {
@@ -987,3 +988,66 @@ TEST_CASE(
   r.provider.release();
 }
 #endif
+
+// Red when engine_holder does not call start_no_more().
+TEST_CASE("a continuation that runs while its manager is destroyed starts it no more") {
+  manual_clock clock;
+  fake_fetcher provider;
+  provider.hold();
+  using manager_type = axioms::basic_async_jwks_manager<callback_only, manual_clock>;
+  std::optional<manager_type> manager(std::in_place, callback_only{provider}, clock);
+  std::vector<errc> said;
+  manager->async_get_jwks(support::url, [&](auto first) {
+    said.push_back(first ? errc{} : first.error().code);
+    manager->async_initialize(support::config_for(support::url),
+                              [&](auto again) { said.push_back(again ? errc{} : again.error().code); });
+  });
+  manager.reset();
+  CHECK(said == std::vector{errc::shut_down, errc::shut_down});
+  CHECK(clock.timers() == 0);
+  CHECK(provider.requests() == 1);
+}
+
+// Red when perform() does not keep the engine, or import_cache() performs between two documents.
+TEST_CASE("a continuation may destroy the manager that imports a document for it") {
+  manual_clock clock;
+  fake_fetcher provider;
+  using manager_type = axioms::basic_async_jwks_manager<callback_only, manual_clock>;
+  std::string saved;
+  {
+    manager_type first(callback_only{provider}, clock);
+    for (const char* where : {"https://a/", "https://b/", "https://c/"}) first.async_get_jwks(where, [](auto) {});
+    saved = first.export_cache();
+  }
+  provider.hold();
+  auto manager = std::make_unique<manager_type>(callback_only{provider}, clock);
+  bool called = false;
+  manager->async_get_jwks("https://a/", [&](auto document) {
+    called = document.has_value();
+    manager.reset();
+  });
+  CHECK(manager->import_cache(saved).value() == 3);
+  CHECK(called);
+  CHECK(manager == nullptr);
+}
+
+// Red when settle() or place() forget to tell it.
+TEST_CASE("stale is told once, also when the one who began the renewal gets the old document first") {
+  manual_clock clock;
+  fake_fetcher provider;
+  using manager_type = axioms::basic_async_jwks_manager<callback_only, manual_clock>;
+  manager_type manager(callback_only{provider}, clock);
+  std::vector<axioms::jwks_event_kind> told;
+  auto config = support::config_for(support::url);
+  config.max_parallel_fetches = 1;
+  config.fetch_timeout = 24h;
+  config.on_event = [&](const axioms::jwks_event& event) { told.push_back(event.kind); };
+  manager.async_initialize(config, [](auto) {});
+  provider.hold("https://slow/");
+  manager.async_get_jwks("https://slow/", [](auto) {});  // takes the only slot, so the lookup below begins the renewal
+  clock.advance(7200s);
+  provider.always(response(503));
+  told.clear();
+  for (int i = 0; i < 2; ++i) manager.async_get_jwks(support::url, [](auto document) { CHECK(document.has_value()); });
+  CHECK(told == std::vector{axioms::jwks_event_kind::failed, axioms::jwks_event_kind::stale});
+}

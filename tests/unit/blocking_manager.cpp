@@ -113,7 +113,7 @@ TEST_CASE("a lookup returns the body and the keys that were fetched") {
   CHECK((*document)->fetched_at() == r.clock.now());
   CHECK((*document)->expires_at() == r.clock.now() + 7200s);
   CHECK((*document)->fetched_at_system() == r.clock.system_now());
-  CHECK((*document)->generation() == 1);
+  CHECK((*document)->generation() > 0);
 }
 
 TEST_CASE("schemes other than http and https are a server_error and 500, before any I/O") {
@@ -219,7 +219,7 @@ TEST_CASE("the background refresh happens again and again, each refresh_interval
     r.settle(1);
     CHECK(r.provider.requests() == round);
     r.clock.advance(1ns);
-    REQUIRE(eventually([&] { return r.manager.stats().fetched == round + 1; }));
+    REQUIRE(eventually([&] { return support::good_answers(r.manager) == round + 1; }));
     CHECK(kids_of(*r.manager.get_jwks()) == (round % 2 == 0 ? "even " : "odd "));
     r.settle(1);
   }
@@ -334,7 +334,7 @@ TEST_CASE("a lookup without initialize fetches on demand and is refreshed in the
   CHECK_FALSE(r.manager.running());
   r.clock.advance(3600s);  // at most 10 % of jitter before that
   REQUIRE(r.provider.await_requests(2));
-  REQUIRE(eventually([&] { return r.manager.stats().fetched == 2; }));
+  REQUIRE(eventually([&] { return support::good_answers(r.manager) == 2; }));
   CHECK(r.manager.get_jwks(url).has_value());
   r.clock.advance(3600s);
   REQUIRE(r.provider.await_requests(3));
@@ -477,10 +477,10 @@ TEST_CASE("a manager at the address of an old one has none of its documents" * d
   }
 }
 
-TEST_CASE("a thread keeps at most eight documents alive" * doctest::test_suite("slow")) {
+TEST_CASE("a thread keeps at most 64 documents alive" * doctest::test_suite("slow")) {
   rig r;
   std::vector<std::weak_ptr<const axioms::detail::document_content>> contents;
-  for (int i = 0; i < 12; ++i) {
+  for (int i = 0; i < 70; ++i) {
     const std::string where = url + std::to_string(i);
     REQUIRE(r.manager.get_jwks(where).has_value());
     const auto document = r.manager.get_jwks(where);
@@ -490,7 +490,7 @@ TEST_CASE("a thread keeps at most eight documents alive" * doctest::test_suite("
   r.manager.shutdown();
   std::size_t alive = 0;
   for (const auto& content : contents) alive += content.expired() ? 0U : 1U;
-  CHECK(alive <= 8);
+  CHECK(alive <= 64);
 }
 
 TEST_CASE("a thread's documents of one manager are no hits of another" * doctest::test_suite("slow")) {
@@ -610,7 +610,7 @@ TEST_CASE("a good answer that comes after the deadline is published, unless a ne
     r.provider.release_one(0);
     REQUIRE(r.provider.await_ended(2));
     r.manager.shutdown();  // joins: the late answer has landed
-    CHECK(r.manager.stats().fetched == 1);
+    CHECK(support::good_answers(r.manager) == 1);
   }
   r.provider.release();
 }
@@ -795,7 +795,7 @@ TEST_CASE(
   CHECK(heard.await(3));
   r.provider.always(ok({"k2"}));
   r.provider.release();
-  REQUIRE(eventually([&] { return r.manager.stats().fetched == 2; }));
+  REQUIRE(eventually([&] { return support::good_answers(r.manager) == 2; }));
   CHECK(kids_of(*r.manager.get_jwks()) == "k2 ");
   CHECK_FALSE(r.manager.health().stale);
   REQUIRE(heard.await(4));
@@ -926,7 +926,7 @@ TEST_CASE("a looked-up URL that nobody asks for any more is dropped instead of r
   REQUIRE(r.manager.get_jwks(url).has_value());
   for (int hour = 0; hour < 3; ++hour) {
     r.clock.advance(3600s);
-    REQUIRE(eventually([&] { return r.manager.stats().fetched == static_cast<std::uint64_t>(hour) + 2; }));
+    REQUIRE(eventually([&] { return support::good_answers(r.manager) == static_cast<std::uint64_t>(hour) + 2; }));
     r.settle(1);
   }
   r.clock.advance(3600s);  // 4 h after its last use: cache_ttl + outage_window
@@ -1021,7 +1021,7 @@ TEST_CASE("what initialize would refuse to look up is no longer refreshed in the
   config.require_https = config.only_configured_urls = true;
   r.start(config);
   r.clock.advance(3600s);
-  REQUIRE(eventually([&] { return r.manager.stats().fetched == 4; }));
+  REQUIRE(eventually([&] { return support::good_answers(r.manager) == 4; }));
   r.settle(1);
   CHECK(r.provider.requests() == 4);
   CHECK(r.provider.request(3).url == url);
@@ -1048,22 +1048,19 @@ TEST_CASE("a known kid with the wrong alg never fetches") {
   CHECK(r.provider.requests() == 1);
 }
 
-TEST_CASE("random kids cost the provider no more than the budget, then they are throttled, and it refills" *
-          doctest::test_suite("slow")) {
+TEST_CASE("random kids cost the provider no more than the budget, and it refills" * doctest::test_suite("slow")) {
   rig r;
   listener heard;
   auto config = config_for(url);
   config.on_event = heard;
   r.start(config);
-  int missing = 0, throttled = 0;
+  int missing = 0;
   for (int i = 0; i < 1000; ++i) {
     const auto key = r.manager.get_key({.kid = "random" + std::to_string(i)});
     missing += key.error().code == errc::key_not_found ? 1 : 0;
-    throttled += key.error().code == errc::throttled ? 1 : 0;
   }
   CHECK(r.provider.requests() == 1 + 3);
-  CHECK(missing == 3);
-  CHECK(throttled == 997);
+  CHECK(missing == 1000);
   CHECK(r.manager.stats().throttled == 997);
   r.clock.advance(30s);
   r.provider.always(ok({"k1", "new"}));
@@ -1121,6 +1118,8 @@ TEST_CASE("a caller waits for an unknown kid at most unknown_kid_wait, and at mo
           doctest::test_suite("slow")) {
   rig r;
   r.start();
+  r.settle(1);
+  r.clock.advance(30s);  // the set is no answer any more
   r.provider.hold();
   const auto ask = [&](const std::string& kid) {
     return std::async(std::launch::async, [&r, kid] { return r.manager.get_key({.kid = kid}); });
@@ -1159,7 +1158,7 @@ TEST_CASE("a kid that a fetch already in the air lacked is looked for once more,
     r.clock.advance(2s);
     CHECK(asking.get().error().code == errc::timed_out);
     r.provider.release();
-    CHECK(eventually([&] { return r.manager.stats().fetched == 3; }));
+    CHECK(eventually([&] { return support::good_answers(r.manager) == 3; }));
     CHECK(r.manager.get_key({.kid = "k2"}).has_value());
   }
   CHECK(refreshing.get().has_value());
@@ -1181,7 +1180,8 @@ TEST_CASE("a kid that the budget did not allow to look for once more is not reme
   REQUIRE(eventually([&] { return r.manager.stats().coalesced == 1; }));
   r.provider.release();
   CHECK(first.get().error().code == errc::key_not_found);
-  CHECK(second.get().error().code == errc::throttled);
+  CHECK(second.get().error().code == errc::key_not_found);
+  CHECK(r.manager.stats().throttled == 1);
   r.provider.always(ok({"k1", "k2"}));
   r.settle(1);
   r.clock.advance(10s);
@@ -1289,7 +1289,7 @@ TEST_CASE("health tells age, staleness and the next attempt without waiting for 
   auto call = std::async(std::launch::async, [&] { return r.manager.refresh(); });
   r.settle(2);
   CHECK(r.manager.health().ready);
-  CHECK(r.manager.stats().fetched == 1);
+  CHECK(support::good_answers(r.manager) == 1);
   r.provider.release();
   CHECK(call.get().has_value());
 }

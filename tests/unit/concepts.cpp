@@ -660,6 +660,15 @@ TEST_CASE("a stop that races with the start of wait_until is never lost") {
   }
 }
 
+// Red when request_stop() does not keep the state (under AddressSanitizer, with the own stop_source).
+TEST_CASE("a stop callback may destroy the last source") {
+  auto source = std::make_unique<axioms::stop_source>();
+  const auto over = [&source] { source.reset(); };
+  const axioms::stop_callback<decltype(over)> on_stop(source->get_token(), over);
+  source->request_stop();
+  CHECK(source == nullptr);
+}
+
 TEST_CASE("several threads wait on one condition, and one stop ends only its own wait") {
   waiting_room room;
   stop_source source;

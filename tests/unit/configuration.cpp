@@ -431,6 +431,44 @@ TEST_CASE("with discovery the metadata URL is the one that is fetched") {
   CHECK(none.error().description == "discovery needs issuer or domain");
 }
 
+TEST_CASE("metadata_url is where the metadata are, with discovery only, and beside the issuer") {
+  jwks_config config;
+  config.metadata_url = "https://meta.example.com/x?p=1";
+  config.issuer = "https://idp.example.com";
+  CHECK(config.validate().error().description == "metadata_url is set; it must be empty without discovery");
+  config.discovery = true;
+  CHECK(config.validate().has_value());
+  CHECK(config.resolved_url().value() == config.metadata_url);
+  config.require_https = true;
+  config.metadata_url = "http://meta.example.com/x";
+  CHECK(config.validate().error().code == errc::unsupported_scheme);
+  config.metadata_url = "nonsense";
+  CHECK(config.validate().error().code == errc::invalid_url);
+  config.issuer.clear();
+  CHECK(config.validate().error().code == errc::invalid_config);
+}
+
+TEST_CASE("an event is one line for a log, whatever a provider or a fetcher puts into it") {
+  axioms::jwks_event event;
+  event.kind = axioms::jwks_event_kind::fetched;
+  event.url = "https://idp.example.com/keys";
+  CHECK(to_string(event) == "fetched 'https://idp.example.com/keys'");
+  event.status = 200;
+  event.duration = std::chrono::milliseconds(35);
+  event.added = {"k2", "k\n3"};
+  event.removed = std::vector<std::string>(10, "old");
+  CHECK(
+      to_string(event) ==
+      "fetched 'https://idp.example.com/keys', status 200, 35 ms, added 'k2' 'k\\x0a3', removed 'old' 'old' 'old' 'old' "
+      "'old' 'old' 'old' 'old' and 2 more");
+  axioms::jwks_event bad;
+  bad.kind = axioms::jwks_event_kind::failed;
+  bad.url = "https://idp.example.com/keys";
+  bad.error = axioms::error{errc::fetch_failed, "it\nsays\x7f " + std::string(2000, 'x'), 0};
+  CHECK(to_string(bad) ==
+        "failed 'https://idp.example.com/keys': fetch_failed: it?says? " + std::string(1024 - 9, 'x'));
+}
+
 TEST_CASE("a bad URL is refused with the code of its fault, wherever it comes from") {
   struct row {
     std::string url;

@@ -83,12 +83,12 @@ TEST_CASE("metadata must name exactly the issuer that is configured") {
         "http://idp.example.com/tenant", "", "https://evil.example.com/tenant"}) {
     CAPTURE(other);
     const auto said = judged(metadata_of(other, keys_url));
-    CHECK(said.what == metadata::kind::failure);
+    CHECK(said.what == metadata::kind::absent);
     CHECK(said.why.code == errc::not_a_key_set);
     CHECK(said.why.description.find("its issuer is") != std::string::npos);
   }
   CHECK(judged(metadata_of("https://h/", keys_url), discovering("https://h/")).what == metadata::kind::found);
-  CHECK(judged(metadata_of("https://h", keys_url), discovering("https://h/")).what == metadata::kind::failure);
+  CHECK(judged(metadata_of("https://h", keys_url), discovering("https://h/")).what == metadata::kind::absent);
 }
 
 // Red when slash_optional is not asked for.
@@ -98,7 +98,7 @@ TEST_CASE("an issuer that is known by its domain only may end in a slash") {
   config.discovery = true;
   CHECK(judged(metadata_of("https://tenant.example.com", keys_url), config).what == metadata::kind::found);
   CHECK(judged(metadata_of("https://tenant.example.com/", keys_url), config).what == metadata::kind::found);
-  CHECK(judged(metadata_of("https://tenant.example.com//", keys_url), config).what == metadata::kind::failure);
+  CHECK(judged(metadata_of("https://tenant.example.com//", keys_url), config).what == metadata::kind::absent);
 }
 
 // Red when any check of judge_metadata() is left out.
@@ -112,7 +112,7 @@ TEST_CASE("hostile metadata are an error that says what is wrong") {
            metadata_of(issuer, keys_url).substr(0, 60)}) {
     CAPTURE(body.substr(0, 200));
     const auto said = judged(body);
-    CHECK(said.what == metadata::kind::failure);
+    CHECK(said.what != metadata::kind::found);
     CHECK(said.why.code != errc{});
     CHECK_FALSE(said.why.description.empty());
     CHECK(said.why.description.find("secret") == std::string::npos);
@@ -120,18 +120,54 @@ TEST_CASE("hostile metadata are an error that says what is wrong") {
   }
   std::string deep = metadata_of(issuer, keys_url);
   deep.insert(deep.size() - 1, R"(,"x":)" + std::string(40, '[') + std::string(40, ']'));
-  CHECK(judged(deep).what == metadata::kind::failure);
+  CHECK(judged(deep).what != metadata::kind::found);
   // http metadata may name an http key set, and https.
   CHECK(judged(metadata_of("http://h", "http://h/keys"), discovering("http://h")).what == metadata::kind::found);
   CHECK(judged(metadata_of("http://h", keys_url), discovering("http://h")).what == metadata::kind::found);
 }
 
-// Red when `absent` covers 429, 5xx or 3xx, or leaves out a 4xx.
-TEST_CASE("metadata are called absent only by an answer that will not change by waiting") {
-  for (const int status : {400, 401, 403, 404, 405, 410})
-    CHECK(judged("", discovering(), status).what == metadata::kind::absent);
-  for (const int status : {201, 204, 301, 304, 408, 429, 500, 503})
-    CHECK(judged("", discovering(), status).what == metadata::kind::failure);
+// Red when an answer is missing on either side of the rule.
+TEST_CASE("metadata are absent when what came is none of that issuer, unless the provider asks to come back later") {
+  const auto kind = [](const axioms::result<axioms::fetch_response>& answer) {
+    const auto source = *metadata_source_of(discovering());
+    fetch_request request;
+    request.url = source.urls[0];
+    return judge_metadata(request, answer, source, {}).what;
+  };
+  for (const int status : {201, 204, 301, 302, 304, 400, 401, 403, 404, 405, 410, 500, 502, 503}) {
+    CAPTURE(status);
+    CHECK(kind(response(status)) == metadata::kind::absent);
+    CHECK(kind(response(status, "", {{"Retry-After", "1"}})) == metadata::kind::failure);
+  }
+  for (const int status : {408, 429}) CHECK(kind(response(status)) == metadata::kind::failure);
+  for (const int status : {200, 203}) {
+    CHECK(kind(response(status, "<html>Sign in</html>")) == metadata::kind::absent);
+    CHECK(kind(response(status, "{}")) == metadata::kind::absent);
+    CHECK(kind(response(status, metadata_of("https://else.example.com", keys_url))) == metadata::kind::absent);
+    CHECK(kind(response(status, R"({"issuer":")" + issuer + "\"}")) == metadata::kind::absent);
+    CHECK(kind(response(status, metadata_of(issuer, "http://keys.example.com/"))) == metadata::kind::failure);
+    CHECK(kind(response(status, metadata_of(issuer, "nonsense"))) == metadata::kind::failure);
+    CHECK(kind(response(status, metadata_of(issuer, keys_url))) == metadata::kind::found);
+  }
+  for (const errc code : {errc::resolve_failed, errc::connect_failed, errc::tls_failed, errc::timed_out})
+    CHECK(kind(axioms::error{code, "the network", 0}) == metadata::kind::failure);
+}
+
+// Red when the text is not kept, kept for ever, or above its limit.
+TEST_CASE("metadata are kept as they were published, up to 64 KiB") {
+  const std::string text = metadata_of(issuer, keys_url);
+  CHECK(*judged(text).document == text);
+  const auto source = *metadata_source_of(discovering());
+  fetch_request request;
+  request.url = source.urls[0];
+  const auto padded = [&](std::size_t size) {
+    std::string out = text;
+    return out.insert(out.size() - 1, std::string(size - out.size(), ' '));
+  };
+  CHECK(judge_metadata(request, response(200, padded(65536)), source, {}).document->size() == 65536);
+  const auto longer = judge_metadata(request, response(200, padded(65537)), source, {});
+  CHECK(longer.what == metadata::kind::found);
+  CHECK(longer.document == nullptr);
 }
 
 // ---- the policy ----------------------------------------------------------------------------------
@@ -150,24 +186,25 @@ metadata of_kind(metadata::kind kind, std::string why = "down") {
   return out;
 }
 struct guide {
-  discovery_policy policy{*metadata_source_of(discovering()), discovering()};
+  discovery_policy policy{std::make_shared<metadata_source>(*metadata_source_of(discovering())), discovering()};
   steady_point now{1000h};
   step begin() { return policy.begin(now); }
+  step begin_for_token() { return policy.begin(now, true); }
   step read(metadata what) { return policy.read(now, std::move(what)); }
 };
 }  // namespace
 
-// Red when begin() reads them always, never again, or later than a refresh may come.
-TEST_CASE("metadata are read by the first flight and by every refresh, and not by a refetch in between") {
+// Red when begin() reads them for every token, for none, or looks at their age before a refresh.
+TEST_CASE("metadata are read by every refresh, and for a token when they are older than min_refresh_interval") {
   guide g;
-  CHECK(g.begin() == step::metadata);
+  CHECK(g.begin_for_token() == step::metadata);  // there are none
   CHECK(g.read(found()) == step::keys);
   g.policy.ended(true);
-  g.now += 3239s;
-  CHECK(g.begin() == step::keys);
-  g.policy.ended(true);
-  g.now += 1s;  // refresh_interval less all its jitter
+  g.now += 60s - steady_point::duration(1);
+  CHECK(g.begin_for_token() == step::keys);
   CHECK(g.begin() == step::metadata);
+  g.now += steady_point::duration(1);
+  CHECK(g.begin_for_token() == step::metadata);
 }
 
 // Red when ended(false) is forgotten.
@@ -177,11 +214,26 @@ TEST_CASE("metadata are read again when the key set was not to be had where they
   g.read(found());
   g.policy.ended(false);
   g.now += 1s;
-  CHECK(g.begin() == step::metadata);
+  CHECK(g.begin_for_token() == step::metadata);
   CHECK(g.read(found(moved_url)) == step::keys);
   CHECK(g.policy.jwks_uri() == moved_url);
   g.policy.ended(true);
-  CHECK(g.begin() == step::keys);
+  CHECK(g.begin_for_token() == step::keys);
+}
+
+// Red when keys_failed() reads them twice in one flight, or while they are left alone.
+TEST_CASE("a flight that finds no key set reads the metadata, if it has not yet") {
+  guide g;
+  g.begin();
+  g.read(found());
+  CHECK(g.policy.keys_failed(g.now) == step::fail);
+  g.policy.ended(true);
+  g.begin_for_token();
+  CHECK(g.policy.keys_failed(g.now) == step::metadata);
+  CHECK(g.read(of_kind(metadata::kind::failure)) == step::keys);
+  g.policy.ended(true);
+  g.begin_for_token();
+  CHECK(g.policy.keys_failed(g.now) == step::fail);  // for a minute
 }
 
 // Red when read() fails although there is an old jwks_uri, or uses it past cache_ttl + outage_window.
@@ -247,6 +299,14 @@ TEST_CASE("the form of RFC 8414 is tried once where OpenID Connect's is absent, 
   CHECK(none.read(of_kind(metadata::kind::absent, "second")) == step::fail);
   CHECK(none.policy.failure()->why.description == "first");
   CHECK(none.policy.metadata_url() == openid_url);
+
+  auto elsewhere = discovering();
+  elsewhere.metadata_url = "https://meta.example.com/x?p=1";
+  discovery_policy one(std::make_shared<metadata_source>(*metadata_source_of(elsewhere)), elsewhere);
+  CHECK(one.begin(steady_point(1000h)) == step::metadata);
+  CHECK(one.metadata_url() == elsewhere.metadata_url);
+  CHECK(one.read(steady_point(1000h), of_kind(metadata::kind::absent)) == step::fail);
+  CHECK(one.metadata_url() == elsewhere.metadata_url);
 
   guide down;
   down.begin();
@@ -420,13 +480,100 @@ TEST_CASE("metadata that fail at the first try are a failed fetch, with backoff 
   r.manager.shutdown();
 }
 
-// Red when metadata of another issuer are used.
-TEST_CASE("metadata of another issuer give no keys") {
+// Red when metadata of another issuer are used, or end the search.
+TEST_CASE("metadata of another issuer, a page or an error of the server give no keys, but RFC 8414's may") {
+  for (const auto& answer : {response(200, metadata_of("https://evil.example.com", keys_url)),
+                             response(200, "<html>Sign in</html>"), response(302), response(500)}) {
+    CAPTURE(answer.status);
+    discovered r;
+    r.provider.always_at(openid_url, answer);
+    r.start(discovering());
+    CHECK_FALSE(r.manager.get_key(kid("k1")).has_value());
+    CHECK(r.asked() == urls{openid_url, oauth_url});
+
+    discovered both;
+    both.provider.always_at(openid_url, answer);
+    both.provider.always_at(oauth_url, response(200, metadata_of(issuer, keys_url)));
+    both.start(discovering());
+    CHECK(both.manager.get_key(kid("k1")).has_value());
+    CHECK(both.asked() == urls{openid_url, oauth_url, keys_url});
+  }
+}
+
+// Red when metadata_url is not where they are read, or replaces the issuer.
+TEST_CASE("with metadata_url the metadata are read there, must name the issuer, and have no second form") {
+  const std::string where = "https://meta.example.com/config?p=policy";
+  auto config = discovering();
+  config.metadata_url = where;
   discovered r;
-  r.provider.always_at(openid_url, response(200, metadata_of("https://evil.example.com", keys_url)));
+  r.provider.always_at(where, response(200, metadata_of(issuer, keys_url)));
+  r.start(config);
+  CHECK(r.asked() == urls{where, keys_url});
+  CHECK(r.manager.get_key(where, kid("k1")).has_value());
+  CHECK(r.manager.get_key(kid("k1")).has_value());
+  discovered other;
+  other.provider.always_at(where, response(200, metadata_of("https://else.example.com", keys_url)));
+  other.start(config);
+  CHECK(other.manager.get_jwks().error().code == errc::not_a_key_set);
+  CHECK(other.asked() == urls{where});
+}
+
+// Red when the text is that of another URL, or outlives shutdown().
+TEST_CASE("metadata() gives what the issuer published, by the URL that lookups use") {
+  discovered r;
+  CHECK_FALSE(r.manager.metadata().has_value());
   r.start(discovering());
-  CHECK(r.manager.get_key(kid("k1")).error().code == errc::not_a_key_set);
-  CHECK(r.asked() == urls{openid_url});
+  CHECK(r.manager.metadata() == metadata_of(issuer, keys_url));
+  CHECK(r.manager.metadata(openid_url) == metadata_of(issuer, keys_url));
+  CHECK_FALSE(r.manager.metadata(keys_url).has_value());
+  CHECK_FALSE(r.manager.metadata("no url").has_value());
+  REQUIRE(r.manager.get_jwks("https://other.example.com/keys").has_value() == false);
+  CHECK_FALSE(r.manager.metadata("https://other.example.com/keys").has_value());
+  r.provider.always_at(openid_url, response(200, metadata_of("https://evil.example.com", keys_url)));
+  REQUIRE(r.manager.refresh().has_value());
+  CHECK(r.manager.metadata() == metadata_of(issuer, keys_url));
+  r.manager.shutdown();
+  CHECK_FALSE(r.manager.metadata(openid_url).has_value());
+}
+
+// Red when refresh() or an unknown kid trusts old metadata.
+TEST_CASE("a jwks_uri that moved while the old one still answers is found by refresh() and by an unknown kid") {
+  discovered r;
+  r.start(discovering());
+  r.provider.always_at(openid_url, response(200, metadata_of(issuer, moved_url)));
+  r.provider.always_at(moved_url, ok({"k2"}));
+  SUBCASE("by refresh, at once") { REQUIRE(r.manager.refresh().has_value()); }
+  SUBCASE("by an unknown kid, after min_refresh_interval") {
+    CHECK(r.manager.get_key(kid("k2")).error().code == errc::key_not_found);
+    r.settle(1);
+    r.clock.advance(60s);
+  }
+  CHECK(r.manager.get_key(kid("k2")).has_value());
+  CHECK((*r.manager.get_jwks())->url() == moved_url);
+}
+
+// Red when next_request() does not ask keys_failed(), or asks the same place twice.
+TEST_CASE("a jwks_uri whose old place is gone is found in the same flight") {
+  discovered r;
+  r.start(discovering());
+  r.provider.always_at(keys_url, response(404));
+  SUBCASE("it has moved") {
+    r.provider.always_at(openid_url, response(200, metadata_of(issuer, moved_url)));
+    r.provider.always_at(moved_url, ok({"k2"}));
+    CHECK(r.manager.get_key(kid("k2")).has_value());
+    CHECK(r.asked() == urls{openid_url, keys_url, keys_url, openid_url, moved_url});
+    CHECK(r.manager.stats().failed == 0);
+  }
+  SUBCASE("it has not") {
+    CHECK(r.manager.get_key(kid("k2")).error().http_status == 404);
+    CHECK(r.asked() == urls{openid_url, keys_url, keys_url, openid_url});
+  }
+  SUBCASE("the provider asks to come back later") {
+    r.provider.always_at(keys_url, response(503, "", {{"Retry-After", "30"}}));
+    CHECK(r.manager.get_key(kid("k2")).error().http_status == 503);
+    CHECK(r.asked() == urls{openid_url, keys_url, keys_url});
+  }
+  CHECK(r.manager.get_key(kid("k1")).has_value() == (r.manager.stats().fetched == 1));
 }
 
 // Red when the flight of an unknown kid reads the metadata.
@@ -594,21 +741,6 @@ TEST_CASE("metadata that cannot be read are tried by every flight while the key 
   }
 }
 
-// Red when read() leaves out the freshness, or its limits.
-TEST_CASE("metadata may ask to be read again sooner, down to min_refresh_interval, and not later") {
-  for (const auto& [asked, due] : {std::pair(10s, 60s), std::pair(600s, 600s), std::pair(100000s, 3240s)}) {
-    guide g;
-    g.begin();
-    metadata what = found();
-    what.freshness = asked;
-    g.read(std::move(what));
-    g.now += due - 1s;
-    CHECK(g.begin() == step::keys);
-    g.now += 1s;
-    CHECK(g.begin() == step::metadata);
-  }
-}
-
 // Red when arrive() and go_on() judge what another configuration asked for.
 TEST_CASE("a flight begins anew when the configuration that sent it is replaced") {
   discovered_loop l;
@@ -762,8 +894,9 @@ TEST_CASE("bad signatures and unknown kids share one budget") {
   CHECK(r.manager.refresh_after_bad_signature("k1").has_value());
   r.settle(1);
   r.clock.advance(30s);
-  CHECK(r.manager.refresh_after_bad_signature("k1").error().code == errc::throttled);
-  CHECK(r.manager.get_key(kid("b")).error().code == errc::throttled);
+  CHECK(r.manager.refresh_after_bad_signature("k1").value() == false);  // the set is younger than the interval
+  CHECK(r.manager.get_key(kid("b")).error().code == errc::key_not_found);
+  CHECK(r.manager.stats().throttled == 2);
   CHECK(r.provider.requests() == 3);
 }
 

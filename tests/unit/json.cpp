@@ -260,13 +260,13 @@ TEST_CASE("in metadata the last of equal names counts, null is as good as absent
   CHECK(last.what == metadata::kind::found);
   CHECK(last.jwks_uri == "https://last/");
   CHECK(judged(R"({"issuer":"https://other",)" + issuer + "," + uri + "}").what == metadata::kind::found);
-  CHECK(judged("{" + issuer + R"(,"issuer":"https://other",)" + uri + "}").what == metadata::kind::failure);
+  CHECK(judged("{" + issuer + R"(,"issuer":"https://other",)" + uri + "}").what != metadata::kind::found);
   CHECK(judged("{" + issuer + "," + uri + R"(,"jwks_uri":null})").why.description.find("no string named jwks_uri") !=
         std::string::npos);
   CHECK(judged("{" + issuer + "," + uri + R"(,"registration_endpoint":null})").what == metadata::kind::found);
   for (std::size_t at = 0; at <= good.size(); ++at) {
     const auto said = judged(good.substr(0, at) + '\0' + good.substr(at));
-    CHECK(said.what == metadata::kind::failure);
+    CHECK(said.what != metadata::kind::found);
     CHECK(said.why.code == errc::not_a_key_set);
     CHECK(said.why.description.find("is no JSON from byte " + std::to_string(at + 1) + " on, a zero byte") !=
           std::string::npos);

@@ -75,8 +75,11 @@ struct world {
   explicit world(void (*change)(jwks_config&) = [](jwks_config&) {}) : policy(config_with(change)) {}
 
   answer ask() const { return policy.ask(now); }
+  // And pays for the flight that it may start.
   kid_answer ask_kid(std::string_view kid, std::size_t waiting = 0) {
-    return policy.ask_unknown_kid(now, kid, waiting);
+    const auto said = policy.ask_unknown_kid(now, kid, waiting);
+    if (said == kid_answer::start) policy.pay(now);
+    return said;
   }
   // One flight that lands at once.
   landing fetch(const verdict& brought, std::uint64_t random = lowest, bool confirms = true) {
@@ -646,21 +649,71 @@ TEST_CASE("every flight has a number of its own") {
 // ---- unknown kids --------------------------------------------------------------------------------
 
 // Red when the bucket starts with one more.
-TEST_CASE("unknown kids may start as many flights as the burst, then they are throttled") {
+TEST_CASE("unknown kids may start as many flights as the burst, then the set is the answer while it is young") {
   world w;
   w.fetch(document());
   for (const std::string_view kid : {"a", "b", "c"}) {
     CHECK(w.ask_kid(kid) == kid_answer::start);
     w.fetch(document());
   }
-  CHECK(w.ask_kid("d") == kid_answer::throttled);
-  CHECK(w.ask_kid("e") == kid_answer::throttled);
+  CHECK(w.ask_kid("d") == kid_answer::answered);
+  CHECK(w.ask_kid("e") == kid_answer::answered);
+}
+
+// Red when ask_for_refetch() says answered whatever the age is, or counts it from the end of the fetch.
+TEST_CASE("without budget, place or time an unknown kid is throttled once the fetch of the set began 30 s ago") {
+  world w([](jwks_config& c) { c.unknown_kid_burst = 1; });
+  const auto flight = w.policy.begin(w.now);
+  w.now += 9s;
+  w.policy.land(flight, w.now, document(), true, lowest);
+  REQUIRE(w.ask_kid("a") == kid_answer::start);
+  w.now += 21s - tick;
+  CHECK(w.ask_kid("b") == kid_answer::answered);  // no budget
+  CHECK(w.ask_kid("b", 16) == kid_answer::answered);
+  w.now += tick;
+  CHECK(w.ask_kid("b") == kid_answer::throttled);
+  w.now += 9s;
+  CHECK(w.ask_kid("b", 16) == kid_answer::throttled);  // no place
+  CHECK(w.ask_kid("b") == kid_answer::start);
+  w.policy.begin(w.now);
+  w.now += 2s;
+  CHECK(w.ask_kid("b") == kid_answer::throttled);  // no time
+}
+
+// Red when token_deadline() counts from now although a flight is in the air.
+TEST_CASE("a caller waits for unknown_kid_wait after the flight began that it joins, and joins none that is older") {
+  world w;
+  w.fetch(document());
+  w.now += 40s;
+  CHECK(w.policy.token_deadline(w.now) == w.now + 2s);
+  w.policy.begin(w.now);
+  w.now += 2s - tick;
+  CHECK(w.ask_kid("a") == kid_answer::join);
+  CHECK(w.policy.token_deadline(w.now) == w.now + tick);
+  w.now += tick;
+  CHECK(w.ask_kid("a") == kid_answer::throttled);
+}
+
+// Red when a late answer counts as one of a young fetch.
+TEST_CASE("a late answer makes no set young") {
+  world w([](jwks_config& c) { c.unknown_kid_burst = 1, c.unknown_kid_interval = 1h; });
+  w.fetch(document());
+  REQUIRE(w.ask_kid("a") == kid_answer::start);
+  w.now += 2h;
+  const auto late = w.policy.begin(w.now);
+  w.now += 10s;
+  REQUIRE(w.policy.expire(w.now, lowest));
+  w.now += 1h - 20s;
+  w.policy.begin(w.now);
+  w.policy.land(late, w.now, document(), true, lowest);
+  CHECK(w.ask_kid("a", 16) == kid_answer::throttled);
 }
 
 // Red when the remainder of an interval is lost (bucket_at_ = now), or earned tokens are not capped to the burst.
 TEST_CASE("the budget earns one flight per interval, and part of an interval is not lost") {
   world w;
   w.fetch(document());
+  w.now += 30s;  // the set is no answer any more
   for (int i = 0; i < 3; ++i) REQUIRE(w.ask_kid("a") == kid_answer::start);
   w.now += 30s - tick;
   CHECK(w.ask_kid("a") == kid_answer::throttled);
@@ -684,6 +737,7 @@ TEST_CASE("the budget earns one flight per interval, and part of an interval is 
 TEST_CASE("a full budget earns nothing") {
   world w;
   w.fetch(document());
+  w.now += 30s;  // the set is no answer any more
   REQUIRE(w.ask_kid("a") == kid_answer::start);
   w.now += 30s + 29s;  // full again after 30 s
   for (int i = 0; i < 3; ++i) CHECK(w.ask_kid("a") == kid_answer::start);
@@ -695,12 +749,12 @@ TEST_CASE("a full budget earns nothing") {
   CHECK(w.ask_kid("a") == kid_answer::start);
 }
 
-TEST_CASE("a burst of 0 never fetches for an unknown kid") {
+TEST_CASE("with a burst of 0 an unknown kid is missing, always") {
   world w([](jwks_config& c) { c.unknown_kid_burst = 0; });
   w.fetch(document());
-  CHECK(w.ask_kid("a") == kid_answer::throttled);
+  CHECK(w.ask_kid("a") == kid_answer::missing);
   w.now += 1000h;
-  CHECK(w.ask_kid("a") == kid_answer::throttled);
+  CHECK(w.ask_kid("a") == kid_answer::missing);
 }
 
 TEST_CASE("the budget does not overflow at its extremes") {
@@ -730,7 +784,6 @@ TEST_CASE("a kid that a fetch lacked is missing for 30 s, without a flight and w
   CHECK(w.ask_kid("A") == kid_answer::start);
   w.now += tick;
   CHECK(w.ask_kid("a") == kid_answer::start);
-  CHECK(w.policy.negative_kids() == 0);
   CHECK(w.ask_kid("b") == kid_answer::start);
   CHECK(w.ask_kid("b") == kid_answer::throttled);
 }
@@ -778,9 +831,11 @@ TEST_CASE("new content empties the list of missing kids, a 304 and a failure do 
 TEST_CASE("to join a flight in progress costs nothing") {
   world w;
   w.fetch(document());
+  w.now += 30s;  // the set is no answer any more
   const auto flight = w.policy.begin(w.now);
   for (int i = 0; i < 100; ++i) CHECK(w.ask_kid("a") == kid_answer::join);
-  w.policy.land(flight, w.now, document(), true, lowest);
+  w.policy.land(flight, w.now, failure(0s), true, lowest);
+  w.now += 1s;
   for (int i = 0; i < 3; ++i) CHECK(w.ask_kid("a") == kid_answer::start);
   CHECK(w.ask_kid("a") == kid_answer::throttled);
 }
@@ -789,6 +844,7 @@ TEST_CASE("to join a flight in progress costs nothing") {
 TEST_CASE("at most 16 callers wait for an unknown kid") {
   world w;
   w.fetch(document());
+  w.now += 30s;  // the set is no answer any more
   CHECK(w.ask_kid("a", 16) == kid_answer::throttled);
   const auto flight = w.policy.begin(w.now);
   CHECK(w.ask_kid("a", 15) == kid_answer::join);
@@ -895,8 +951,10 @@ TEST_CASE("new limits hold from the next flight on") {
 TEST_CASE("a smaller budget for unknown kids holds at once") {
   world w;
   w.fetch(document());
+  w.now += 30s;  // the set is no answer any more
   REQUIRE(w.ask_kid("a") == kid_answer::start);
-  w.policy.configure(config_with([](jwks_config& c) { c.unknown_kid_burst = 0; }));
+  w.policy.configure(config_with([](jwks_config& c) { c.unknown_kid_burst = 1; }));
+  CHECK(w.ask_kid("a") == kid_answer::start);
   CHECK(w.ask_kid("a") == kid_answer::throttled);
 }
 
@@ -1311,6 +1369,24 @@ TEST_CASE("an answer proves that a kid is missing only to those who asked before
 
 // ---- documents that no flight brought ------------------------------------------------------------
 
+// Red when any of the three is left out.
+TEST_CASE("a body is the same if its bytes, its place and its keys are") {
+  const auto content = [](const char* url, const char* kid) {
+    axioms::detail::document_content out;
+    out.url = url;
+    out.body = support::key_set({kid});
+    out.keys = *axioms::jwk_set::parse(out.body);
+    return out;
+  };
+  const auto served = content("https://a/", "k1");
+  CHECK(is_same(content("https://a/", "k1"), served));
+  CHECK_FALSE(is_same(content("https://b/", "k1"), served));
+  CHECK_FALSE(is_same(content("https://a/", "k2"), served));
+  auto other_options = content("https://a/", "k1");
+  other_options.keys = *axioms::jwk_set::parse(support::key_set({"k1", "k2"}));
+  CHECK_FALSE(is_same(other_options, served));
+}
+
 // Red when pin() leaves out pinned_ in servable() or expires_at(), next_attempt_, or the failures.
 TEST_CASE("a pinned document is fresh for ever and never fetched") {
   world w;
@@ -1363,9 +1439,9 @@ TEST_CASE("a pinned set withdraws keys as a fetched one does") {
 }
 
 // Red when restore() takes the present for the time of the fetch, or plans nothing.
-TEST_CASE("a restored document keeps its age and is refreshed at once") {
+TEST_CASE("a restored document keeps its age") {
   world w;
-  CHECK(w.policy.restore(w.now, w.now - 7000s));
+  CHECK(w.policy.restore(w.now, w.now - 7000s, lowest));
   CHECK(w.ask() == answer::fresh);
   CHECK(w.policy.due(w.now));
   CHECK(w.policy.expires_at() == w.now + 200s);
@@ -1377,15 +1453,40 @@ TEST_CASE("a restored document keeps its age and is refreshed at once") {
   CHECK_FALSE(w.policy.servable(w.now));
 }
 
+// Red when restored_attempt() forgets the jitter, or configure() keeps the plan of another interval.
+TEST_CASE("a restored document is refreshed refresh_interval after it was fetched, less its jitter") {
+  world soonest, latest;
+  CHECK(soonest.policy.restore(soonest.now, soonest.now - 1000s, highest));
+  CHECK(soonest.until_next() > 3240s - 1000s);
+  CHECK(soonest.until_next() <= 3240s - 1000s + 1ms);
+  CHECK(latest.policy.restore(latest.now, latest.now - 1000s, lowest));
+  CHECK(latest.until_next() == 2600s);
+  latest.policy.configure(config_with([](jwks_config& c) { c.refresh_interval = 36000s, c.cache_ttl = 72000s; }));
+  CHECK(latest.until_next() == 35000s);
+  latest.fetch(document());
+  CHECK(latest.until_next() == 36000s);
+}
+
+// Red when what is overdue is fetched by everybody at once.
+TEST_CASE("restored documents that are overdue are spread over min_refresh_interval") {
+  world w;
+  CHECK(w.policy.restore(w.now, w.now - 3600s, highest));
+  CHECK(just_below(w.until_next(), 60s));
+  w.policy.put_off(w.now + 100s);
+  CHECK(w.until_next() == 100s);
+  w.policy.put_off(w.now + 10s);
+  CHECK(w.until_next() == 100s);
+}
+
 // Red when restore() returns true whatever there is.
 TEST_CASE("a restored document replaces none, be it fetched, pinned or restored") {
   world fetched, pinned, restored;
   CHECK(fetched.fetch(document()) == landing::published);
   pinned.policy.pin(pinned.now, document_of({"a"}).content->keys);
-  CHECK(restored.policy.restore(restored.now, restored.now - 10s));
+  CHECK(restored.policy.restore(restored.now, restored.now - 10s, lowest));
   for (world* w : {&fetched, &pinned, &restored}) {
     const auto before = w->policy.fetched_at();
-    CHECK_FALSE(w->policy.restore(w->now, w->now - 5s));
+    CHECK_FALSE(w->policy.restore(w->now, w->now - 5s, lowest));
     CHECK(w->policy.fetched_at() == before);
   }
 }
@@ -1395,7 +1496,7 @@ TEST_CASE("a restored document does not break a backoff or a Retry-After") {
   world w;
   w.fetch(failure(100s), highest);
   const auto allowed = w.policy.next_attempt();
-  CHECK(w.policy.restore(w.now, w.now - 7300s));
+  CHECK(w.policy.restore(w.now, w.now - 7300s, lowest));
   CHECK(w.policy.next_attempt() == allowed);
   CHECK(w.ask() == answer::stale);
 }
@@ -1404,7 +1505,7 @@ TEST_CASE("a restored document does not break a backoff or a Retry-After") {
 TEST_CASE("a flight that is in the air when a document is restored replaces it") {
   world w;
   const auto flight = w.policy.begin(w.now);
-  CHECK(w.policy.restore(w.now, w.now - 7000s));
+  CHECK(w.policy.restore(w.now, w.now - 7000s, lowest));
   CHECK(w.policy.land(flight, w.now, document(), false, lowest) == landing::published);
   CHECK(w.policy.fetched_at() == w.now);
 }
@@ -1535,6 +1636,7 @@ class schedule {
     const std::string kid(1, static_cast<char>('a' + roll_.below(5)));
     const auto said = policy_.ask_unknown_kid(now_, kid, static_cast<std::size_t>(roll_.below(18)));
     if (said == kid_answer::start) {
+      policy_.pay(now_);
       kid_flights_.push_back(now_);
       if (roll_.one_in(3)) policy_.remember_missing(now_, kid);
       return begin();
@@ -1595,7 +1697,7 @@ class schedule {
     }
     const seconds age(roll_.below(200));
     const bool better = !policy_.servable(now_) && (!fetched_ || now_ - age > *fetched_);
-    const bool taken = policy_.restore(now_, now_ - age);
+    const bool taken = policy_.restore(now_, now_ - age, roll_());
     if (taken != better) return "a saved document replaced a better one, or was not taken";
     if (taken) fetched_ = now_ - age;
     return nullptr;

@@ -180,7 +180,7 @@ const std::vector<script>& scripts() {
         {"refresh a", "http_status 404"},
         {"lookup a", "k1 #1 0s"},
         {"stats", "1 hits, 0 misses, 0 stale, 1 fetched, 0 confirmed, 4 failed, 0 joined, 0 throttled"}}},
-      {"unknown kids: one refetch each, remembered, then throttled",
+      {"unknown kids: one refetch each, remembered; without budget the set is the answer while it is young",
        {{"initialize a", "ok"},
         {"key a k1 RS256", "key_not_found"},
         {"key a k1 HS256", "unsupported_algorithm"},
@@ -192,14 +192,24 @@ const std::vector<script>& scripts() {
         {"provider keys k1 k3"},
         {"key a k3", "k3"},
         {"key a k4", "key_not_found"},
-        {"key a k5", "throttled"},
+        {"key a k5", "key_not_found"},
+        {"requests", "4"},
         {"advance 30"},
         {"key a k5", "key_not_found"},
         {"requests", "5"},
-        {
-            "stats",
-            "2 hits, 4 misses, 0 stale, 5 fetched, 0 confirmed, 0 failed, 0 joined, 1 throttled",
-        }}},
+        {"stats", "2 hits, 4 misses, 0 stale, 2 fetched, 3 confirmed, 0 failed, 0 joined, 1 throttled"}}},
+      {"unknown kids while the provider hangs: nobody waits longer than the first, then they are throttled",
+       {{"initialize a", "ok"},
+        {"advance 29"},
+        {"hold"},
+        {"begin key a x1"},
+        {"advance 0.5"},
+        {"key a k1", "k1"},
+        {"begin key a x2"},
+        {"advance 1.5"},
+        {"end", "timed_out; timed_out"},
+        {"key a x3", "throttled"},
+        {"requests", "2"}}},
       {"a bad signature: another key under the same kid is found once",
        {{"initialize a", "ok"},
         {"bad_signature a k1", "same"},
@@ -209,8 +219,72 @@ const std::vector<script>& scripts() {
         {"bad_signature a k1", "changed"},
         {"advance 31"},
         {"bad_signature a k1", "same"},
-        {"bad_signature b k1", "changed"},
+        {"bad_signature b k1", "same"},
+        {"bad_signature b", "same"},
         {"requests", "4"}}},
+      {"a 200 with the same bytes confirms: the generation stays, and what is known to be missing",
+       {{"initialize a", "ok"},
+        {"lookup a", "k1 #1 0s"},
+        {"key a k2", "key_not_found"},
+        {"advance 10"},
+        {"refresh a", "ok"},
+        {"lookup a", "k1 #1 0s"},
+        {"key a k2", "key_not_found"},
+        {"requests", "3"},
+        {"provider keys k1 k2"},
+        {"refresh a", "ok"},
+        {"lookup a", "k1 k2 #2 0s"},
+        {"stats", "3 hits, 1 misses, 0 stale, 2 fetched, 2 confirmed, 0 failed, 0 joined, 0 throttled"}}},
+      {"URLs are known until they are removed, but the configured one stays",
+       {{"urls", ""},
+        {"remove a", "no"},
+        {"lookup b", "k1 #1 0s"},
+        {"static c k7", "ok"},
+        {"initialize a", "ok"},
+        {"urls", "a b c"},
+        {"remove nonsense", "no"},
+        {"remove a", "no"},
+        {"remove b", "yes"},
+        {"remove b", "no"},
+        {"remove c", "yes"},
+        {"urls", "a"},
+        {"peek b", "nothing"},
+        {"lookup c", "k1 #4 0s"},
+        {"hold"},
+        {"begin lookup b"},
+        {"begin key b k1"},
+        {"begin refresh b"},
+        {"remove b", "yes"},
+        {"end", "cancelled; cancelled; cancelled"},
+        {"release"},
+        {"add b", "ok"},
+        {"lookup b", "k1 #5 0s"},
+        {"remove b", "yes"},
+        {"shutdown", "done"},
+        {"urls", ""},
+        {"remove c", "no"}}},
+      {"what initialize refuses is refused to those as well who wait for it since an earlier life",
+       {{"hold"},
+        {"begin lookup b"},
+        {"begin lookup http"},
+        {"initialize a only https noprefetch", "ok"},
+        {"end", "invalid_url; unsupported_scheme"},
+        {"release"},
+        {"lookup b", "invalid_url"},
+        {"lookup http", "unsupported_scheme"},
+        {"urls", "a"}}},
+      {"a saved document satisfies the prefetch, and is due when it would have been",
+       {{"initialize a", "ok"},
+        {"advance 600"},
+        {"save", "1 documents"},
+        {"shutdown", "done"},
+        {"initialize b", "ok"},
+        {"restore", "1 taken"},
+        {"health a", "ready, 0 failures, 600s old, next in 3000s"},
+        {"advance 2999"},
+        {"requests", "2"},
+        {"advance 1"},
+        {"requests", "3"}}},
       {"callers that wait: a late answer, a stop, the end of the time, a shutdown",
        {{"hold"},
         {"begin lookup a"},
@@ -491,6 +565,8 @@ class player {
       return show(manager_.add(std::move(config)));
     }
     if (verb == "static") return show(manager_.add_static(*url_of(words[1]), keys_of(words, 2)));
+    if (verb == "remove") return manager_.remove(words[1] == "nonsense" ? words[1] : *url_of(words[1])) ? "yes" : "no";
+    if (verb == "urls") return urls();
     if (verb == "save") return save(words.size() == 1);
     if (verb == "restore") {
       const auto taken = manager_.import_cache(saved_);
@@ -568,13 +644,23 @@ class player {
   std::string show(const jwks_ptr& document) {
     std::string out;
     for (const auto& key : document->keys()) out.append(key->kid()).append(" ");
-    return out + "#" + std::to_string(document->generation()) + " " + seconds(clock_.now() - document->fetched_at());
+    return out + "#" + std::to_string(document->generation() - generations_before_) + " " +
+           seconds(clock_.now() - document->fetched_at());
   }
   std::string show(const result<jwks_ptr>& out) { return out ? show(*out) : text_of(out.error()); }
   std::string show(const result<key_ptr>& out) { return out ? std::string((*out)->kid()) : text_of(out.error()); }
   std::string show(const result<bool>& out) { return out ? (*out ? "changed" : "same") : text_of(out.error()); }
   std::string show(const result<void>& out) { return out ? "ok" : text_of(out.error()); }
 
+  std::string urls() {
+    std::string out;
+    for (const auto& url : manager_.urls()) {
+      for (const char* name : {"a", "b", "c", "http"}) {
+        if (url == *url_of(name)) out.append(out.empty() ? "" : " ").append(name);
+      }
+    }
+    return out;
+  }
   std::string health(const std::string& url) {
     const auto now = manager_.health(url);
     std::string out = now.ready ? "ready" : "not ready";
@@ -599,6 +685,8 @@ class player {
     return std::to_string(count) + " documents";
   }
 
+  // The counter is that of the process.
+  const std::uint64_t generations_before_ = axioms::detail::generations.load();
   manual_clock clock_;
   fake_fetcher provider_;
   Manager manager_{{provider_}, clock_};

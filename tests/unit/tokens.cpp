@@ -139,6 +139,21 @@ TEST_CASE("an unknown kid that the provider does not publish either is key_not_f
   CHECK(v.provider.requests() == before + 1);
 }
 
+// Red when the document is asked for first, and the kid then.
+TEST_CASE("with nothing cached a good token costs one request, whether its kid is published or not") {
+  for (const signing_key* key : {&key_one(), &key_two()}) {
+    rig r;
+    r.provider.always(response(200, set_of_keys({&key_one()})));
+    axioms::basic_token_verifier verifier(r.manager, plain_rules());
+    auto config = config_for(url);
+    config.prefetch = false;
+    r.start(config);
+    const errc expected = key == &key_one() ? errc{} : errc::key_not_found;
+    CHECK(code_of(verifier.verify(key->token(claims_at(r.clock.system_now())))) == expected);
+    CHECK(r.provider.requests() == 1);
+  }
+}
+
 // Red when the set is asked for its kid alone, or when the manager is asked.
 TEST_CASE("a known kid with another algorithm causes no request") {
   verifying v;
