@@ -9229,7 +9229,8 @@ struct token_core {
 AXIOMS_JWKS_INLINE std::string media_type(std::string_view typ) {
   std::string out = lower(typ);
   constexpr std::string_view prefix = "application/";
-  if (out.starts_with(prefix) && out.find('/', prefix.size()) == std::string::npos) out.erase(0, prefix.size());
+  const bool plain = out.size() > prefix.size() && out.starts_with(prefix);
+  if (plain && out.find('/', prefix.size()) == std::string::npos) out.erase(0, prefix.size());
   return out;
 }
 
