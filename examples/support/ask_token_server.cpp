@@ -36,17 +36,22 @@ class server {
     char* const arguments[] = {program, issuer.data(), port.data(), nullptr};
     demo::require(::posix_spawn(&process_, program, nullptr, nullptr, arguments, environ) == 0, "start the server");
   }
-  ~server() {
-    if (process_ == 0) return;
-    ::kill(process_, SIGTERM);
-    while (::waitpid(process_, nullptr, 0) < 0 && errno == EINTR) {}
-  }
+  ~server() { end(); }
   server(const server&) = delete;
   server& operator=(const server&) = delete;
 
   bool runs() {
     if (process_ != 0 && ::waitpid(process_, nullptr, WNOHANG) == process_) process_ = 0;
     return process_ != 0;
+  }
+  /// Whether it ran until now, and ended because it was told to.
+  bool end() {
+    if (!runs()) return false;
+    int status = 0;
+    ::kill(process_, SIGTERM);
+    while (::waitpid(process_, &status, 0) < 0 && errno == EINTR) {}
+    process_ = 0;
+    return WIFSIGNALED(status) ? WTERMSIG(status) == SIGTERM : WEXITSTATUS(status) == 0;
   }
   httplib::Result ask(bool deletes, const std::string& authorization) const {
     httplib::Client client("127.0.0.1", port_);
@@ -106,5 +111,9 @@ int main(int argc, char** argv) {
   show("GET without the scope", 403, asked.ask(false, bearer(ours + R"(,"scope":"orders:write")")));
   show("DELETE without the role", 403, asked.ask(true, good));
   show("DELETE with it", 200, asked.ask(true, bearer(ours + R"(,"roles":["admin"])")));
+  if (!asked.end()) {
+    std::printf("the server did not end well\n");
+    ++wrong;
+  }
   return wrong == 0 ? 0 : 1;
 }
