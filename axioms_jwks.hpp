@@ -129,7 +129,8 @@
 #define AXIOMS_JWKS_DEFAULT_FETCHER = httplib_fetcher
 #endif
 
-// clang before 17 may keep locals of an inlined await_suspend() in the frame, which another thread may have freed by then.
+// clang before 17 may keep locals of an inlined await_suspend() in the frame, which another thread may have freed by
+// then.
 #if defined(__clang__) && __clang_major__ < 17
 #define AXIOMS_JWKS_SUSPENDS __attribute__((noinline))
 #else
@@ -749,7 +750,8 @@ constexpr bool iequals(std::string_view a, std::string_view b) noexcept {
   return true;
 }
 
-// Names that differ mostly do so in length, first or last byte; a call of memcmp for each would be most of what a hit costs.
+// Names that differ mostly do so in length, first or last byte; a call of memcmp for each would be most of what a hit
+// costs.
 constexpr bool same_name(std::string_view a, std::string_view b) noexcept {
   return a.size() == b.size() && (a.empty() || (a.front() == b.front() && a.back() == b.back() && a == b));
 }
@@ -1139,11 +1141,11 @@ concept clock_source = requires(C& c, std::unique_lock<std::mutex>& lock, std::c
 };
 
 /// The time of an event loop that calls back: `now()`, `system_now()` and `call_at(time_point, callback)`, which
-/// returns a handle with `cancel()`. The callback, a `std::function<void()>`, runs once, on the loop, never inside call_at().
-/// cancel() does nothing once it runs, also when the callback itself calls it.
+/// returns a handle with `cancel()`. The callback, a `std::function<void()>`, runs once, on the loop, never inside
+/// call_at(). cancel() does nothing once it runs, also when the callback itself calls it.
 ///
-/// Threads: now() and system_now() from any thread, several at once; call_at() and cancel() from any thread that calls the
-///          manager or completes a fetch, one at a time.
+/// Threads: now() and system_now() from any thread, several at once; call_at() and cancel() from any thread that calls
+///          the manager or completes a fetch, one at a time.
 template <class T>
 concept timer_source = requires(T& t, std::chrono::steady_clock::time_point when, std::function<void()> callback) {
   { t.now() } -> std::same_as<std::chrono::steady_clock::time_point>;         // a timer_source tells monotonic time
@@ -1230,8 +1232,8 @@ struct jwks_event {
   std::chrono::steady_clock::time_point next_attempt{};  ///< when the next fetch is due, by the manager's clock
 };
 
-/// One line for a log: kind, URL, status, duration, kids and error, as far as there are any. What comes from outside is escaped
-/// and cut.
+/// One line for a log: kind, URL, status, duration, kids and error, as far as there are any. What comes from outside is
+/// escaped and cut.
 [[nodiscard]] std::string to_string(const jwks_event& event);
 
 /// Counters since the manager was made; they only grow.
@@ -1278,8 +1280,8 @@ struct jwks_config {
   std::chrono::seconds outage_window{7200};
   /// The soonest refresh that the provider's Cache-Control or Expires may ask for. 0 or more. Default 60 s.
   std::chrono::seconds min_refresh_interval{60};
-  /// How long get_key() still gives a key that left the set, for tokens that were signed just before. 0 or more; 0: gone
-  /// at once, as a key that was withdrawn because it leaked must be. Default 0.
+  /// How long get_key() still gives a key that left the set, for tokens that were signed just before. 0 or more; 0:
+  /// gone at once, as a key that was withdrawn because it leaked must be. Default 0.
   std::chrono::seconds withdrawn_key_grace{0};
   /// Limit of one fetch, from resolve to the last byte. More than 0. Default 10 s.
   std::chrono::milliseconds fetch_timeout{10000};
@@ -1295,17 +1297,17 @@ struct jwks_config {
   /// Fetch threads at most. 1 to 64. Default 8. Of initialize() only.
   std::size_t max_parallel_fetches = 8;
   /// Refetches for kids that the set lacks: a bucket of `unknown_kid_burst` (0 to 1000, 0 is never), one more per
-  /// `unknown_kid_interval` (more than 0). Without budget such a kid is `key_not_found` while the set is younger than that
-  /// interval, else `throttled`. A caller waits until `unknown_kid_wait` (0 or more) after the fetch began. Default 3, 30 s
-  /// and 2 s.
+  /// `unknown_kid_interval` (more than 0). Without budget such a kid is `key_not_found` while the set is younger than
+  /// that interval, else `throttled`. A caller waits until `unknown_kid_wait` (0 or more) after the fetch began.
+  /// Default 3, 30 s and 2 s.
   int unknown_kid_burst = 3;
   std::chrono::milliseconds unknown_kid_interval{30000}, unknown_kid_wait{2000};
   /// Refuses http. Default false, as in the Python original.
   bool require_https = false;
-  /// Finds the key set through the metadata of `issuer` (or of https://`domain`): OpenID Connect Discovery 1.0 section 4, else
-  /// RFC 8414, if there are none of that issuer. They must name exactly that issuer. They are read again by every refresh, for a
-  /// token if they are older than `min_refresh_interval`, and when the key set cannot be fetched; they outlive an outage like the
-  /// keys. `jwks_url` must be empty. Default false.
+  /// Finds the key set through the metadata of `issuer` (or of https://`domain`): OpenID Connect Discovery 1.0 section
+  /// 4, else RFC 8414, if there are none of that issuer. They must name exactly that issuer. They are read again by
+  /// every refresh, for a token if they are older than `min_refresh_interval`, and when the key set cannot be fetched;
+  /// they outlive an outage like the keys. `jwks_url` must be empty. Default false.
   bool discovery = false;
   /// Accepts secp256k1 keys for ES256K (RFC 8812). Default false: they are skipped.
   bool allow_es256k = false;
@@ -1316,7 +1318,8 @@ struct jwks_config {
   std::function<void(const jwks_event&)> on_event{};
   /// Uniform random numbers for jitter, called from any thread. Default: seeded per process. Of initialize() only.
   std::function<std::uint64_t()> random{};
-  /// With `discovery`: where the metadata are, if not under the issuer, which they must still name. Default: under the issuer.
+  /// With `discovery`: where the metadata are, if not under the issuer, which they must still name. Default: under the
+  /// issuer.
   std::string metadata_url{};
 
   /// Reads AXIOMS_JWKS_URL, AXIOMS_ISS_URL, AXIOMS_DOMAIN, AXIOMS_JWKS_REFRESH_INTERVAL and AXIOMS_JWKS_CACHE_TTL
@@ -1347,8 +1350,8 @@ inline namespace AXIOMS_JWKS_ABI {
 
 namespace detail {
 
-// One value of a JSON text. What is in it follows it in the array of its json_tree, so a walk over its members or elements
-// steps from one to the next over all that is in them.
+// One value of a JSON text. What is in it follows it in the array of its json_tree, so a walk over its members or
+// elements steps from one to the next over all that is in them.
 struct json_node {
   enum class kind : std::uint8_t { null, boolean, integer, real, string, array, object };
   struct iterator {
@@ -1454,8 +1457,8 @@ class jwk {
   [[nodiscard]] const std::string& to_json() const noexcept { return json_; }
   /// The OpenSSL key. Owned by this object: do not free; EVP_PKEY_up_ref to keep it longer.
   [[nodiscard]] EVP_PKEY* native_handle() const noexcept { return key_.get(); }
-  /// Whether the signature, as a JWS has it (RFC 7518 section 3), is good. False if @p alg does not go with the key, and if
-  /// OpenSSL cannot carry it out.
+  /// Whether the signature, as a JWS has it (RFC 7518 section 3), is good. False if @p alg does not go with the key,
+  /// and if OpenSSL cannot carry it out.
   [[nodiscard]] bool verify(std::string_view alg, std::string_view message, std::string_view signature) const noexcept;
 
  private:
@@ -1503,11 +1506,11 @@ class jwk_set {
   /// Reads a key set: RSA of 2048 to 16384 bits, EC P-256, P-384, P-521 and on request secp256k1, OKP Ed25519 and
   /// Ed448, AKP ML-DSA-44, -65 and -87 where the OpenSSL at run time has them (3.5 and later).
   ///
-  /// Skipped are also members that repeat a name (RFC 7517 section 4), and members past 1,024. A member of a key that is
-  /// null counts as absent. Private and symmetric key material is not kept.
+  /// Skipped are also members that repeat a name (RFC 7517 section 4), and members past 1,024. A member of a key that
+  /// is null counts as absent. Private and symmetric key material is not kept.
   ///
-  /// Errors: not_a_key_set (no JSON object with one array `keys`; nested deeper than 32; over 65,536 values; a zero byte
-  ///         in it), no_usable_key, no_resources (OpenSSL had no memory for a key).
+  /// Errors: not_a_key_set (no JSON object with one array `keys`; nested deeper than 32; over 65,536 values; a zero
+  ///         byte in it), no_usable_key, no_resources (OpenSSL had no memory for a key).
   [[nodiscard]] static result<jwk_set> parse(std::string_view json, const jwk_options& options = {});
 
   [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
@@ -1652,7 +1655,8 @@ struct verdict : reply {
 [[nodiscard]] verdict judge(const fetch_request& request, result<fetch_response> response, wall_point now,
                             const jwk_options& options = {});
 
-// A body that is equal to the served one confirms it like a 304. One that the keys of were read by other options does not.
+// A body that is equal to the served one confirms it like a 304. One that the keys of were read by other options does
+// not.
 [[nodiscard]] bool is_same(const document_content& brought, const document_content& served) noexcept;
 
 // How old a document is that an earlier process fetched, which only the wall clock can tell. Errors: that clock makes
@@ -1667,7 +1671,8 @@ struct metadata : reply {
   std::shared_ptr<const std::string> document{};  // the same, as published, unless it is too long to be kept
 };
 
-// Which issuer metadata must name, and where they may be (OpenID Connect Discovery 1.0 section 4, RFC 8414 section 3.1).
+// Which issuer metadata must name, and where they may be (OpenID Connect Discovery 1.0 section 4, RFC 8414 section
+// 3.1).
 struct metadata_source {
   std::string issuer;
   bool slash_optional = false;      // of an issuer that is known by its domain only
@@ -1676,8 +1681,8 @@ struct metadata_source {
 };
 [[nodiscard]] result<metadata_source> metadata_source_of(const jwks_config& config);
 
-// The rule of acceptance for metadata: a JSON object of exactly that issuer, whose jwks_uri is a URL that we may fetch, and not
-// http if the metadata came by https. Absent: what came is no metadata of that issuer, and no outage.
+// The rule of acceptance for metadata: a JSON object of exactly that issuer, whose jwks_uri is a URL that we may fetch,
+// and not http if the metadata came by https. Absent: what came is no metadata of that issuer, and no outage.
 [[nodiscard]] metadata judge_metadata(const fetch_request& request, result<fetch_response> response,
                                       const metadata_source& source, wall_point now);
 
@@ -1751,7 +1756,8 @@ class refetch_budget {
   steady_point since_{};
 };
 
-// When a provider that failed may be asked again: full jitter under a limit that doubles, and whatever it asked for itself.
+// When a provider that failed may be asked again: full jitter under a limit that doubles, and whatever it asked for
+// itself.
 class backoff {
  public:
   void configure(const jwks_config& config) noexcept {
@@ -1760,7 +1766,8 @@ class backoff {
   // Returns: when the background tries again.
   steady_point fail(steady_point now, const std::optional<seconds>& retry_after, std::uint64_t random) noexcept;
   void clear() noexcept { failures_ = 0; }
-  // For somebody whose patience with our own backoff ends that long after the failure. What the provider asked for is kept.
+  // For somebody whose patience with our own backoff ends that long after the failure. What the provider asked for is
+  // kept.
   [[nodiscard]] bool blocks(steady_point now, steady_point::duration patience) const noexcept;
   [[nodiscard]] int failures() const noexcept { return failures_; }
 
@@ -1801,8 +1808,8 @@ class withdrawn_keys {
 // Everything that is decided about one URL over time: what to serve, whether to fetch, when to look again.
 //
 // Sans-I/O: it is told the time, what happened and a random number; it has no thread, lock, socket or clock. Both
-// managers call it under their lock. What begins with ask changes nothing. A flight is a number; the newest one may be in
-// progress.
+// managers call it under their lock. What begins with ask changes nothing. A flight is a number; the newest one may be
+// in progress.
 class refresh_policy {
  public:
   // What a lookup gets, and what its manager has to do.
@@ -1844,8 +1851,8 @@ class refresh_policy {
   [[nodiscard]] answer ask(steady_point now) const noexcept;
   // waiting: how many others wait because of a token.
   [[nodiscard]] kid_answer ask_unknown_kid(steady_point now, std::string_view kid, std::size_t waiting) const;
-  // What a caller gets whose key of a known kid did not verify a signature. missing: the set is what the provider said just
-  // now. insist: that answer may be older than the question.
+  // What a caller gets whose key of a known kid did not verify a signature. missing: the set is what the provider said
+  // just now. insist: that answer may be older than the question.
   [[nodiscard]] kid_answer ask_bad_signature(steady_point now, std::size_t waiting, bool insist) const noexcept;
   // A flight is begun for a token.
   void pay(steady_point now) noexcept { budget_.spend(now); }
@@ -1856,8 +1863,8 @@ class refresh_policy {
   }
   // A fetch that brought a set without the kid: do not ask for it again for a while.
   void remember_missing(steady_point now, std::string_view kid) { missing_.remember(now, kid); }
-  // True if an answer came from a flight that began after `newest` was the newest. An older one proves nothing to who asked
-  // then: the provider may have answered before it published the key.
+  // True if an answer came from a flight that began after `newest` was the newest. An older one proves nothing to who
+  // asked then: the provider may have answered before it published the key.
   [[nodiscard]] bool answered_since(std::uint64_t newest) const noexcept { return answered_ > newest; }
   [[nodiscard]] std::uint64_t newest_flight() const noexcept { return newest_; }
 
@@ -1868,8 +1875,8 @@ class refresh_policy {
   void reserve(const jwk_set* served) { withdrawn_.reserve(served != nullptr ? served->size() : 0); }
   // The document is the application's own: it never ages, is never fetched, and no answer replaces it.
   void pin(steady_point now, const jwk_set& keys, const jwk_set* served = nullptr);
-  // A document that an earlier process fetched at that time. It is refreshed when it would have been; what is overdue is spread,
-  // for many processes may start at once. False: there is one that is served, or younger.
+  // A document that an earlier process fetched at that time. It is refreshed when it would have been; what is overdue
+  // is spread, for many processes may start at once. False: there is one that is served, or younger.
   [[nodiscard]] bool restore(steady_point now, steady_point fetched_at, std::uint64_t random) noexcept;
 
   std::uint64_t begin(steady_point now) noexcept;
@@ -2006,7 +2013,8 @@ struct steady_clock {
                   std::chrono::steady_clock::time_point deadline, Ready ready) const {
     using real = std::chrono::steady_clock;
     if (deadline == real::time_point::max()) return axioms::wait_until(lock, cv, stop, deadline, ready);
-    // The kernel's wait does not count suspended time, so a long one is looked at again from time to time: less than twice an hour.
+    // The kernel's wait does not count suspended time, so a long one is looked at again from time to time: less than
+    // twice an hour.
     constexpr auto slice = std::chrono::minutes(45);
     for (;;) {
       const auto at = now();
@@ -2122,9 +2130,9 @@ struct httplib_access {
 //   engine::land()          the policy takes it, publish(), and settle(): each waiter decides again and is finished
 //   waiter::done()          the caller wakes up, or goes on where it wants to
 //
-// decide() changes nothing, and perform() does what must not be done under the mutex. In between everything that needs memory is
-// made before anything is changed, so a caller that runs out of it leaves no trace; what happens on other threads
-// needs none (noexcept), or fails the flight.
+// decide() changes nothing, and perform() does what must not be done under the mutex. In between everything that needs
+// memory is made before anything is changed, so a caller that runs out of it leaves no trace; what happens on other
+// threads needs none (noexcept), or fails the flight.
 
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
@@ -2244,7 +2252,8 @@ template <class Engine>
   return slot != nullptr ? warm_document{&slot->document, cache->shard} : warm_document{};
 }
 
-// What a verb returns, if this thread has it. A query that finds no key may be worth a fetch, so it is not answered here.
+// What a verb returns, if this thread has it. A query that finds no key may be worth a fetch, so it is not answered
+// here.
 template <class T, class Engine>
 [[nodiscard]] AXIOMS_JWKS_HOT inline std::optional<T> answer_warm(Engine& core, const question& asked) {
   if constexpr (std::same_as<T, result<jwks_ptr>> || std::same_as<T, result<key_ptr>>) {
@@ -2267,8 +2276,8 @@ template <class T, class Engine>
 
 // -- engine: callers that wait, flights, events --
 
-// One caller that waits, blocked or suspended. Everything below the constants is guarded by the engine's mutex until done() is
-// called, which happens once, without the mutex.
+// One caller that waits, blocked or suspended. Everything below the constants is guarded by the engine's mutex until
+// done() is called, which happens once, without the mutex.
 class waiter : public std::enable_shared_from_this<waiter> {
  public:
   waiter(const question& asked, url_asked where);
@@ -2371,7 +2380,8 @@ struct entry {
   std::size_t token_waiters = 0;
 };
 
-// Which URLs may be looked up: what initialize() said, also for what an earlier life has looked up, and after shutdown().
+// Which URLs may be looked up: what initialize() said, also for what an earlier life has looked up, and after
+// shutdown().
 struct url_rules {
   bool require_https = false, only_configured = false;
   [[nodiscard]] std::optional<axioms::error> refuse(std::string_view url, bool insecure, bool configured) const;
@@ -2405,8 +2415,8 @@ struct errands {
   flight_list launches{};
   std::shared_ptr<flight> stopped{};
   url_table::map dropped{};
-  // The last reference to a document frees all its keys, and that to a configuration destroys what the user's listener captured,
-  // which may call us. Room is made before anything is changed.
+  // The last reference to a document frees all its keys, and that to a configuration destroys what the user's listener
+  // captured, which may call us. Room is made before anything is changed.
   std::vector<std::shared_ptr<const void>> released{};
 
   void reserve(std::size_t more) { released.reserve(released.size() + more); }
@@ -2438,9 +2448,9 @@ struct decision {
 // Locks, flights and waiters of one manager. How flights are launched and when it is woken is its driver's: threads
 // (thread_engine) or an event loop (loop_engine).
 //
-// After fork() the child must touch nothing here, for the mutex may be held by a thread that does not exist there. Verbs
-// get a new engine from their engine_holder; what comes later by itself (a response, a timer, a stop callback, the end of
-// a frame) asks forked() first.
+// After fork() the child must touch nothing here, for the mutex may be held by a thread that does not exist there.
+// Verbs get a new engine from their engine_holder; what comes later by itself (a response, a timer, a stop callback,
+// the end of a frame) asks forked() first.
 class engine : public std::enable_shared_from_this<engine> {
  public:
   enum class life { idle, lazy, running, down };
@@ -2850,8 +2860,8 @@ class basic_jwks_manager {
   ///
   /// Idempotent. Afterwards lookups give `shut_down` until initialize().
   ///
-  /// Blocks: until the threads have ended, within 100 ms if the fetcher returns within 50 ms of a stop and no `on_event` is
-  ///         running.
+  /// Blocks: until the threads have ended, within 100 ms if the fetcher returns within 50 ms of a stop and no
+  ///         `on_event` is running.
   void shutdown() noexcept {
     detail::thread_engine* const core = engine_.inherited();
     if (core == nullptr) return;
@@ -2884,42 +2894,44 @@ class basic_jwks_manager {
   /// All URLs that are known, in alphabetical order: configured, added, static, and looked up. Blocks: never.
   [[nodiscard]] std::vector<std::string> urls() const { return engine_.get().urls(); }
 
-  /// With `discovery`: the issuer's metadata that were accepted last, as published, for their other members (endpoints).
+  /// With `discovery`: the issuer's metadata that were accepted last, as published, for their other members
+  /// (endpoints).
   ///
-  /// By the URL that lookups use; the configured one if it is empty. At most 64 KiB are kept, and none after shutdown().
+  /// By the URL that lookups use; the configured one if it is empty. At most 64 KiB are kept, and none after
+  /// shutdown().
   ///
   /// Blocks: never.
   [[nodiscard]] std::optional<std::string> metadata(std::string_view url = {}) const {
     return engine_.get().published_metadata(url);
   }
 
-  /// Puts a key set of the application's own in place at @p url: @p json is served like a fetched one, never ages and is
-  /// never fetched.
+  /// Puts a key set of the application's own in place at @p url: @p json is served like a fetched one, never ages and
+  /// is never fetched.
   ///
-  /// Called again, it replaces the set. It stays until shutdown(), also when initialize() or add() name that URL (but with
-  /// `require_https` no lookup of an http URL is answered);
-  /// refresh() succeeds without a fetch, and an unknown kid is `key_not_found` at once. Not an answer in the air, nor
-  /// import_cache(), replaces it. Legal before initialize(), but for secp256k1 keys: the configuration in force must
-  /// `allow_es256k`.
+  /// Called again, it replaces the set. It stays until shutdown(), also when initialize() or add() name that URL (but
+  /// with `require_https` no lookup of an http URL is answered); refresh() succeeds without a fetch, and an unknown kid
+  /// is `key_not_found` at once. Not an answer in the air, nor import_cache(), replaces it. Legal before initialize(),
+  /// but for secp256k1 keys: the configuration in force must `allow_es256k`.
   ///
-  /// Blocks: never. Errors: invalid_url, unsupported_scheme, shut_down, not_a_key_set, no_usable_key, response_too_large
-  ///         (over 16 MiB); the old set stays.
+  /// Blocks: never. Errors: invalid_url, unsupported_scheme, shut_down, not_a_key_set, no_usable_key,
+  ///         response_too_large (over 16 MiB); the old set stays.
   result<void> add_static(std::string_view url, std::string_view json) { return engine_.get().add_static(url, json); }
 
   /// The fetched documents as text for import_cache(), so that a restart during an outage still has keys.
   ///
-  /// Holds what the providers published, their validators, and when that was by the wall clock; no static sources. After
-  /// shutdown() it is empty. Who can change the text chooses your keys: store it like a CA file.
+  /// Holds what the providers published, their validators, and when that was by the wall clock; no static sources.
+  /// After shutdown() it is empty. Who can change the text chooses your keys: store it like a CA file.
   ///
   /// Blocks: never; fit for `on_event`.
   [[nodiscard]] std::string export_cache() const { return engine_.get().export_cache(); }
 
   /// Takes the documents of an export_cache() of an earlier process. Legal before initialize(), where it belongs.
   ///
-  /// Each keeps its age by the wall clock, is served within `cache_ttl` + `outage_window` like any other, and is refreshed
-  /// `refresh_interval` after it was fetched; overdue ones within `min_refresh_interval` (without `prefetch` no sooner than one
-  /// `refresh_interval` after initialize()). One that may be served satisfies the prefetch. Documents from the future (by more than a
-  /// minute) or older than 10 years are refused, and so is what is no key set. A URL that has a document to serve keeps it.
+  /// Each keeps its age by the wall clock, is served within `cache_ttl` + `outage_window` like any other, and is
+  /// refreshed `refresh_interval` after it was fetched; overdue ones within `min_refresh_interval` (without `prefetch`
+  /// no sooner than one `refresh_interval` after initialize()). One that may be served satisfies the prefetch.
+  /// Documents from the future (by more than a minute) or older than 10 years are refused, and so is what is no key
+  /// set. A URL that has a document to serve keeps it.
   ///
   /// Returns: how many documents were taken.
   /// Blocks:  never.
@@ -2949,9 +2961,9 @@ class basic_jwks_manager {
 
   /// Returns the one key of the set at @p url that fits @p query.
   ///
-  /// A kid that the set lacks is fetched again once, within the budget of `unknown_kid_burst`; a known kid never is. With the
-  /// budget used up it is `key_not_found` if the provider was asked less than `unknown_kid_interval` ago, else `throttled`. With
-  /// a `withdrawn_key_grace`, a key that left the set is still given for that long.
+  /// A kid that the set lacks is fetched again once, within the budget of `unknown_kid_burst`; a known kid never is.
+  /// With the budget used up it is `key_not_found` if the provider was asked less than `unknown_kid_interval` ago, else
+  /// `throttled`. With a `withdrawn_key_grace`, a key that left the set is still given for that long.
   ///
   /// Blocks: as get_jwks(), and for an unknown kid until `unknown_kid_wait` after the fetch began.
   /// Errors: as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled.
@@ -2963,11 +2975,11 @@ class basic_jwks_manager {
     return ask<result<key_ptr>>({.what = detail::verb::key, .query = query}, stop);
   }
 
-  /// For a caller whose key of a known @p kid did not verify a signature: a provider may have put new material under an old
-  /// kid. Fetches the set again, within the budget for unknown kids, unless that was done less than 30 s ago.
+  /// For a caller whose key of a known @p kid did not verify a signature: a provider may have put new material under an
+  /// old kid. Fetches the set again, within the budget for unknown kids, unless that was done less than 30 s ago.
   ///
-  /// Returns: true if that kid has another key now than 30 s ago: look it up and verify again. A kid that is new has not
-  ///          changed. An empty one stands for the keys without a kid.
+  /// Returns: true if that kid has another key now than 30 s ago: look it up and verify again. A kid that is new has
+  ///          not changed. An empty one stands for the keys without a kid.
   /// Blocks:  as get_key() for an unknown kid. Errors: as get_jwks(), and throttled (the budget is used up).
   [[nodiscard]] result<bool> refresh_after_bad_signature(std::string_view url, std::string_view kid,
                                                          stop_token stop = {}) {
@@ -2990,8 +3002,8 @@ class basic_jwks_manager {
   }
   result<void> refresh(stop_token stop = {}) { return ask<result<void>>({.what = detail::verb::refresh}, stop); }
 
-  /// Waits until the configured URL has a document that would be served; false if it has none when @p limit is over, and
-  /// at once if there is no configured URL.
+  /// Waits until the configured URL has a document that would be served; false if it has none when @p limit is over,
+  /// and at once if there is no configured URL.
   ///
   /// Blocks: at most @p limit, by the manager's clock; ends at once on shutdown().
   [[nodiscard]] bool wait_ready(std::chrono::milliseconds limit) const {
@@ -3115,7 +3127,8 @@ class coroutine_waiter final : public async_waiter {
  public:
   using async_waiter::async_waiter;
 
-  // Of await_suspend(), at its beginning and at its end: true if the frame is suspended now; it may be gone already, then.
+  // Of await_suspend(), at its beginning and at its end: true if the frame is suspended now; it may be gone already,
+  // then.
   void starts(std::coroutine_handle<> frame) noexcept { frame_ = frame; }
   [[nodiscard]] bool suspend() noexcept { return move(phase::starting, phase::suspended); }
   // Of the awaiter's destructor: true if nobody will resume the frame.
@@ -3410,7 +3423,8 @@ struct process_wide;
 /// Every verb comes twice: as an awaitable (`co_await m.get_jwks(url, {.executor = e, .stop = t})`) and with a callback
 /// (`m.async_get_jwks(url, callback, {.executor = e, .stop = t})`, or a stop_token alone for the last). With a blocking
 /// fetcher it runs fetches on threads of its own; with an async_fetcher and a timer_source it lives on their event loop
-/// alone and starts no thread. A hit neither suspends nor allocates, but for the post of a callback that has an executor.
+/// alone and starts no thread. A hit neither suspends nor allocates, but for the post of a callback that has an
+/// executor.
 ///
 /// Continuations run on the executor of the call, else on the manager's, see set_executor(). Without one they run
 /// inline when the answer is ready, else on a manager thread (with an event loop: on the thread that has the answer);
@@ -3421,8 +3435,9 @@ struct process_wide;
 /// Blocks:   never, but for the destructor, which returns when every waiter without executor has completed. A
 ///           destructor that runs on a manager thread does not wait; nor does one with an event loop: destroy that
 ///           manager on the loop's thread.
-/// Lifetime: documents and keys outlive the manager. An executor must outlive the manager, or the call that it was given
-///           to and its post() (see executor_ref); an awaitable that has not been awaited must not outlive the manager.
+/// Lifetime: documents and keys outlive the manager. An executor must outlive the manager, or the call that it was
+///           given to and its post() (see executor_ref); an awaitable that has not been awaited must not outlive the
+///           manager.
 template <class Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, class Clock = steady_clock>
   requires((fetcher<Fetcher> && clock_source<Clock>) || (async_fetcher<Fetcher> && timer_source<Clock>))
 class basic_async_jwks_manager : private detail::async_shell {
@@ -3439,8 +3454,8 @@ class basic_async_jwks_manager : private detail::async_shell {
 
   /// As basic_jwks_manager::initialize(). Awaits the prefetch.
   ///
-  /// Give the configuration a name: `co_await m.initialize({.jwks_url = url})` is miscompiled by g++ 12, which destroys an
-  /// aggregate written in braces inside a co_await expression twice.
+  /// Give the configuration a name: `co_await m.initialize({.jwks_url = url})` is miscompiled by g++ 12, which destroys
+  /// an aggregate written in braces inside a co_await expression twice.
   [[nodiscard]] async_operation<result<void>> initialize(jwks_config config, async_options options = {}) {
     return {*this, {.what = detail::verb::initialize}, options, std::make_unique<jwks_config>(std::move(config))};
   }
@@ -3623,14 +3638,17 @@ inline namespace AXIOMS_JWKS_ABI {
 ///
 /// Claims are named as in verified_token::operator[]: `/realm_access/roles` is a path (RFC 6901).
 struct token_rules {
-  /// `iss`, byte for byte: no slash is added or dropped (RFC 7519 sections 4.1.1 and 7.3). Required, but with `trust_domain`.
+  /// `iss`, byte for byte: no slash is added or dropped (RFC 7519 sections 4.1.1 and 7.3). Required, but with
+  /// `trust_domain`.
   std::string issuer{};
-  /// The names of this service: `aud` must hold one of them (RFC 7519 section 4.1.3). Required, but with `any_audience`.
+  /// The names of this service: `aud` must hold one of them (RFC 7519 section 4.1.3). Required, but with
+  /// `any_audience`.
   std::vector<std::string> audience{};
-  /// Whose keys: a URL that the manager knows; with discovery what `resolved_url()` says. Empty: the manager's configured one,
-  /// which is legal with one issuer only.
+  /// Whose keys: a URL that the manager knows; with discovery what `resolved_url()` says. Empty: the manager's
+  /// configured one, which is legal with one issuer only.
   std::string jwks_url{};
-  /// Algorithms that are accepted (RFC 8725 section 3.1). Empty: all asymmetric ones; each goes with its kind of key only.
+  /// Algorithms that are accepted (RFC 8725 section 3.1). Empty: all asymmetric ones; each goes with its kind of key
+  /// only.
   std::vector<std::string> algorithms{};
   /// Values of `typ` that are accepted, compared as RFC 7515 section 4.1.9 says; "" stands for a token without one.
   std::vector<std::string> types{"at+jwt", "JWT", ""};
@@ -3646,8 +3664,8 @@ struct token_rules {
   std::string audience_claim{};
   /// `aud` is not looked at; `audience` must be empty then. Default false.
   bool any_audience = false;
-  /// In place of `issuer`, for SPIFFE JWT-SVIDs: `iss` is not needed, `sub` must begin with spiffe://<trust_domain>/, and `typ`
-  /// may also be JOSE.
+  /// In place of `issuer`, for SPIFFE JWT-SVIDs: `iss` is not needed, `sub` must begin with spiffe://<trust_domain>/,
+  /// and `typ` may also be JOSE.
   std::string trust_domain{};
   /// Takes tokens with `cnf` (DPoP, mTLS); whoever sets it compares `token["/cnf/jkt"]` with the proof. Default false.
   bool accept_bound = false;
@@ -3661,8 +3679,8 @@ struct token_rules {
   std::size_t memo = 0;
 
   /// Reads AXIOMS_ISS_URL, else AXIOMS_DOMAIN (https:// is put before it), AXIOMS_AUDIENCE, AXIOMS_TOKEN_TYPS,
-  /// AXIOMS_SCOPE_CLAIMS, AXIOMS_ROLES_CLAIMS and AXIOMS_PERMISSIONS_CLAIMS; lists have commas or blanks between. A variable
-  /// that is unset or empty leaves its default. The rest is validate()'s.
+  /// AXIOMS_SCOPE_CLAIMS, AXIOMS_ROLES_CLAIMS and AXIOMS_PERMISSIONS_CLAIMS; lists have commas or blanks between. A
+  /// variable that is unset or empty leaves its default. The rest is validate()'s.
   [[nodiscard]] static result<token_rules> from_environment();
 
   /// Checks every option and their combination. Errors: invalid_config; it names the option, its value and the rule.
@@ -3778,8 +3796,8 @@ class verified_token {
   /// What verified it: the key set's own handle, which keeps no document alive.
   [[nodiscard]] const key_ptr& key() const noexcept;
 
-  /// Whether the name is among the scopes, roles or permissions. A string of scopes is a list with blanks between, an array
-  /// a list of names; nothing else grants anything.
+  /// Whether the name is among the scopes, roles or permissions. A string of scopes is a list with blanks between, an
+  /// array a list of names; nothing else grants anything.
   [[nodiscard]] bool has_scope(std::string_view name) const noexcept;
   [[nodiscard]] bool has_role(std::string_view name) const noexcept;
   [[nodiscard]] bool has_permission(std::string_view name) const noexcept;
@@ -3804,9 +3822,11 @@ class verified_token {
 [[nodiscard]] result<verified_token> verify_token(std::string_view token, const jwk_set& keys, const token_rules& rules,
                                                   std::chrono::system_clock::time_point now);
 
-/// The payload of any compact JWS (a logout token, a DPoP proof, signed metadata) whose signature is good. Looks at no claim.
+/// The payload of any compact JWS (a logout token, a DPoP proof, signed metadata) whose signature is good. Looks at no
+/// claim.
 ///
-/// Errors: token_missing, malformed_token, unsupported_algorithm, key_not_found, key_ambiguous, bad_signature, no_resources.
+/// Errors: token_missing, malformed_token, unsupported_algorithm, key_not_found, key_ambiguous, bad_signature,
+///         no_resources.
 [[nodiscard]] result<std::string> verify_signature(std::string_view jws, const jwk_set& keys);
 
 namespace detail {
@@ -4043,16 +4063,16 @@ inline token_operation::awaiter token_operation::operator co_await() noexcept { 
 
 /// Verifies JWT access tokens (RFC 7519, RFC 9068, RFC 8725) with the keys of a manager.
 ///
-/// A token is accepted if its signature, issuer, audience and times are good and the rules are kept. An unknown kid is looked
-/// for once, within the manager's budget, and only for a token that would be accepted but for its signature; so expired,
-/// foreign and malformed tokens cause no request. After a wrong signature of a known kid the key set is fetched again, within
-/// the same budget.
+/// A token is accepted if its signature, issuer, audience and times are good and the rules are kept. An unknown kid is
+/// looked for once, within the manager's budget, and only for a token that would be accepted but for its signature; so
+/// expired, foreign and malformed tokens cause no request. After a wrong signature of a known kid the key set is
+/// fetched again, within the same budget.
 ///
 /// Threads:  verify() is callable from any number at once.
-/// Errors:   malformed_token, unsupported_algorithm, bad_signature, token_expired, token_not_yet_valid, issuer_mismatch,
-///           audience_mismatch, token_type_mismatch, claim_missing, token_missing, key_not_found, key_ambiguous: the token is
-///           refused (401). invalid_config: the rules are broken (500). Everything else: the keys are not to be had (503).
-///           A token with several faults gets the code of any of them.
+/// Errors:   malformed_token, unsupported_algorithm, bad_signature, token_expired, token_not_yet_valid,
+///           issuer_mismatch, audience_mismatch, token_type_mismatch, claim_missing, token_missing, key_not_found,
+///           key_ambiguous: the token is refused (401). invalid_config: the rules are broken (500). Everything else:
+///           the keys are not to be had (503). A token with several faults gets the code of any of them.
 /// Lifetime: the manager must outlive it.
 template <class Manager>
 class basic_token_verifier {
@@ -4813,7 +4833,8 @@ AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view 
   return (faults & 0xff000000U) == 0 ? std::optional(std::move(out)) : std::nullopt;
 }
 
-// Key material as providers publish it: RFC 4648 section 5, but also in the alphabet of section 4, padded, or with line breaks.
+// Key material as providers publish it: RFC 4648 section 5, but also in the alphabet of section 4, padded, or with line
+// breaks.
 AXIOMS_JWKS_INLINE std::optional<std::string> key_bytes(std::string_view text) {
   std::string digits;
   digits.reserve(text.size());
@@ -4842,8 +4863,8 @@ inline void trim_zeros(std::string& number) {
 inline constexpr std::size_t max_set_members = 1024;
 inline constexpr std::size_t max_key_ops = 32;
 
-// Members that hold private or symmetric key material (RFC 7518 sections 6.2.2, 6.3.2 and 6.4, RFC 8037, RFC 9964), and the
-// certificates, which are most of what a provider sends. Nobody reads what they hold.
+// Members that hold private or symmetric key material (RFC 7518 sections 6.2.2, 6.3.2 and 6.4, RFC 8037, RFC 9964), and
+// the certificates, which are most of what a provider sends. Nobody reads what they hold.
 inline constexpr std::array<std::string_view, 10> unread_names{"d",  "p",   "q", "dp",   "dq",
                                                                "qi", "oth", "k", "priv", "x5c"};
 inline bool is_secret(const json_node& member) noexcept {
@@ -4966,8 +4987,8 @@ struct jwk_builder {
 
 inline constexpr int no_openssl_error = 7517;
 
-// OpenSSL did not do what it was asked for with a key that passed our own checks: the point is none of the curve, or there was no
-// memory, for which OpenSSL gives many reasons, none at all, or has not even a queue.
+// OpenSSL did not do what it was asked for with a key that passed our own checks: the point is none of the curve, or
+// there was no memory, for which OpenSSL gives many reasons, none at all, or has not even a queue.
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::refused() {
   const unsigned long last = ERR_peek_last_error();
   const int library = ERR_GET_LIB(last), code = ERR_GET_REASON(last);
@@ -5250,7 +5271,8 @@ inline constexpr std::array digest_algs{
     digest_alg{"PS384", 1, true}, digest_alg{"PS512", 2, true}, digest_alg{"ES256", 0}, digest_alg{"ES384", 1},
     digest_alg{"ES512", 2},       digest_alg{"ES256K", 0}};
 
-// A context for each digest, kept by each thread: fetching a digest by its name takes as long as to compute it. nullptr: no memory.
+// A context for each digest, kept by each thread: fetching a digest by its name takes as long as to compute it.
+// nullptr: no memory.
 AXIOMS_JWKS_INLINE EVP_MD_CTX* thread_digest(std::size_t which) noexcept {
   using context = std::unique_ptr<EVP_MD_CTX, openssl_free<&EVP_MD_CTX_free>>;
   static thread_local std::array<context, 3> kept;
@@ -5280,7 +5302,8 @@ AXIOMS_JWKS_INLINE std::string der_of(std::string_view sides) {
   return out;
 }
 
-// A duplicate of a context of the key that is ready for the algorithm. That is made when it is first used, by whichever thread.
+// A duplicate of a context of the key that is ready for the algorithm. That is made when it is first used, by whichever
+// thread.
 AXIOMS_JWKS_INLINE EVP_PKEY_CTX* ready_context(std::atomic<EVP_PKEY_CTX*>& place, EVP_PKEY* key, const digest_alg& how,
                                                const EVP_MD* digest) noexcept {
   EVP_PKEY_CTX* ready = place.load(std::memory_order_acquire);
@@ -5677,8 +5700,8 @@ AXIOMS_JWKS_INLINE void missing_kids::remember(steady_point now, std::string_vie
   until_.insert_or_assign(std::string(kid), later(now, negative_kid_ttl));
 }
 
-// What the new set lacks is withdrawn now, and what came back is withdrawn no more. Keys of a set that was not served any
-// more are not brought back.
+// What the new set lacks is withdrawn now, and what came back is withdrawn no more. Keys of a set that was not served
+// any more are not brought back.
 AXIOMS_JWKS_INLINE void withdrawn_keys::replace(steady_point now, const jwk_set* served, const jwk_set& keys) {
   const auto published = [&](const key_ptr& key) {
     return std::any_of(keys.begin(), keys.end(), [&](const key_ptr& other) {
@@ -7667,8 +7690,8 @@ inline decision fail_with(const std::optional<error>& why) {
   return {.what = decision::act::fail, .why = why.has_value() ? *why : memory_error()};
 }
 
-// The set lacks the kid, or has a key for it that does not fit a signature. Whether that is worth a fetch is the policy's to
-// say. again: it has waited for one.
+// The set lacks the kid, or has a key for it that does not fit a signature. Whether that is worth a fetch is the
+// policy's to say. again: it has waited for one.
 inline decision decide_for_token(const question& asked, const entry& on, steady_point now, const waiter* again) {
   const bool signature = asked.what == verb::bad_signature;
   const bool proven = again != nullptr && on.policy.answered_since(again->newest);
@@ -7899,8 +7922,8 @@ AXIOMS_JWKS_INLINE void engine::finish(waiter& who, errands& todo) noexcept {
   to.splice(to.end(), who.on->waiters, who.place);
 }
 
-// Those who wait decide again: after a flight ended, after a late answer came while the next flight is in the air, and after a
-// document was loaded.
+// Those who wait decide again: after a flight ended, after a late answer came while the next flight is in the air, and
+// after a document was loaded.
 AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, errands& todo) noexcept {
   for (auto next = on.waiters.begin(); next != on.waiters.end();) {
     waiter& who = **next++;
@@ -8037,7 +8060,8 @@ AXIOMS_JWKS_INLINE bool engine::goes_on(flight& what, result<fetch_response>&& r
   return on_its_way;
 }
 
-// A response of a flight in the air was judged. True: it asks for something else now; else brought is what it ends with.
+// A response of a flight in the air was judged. True: it asks for something else now; else brought is what it ends
+// with.
 AXIOMS_JWKS_INLINE bool engine::next_request(flight& what, steady_point now, metadata&& said, verdict& brought,
                                              errands& todo) {
   using step = discovery_policy::step;
@@ -8336,8 +8360,8 @@ AXIOMS_JWKS_INLINE engine::engine()
 
 AXIOMS_JWKS_INLINE engine::~engine() = default;
 
-// What is imported before the first lookup or initialize() waits for it: nothing is fetched by a configuration that is not
-// there yet.
+// What is imported before the first lookup or initialize() waits for it: nothing is fetched by a configuration that is
+// not there yet.
 AXIOMS_JWKS_INLINE bool engine::background_runs() const noexcept {
   return state_ == life::lazy || state_ == life::running;
 }
@@ -8379,8 +8403,8 @@ AXIOMS_JWKS_INLINE void engine::configure(entry& on, new_terms&& terms, errands&
   todo.rescheduled = true;
 }
 
-// A URL of initialize() or add(): stays until shutdown, with limits of its own. first: its first fetch in the background. Under
-// both mutexes; if it throws, it has done nothing.
+// A URL of initialize() or add(): stays until shutdown, with limits of its own. first: its first fetch in the
+// background. Under both mutexes; if it throws, it has done nothing.
 AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::take_over(const parsed_url& at,
                                                             const std::shared_ptr<const jwks_config>& config,
                                                             steady_point now, steady_point first, errands& todo) {
@@ -9516,8 +9540,8 @@ struct registered_claims {
   }
 };
 
-// A NumericDate (RFC 7519 section 2) in seconds since 1970; none if it is no date before the year 10000. Only iat may be a string,
-// which .NET writes.
+// A NumericDate (RFC 7519 section 2) in seconds since 1970; none if it is no date before the year 10000. Only iat may
+// be a string, which .NET writes.
 AXIOMS_JWKS_INLINE std::optional<double> date_of(const json_node& claim, bool text_too = false) {
   if (claim.type == json_node::kind::integer || claim.type == json_node::kind::real)
     return claim.real >= begin_of_dates && claim.real < end_of_dates ? std::optional(claim.real) : std::nullopt;
@@ -9695,8 +9719,8 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::check_claims(std::c
   return check_required(*rules_, claims, root);
 }
 
-// The order: with the key at hand the signature, then the claims; else the claims, and only for a token that would be accepted but
-// for its signature something is fetched.
+// The order: with the key at hand the signature, then the claims; else the claims, and only for a token that would be
+// accepted but for its signature something is fetched.
 AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
                                                        std::chrono::system_clock::time_point now) {
   const auto fail = [&](axioms::error why) { return end(std::move(why)), need::nothing; };
