@@ -220,8 +220,9 @@ void fail_each_on_this_thread() {
     for (const auto& verb : verbs(saved, static_cast<const Manager*>(nullptr))) {
       CAPTURE(static_cast<int>(state));
       CAPTURE(verb.name);
+      bool failed = true;
       std::size_t n = 0;
-      for (bool failed = true; failed; n += step()) {
+      while (failed) {
         CAPTURE(n);
         const auto blocks = failing_new::alive();
         bool threw = false, works = false;
@@ -248,6 +249,7 @@ void fail_each_on_this_thread() {
         REQUIRE(failing_new::alive() == blocks);
         ++tried;
         REQUIRE(n < 20000);
+        n += step();
       }
     }
   }
@@ -258,8 +260,9 @@ void fail_each_on_this_thread() {
 template <class Manager>
 void fail_each_anywhere() {
   const std::string saved = saved_cache();
+  bool failed = true;
   std::size_t n = 0;
-  for (bool failed = true; failed; n += step()) {
+  while (failed) {
     CAPTURE(n);
     const auto blocks = failing_new::alive();
     bool works = false;
@@ -286,6 +289,7 @@ void fail_each_anywhere() {
     REQUIRE(count.answered == count.asked);
     REQUIRE(failing_new::alive() == blocks);
     REQUIRE(n < 100000);
+    n += step();
   }
   CHECK(n > 200);
 }
