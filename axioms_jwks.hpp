@@ -163,11 +163,17 @@
 #define AXIOMS_JWKS_ABI v0_1_0
 #endif
 
-// <windows.h> and others make macros of these two. They are put aside down to the end of this header.
+// <windows.h>, <AssertMacros.h> and others make macros of these. They are put aside down to the end of this header.
 #pragma push_macro("min")
 #pragma push_macro("max")
+#pragma push_macro("check")
+#pragma push_macro("require")
+#pragma push_macro("verify")
 #undef min
 #undef max
+#undef check
+#undef require
+#undef verify
 
 // ---- includes -----------------------------------------------------------------------------------
 
@@ -10141,5 +10147,8 @@ namespace detail {
 
 #pragma pop_macro("min")
 #pragma pop_macro("max")
+#pragma pop_macro("check")
+#pragma pop_macro("require")
+#pragma pop_macro("verify")
 
 #endif  // AXIOMS_JWKS_HPP

@@ -90,6 +90,7 @@
 #define linux 1
 #define verify(expression) expression
 #define require(expression, label) expression
+#define check(expression) expression
 #define nil nullptr
 
 #include "axioms_jwks.hpp"
@@ -102,4 +103,4 @@ int use_them() {
 }
 
 // They are as they were.
-static_assert(min(1, 2) == 1 && max(1, 2) == 2);
+static_assert(min(1, 2) == 1 && max(1, 2) == 2 && verify(true) && require(true, none) && check(true));
