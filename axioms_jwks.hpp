@@ -188,7 +188,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <deque>
 #include <exception>
 #include <functional>
 #include <list>
@@ -3837,65 +3836,6 @@ class verified_token {
 
 namespace detail {
 
-// One token on its way: sans-I/O. It is told the time and the key set that is served, and says what it needs.
-class token_check {
- public:
-  enum class need {
-    nothing,   // it is over, see outcome()
-    document,  // there is no key set to serve
-    key,       // the set lacks the kid
-    other_key  // the key of that kid did not verify the signature
-  };
-
-  token_check(std::shared_ptr<const token_core> core, std::string_view token) noexcept
-      : core_(std::move(core)), text_(token) {}
-  token_check(const token_check&) = delete;
-  token_check& operator=(const token_check&) = delete;
-
-  // Form and header. False: it is over.
-  bool read();
-  need look(const jwk_set* served, std::chrono::system_clock::time_point now);
-  // What came of a need, in place of a key set that is served.
-  void take(need what, outcome&& came);
-
-  // The text is read until it is over, so whoever waits must keep it.
-  void keep_text() {
-    kept_ = text_;
-    text_ = kept_;
-  }
-  // Of the key set, and what is wanted of it; valid after read().
-  [[nodiscard]] question asked(need what) const;
-  [[nodiscard]] const jwks_ptr& brought() const noexcept { return brought_; }
-  [[nodiscard]] bool over() const noexcept { return out_.has_value(); }
-  [[nodiscard]] bool has_read() const noexcept { return rules_ != nullptr; }
-  [[nodiscard]] result<verified_token> take_result() { return *std::move(out_); }
-  void end(axioms::error why) { out_.emplace(std::move(why)); }
-  // What it needs is not to be had: there is only this key set.
-  void end_with(const jwk_set& keys, need what);
-
- private:
-  [[nodiscard]] std::optional<axioms::error> pick_rules();
-  [[nodiscard]] std::optional<axioms::error> read_claims();
-  [[nodiscard]] std::optional<axioms::error> check_claims(std::chrono::system_clock::time_point now);
-  void accept(key_ptr key);
-
-  std::shared_ptr<const token_core> core_;
-  std::string_view text_;
-  std::string kept_;
-  const token_rules* rules_ = nullptr;
-  std::shared_ptr<const token_header> header_;
-  std::string signature_, payload_;
-  std::optional<json_tree> claims_;
-  jwks_ptr brought_;
-  key_ptr key_;
-  double expires_ = 0;
-  bool fetched_again_ = false;
-  std::optional<result<verified_token>> out_;
-};
-
-}  // namespace detail
-namespace detail {
-
 // What the verifiers use of a manager.
 struct token_access {
   template <class Fetcher, class Clock>
@@ -3918,8 +3858,11 @@ concept async_keys = requires(const Manager& keys) {
 };
 
 [[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules);
-// As far as it goes without waiting; what it needs then, nothing if it is over.
-[[nodiscard]] token_check::need proceed(token_check& check, engine& core);
+[[nodiscard]] std::shared_ptr<const token_core> compile_rules(token_rules rules);
+// What comes of it, if nothing has to be waited for.
+[[nodiscard]] std::optional<result<verified_token>> verify_at_once(engine& core,
+                                                                   const std::shared_ptr<const token_core>& rules,
+                                                                   std::string_view token);
 [[nodiscard]] result<verified_token> verify_waiting(thread_engine& core, const std::shared_ptr<const token_core>& rules,
                                                     std::string_view token, const stop_token& stop);
 
@@ -3927,10 +3870,7 @@ concept async_keys = requires(const Manager& keys) {
 class token_task : public std::enable_shared_from_this<token_task> {
  public:
   token_task(std::shared_ptr<engine> core, std::shared_ptr<const token_core> rules, std::string_view token,
-             executor_ref where)
-      : core_(std::move(core)), check_(std::move(rules), token), where_(where) {
-    check_.keep_text();
-  }
+             executor_ref where);
   virtual ~token_task() = default;
   token_task(const token_task&) = delete;
   token_task& operator=(const token_task&) = delete;
@@ -3942,10 +3882,7 @@ class token_task : public std::enable_shared_from_this<token_task> {
 
  protected:
   virtual void complete() noexcept = 0;
-  [[nodiscard]] result<verified_token> take_result() {
-    on_stop_.reset();
-    return check_.take_result();
-  }
+  [[nodiscard]] result<verified_token> take_result();
 
  private:
   struct canceller {
@@ -3958,8 +3895,7 @@ class token_task : public std::enable_shared_from_this<token_task> {
   bool go_on() noexcept;
 
   std::shared_ptr<engine> core_;
-  token_check check_;
-  token_check::need need_ = token_check::need::nothing;
+  std::shared_ptr<token_check> check_;
   executor_ref where_;
   stop_source cancelled_;
   std::optional<stop_callback<canceller>> on_stop_;
@@ -4043,20 +3979,10 @@ class token_operation::awaiter {
     if (task_ && task_->abandon()) task_->cancel();
   }
   [[nodiscard]] bool await_ready() {
-    detail::token_check check(what_.rules_, what_.token_);
-    if (detail::proceed(check, what_.shell_->hot_core()) != detail::token_check::need::nothing) return false;
-    ready_.emplace(check.take_result());
-    return true;
+    ready_ = detail::verify_at_once(what_.shell_->hot_core(), what_.rules_, what_.token_);
+    return ready_.has_value();
   }
-  [[nodiscard]] AXIOMS_JWKS_SUSPENDS bool await_suspend(std::coroutine_handle<> frame) {
-    const executor_ref where = what_.executor_ ? what_.executor_ : what_.shell_->default_executor;
-    const auto task =
-        std::make_shared<detail::coroutine_token_task>(what_.shell_->core(), what_.rules_, what_.token_, where, frame);
-    task_ = task;
-    // From here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so.
-    task->start(what_.stop_);
-    return task->suspend();
-  }
+  [[nodiscard]] AXIOMS_JWKS_SUSPENDS bool await_suspend(std::coroutine_handle<> frame);
   result<verified_token> await_resume() { return ready_ ? *std::move(ready_) : task_->result_of(); }
 
  private:
@@ -4088,7 +4014,7 @@ class basic_token_verifier {
  public:
   /// With broken rules each verify() is invalid_config.
   basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, token_rules rules)
-      : keys_(keys), rules_(detail::compile_rules({std::move(rules)})) {}
+      : keys_(keys), rules_(detail::compile_rules(std::move(rules))) {}
   /// Several issuers: the token's `iss` picks the rules, and only keys of that issuer's `jwks_url` count.
   ///
   /// The issuers must differ, each must have a `jwks_url`, and `max_token_bytes` and `memo` must be the same in all.
@@ -4117,9 +4043,8 @@ class basic_token_verifier {
     const auto [wished, stop] = detail::taken_apart(how);
     const executor_ref where = wished ? wished : shell.default_executor;
     if (!where) {
-      detail::token_check check(rules_, token);
-      if (detail::proceed(check, shell.hot_core()) == detail::token_check::need::nothing)
-        return static_cast<void>(callback(check.take_result()));
+      if (auto ready = detail::verify_at_once(shell.hot_core(), rules_, token))
+        return static_cast<void>(callback(*std::move(ready)));
     }
     std::make_shared<detail::callback_token_task<Callback>>(shell.core(), rules_, token, where, std::move(callback))
         ->start(stop);
@@ -9397,6 +9322,12 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<t
   return core;
 }
 
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(token_rules rules) {
+  std::vector<token_rules> one;
+  one.push_back(std::move(rules));
+  return compile_rules(std::move(one));
+}
+
 // ---- form
 
 // RFC 4648 section 5 without padding, as RFC 7515 section 2 wants it: one spelling for each value.
@@ -9662,6 +9593,63 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> check_required(const token_rules
 
 // ---- one token
 
+// One token on its way: sans-I/O. It is told the time and the key set that is served, and says what it needs.
+class token_check {
+ public:
+  enum class need {
+    nothing,   // it is over, see outcome()
+    document,  // there is no key set to serve
+    key,       // the set lacks the kid
+    other_key  // the key of that kid did not verify the signature
+  };
+
+  token_check(std::shared_ptr<const token_core> core, std::string_view token) noexcept
+      : core_(std::move(core)), text_(token) {}
+  token_check(const token_check&) = delete;
+  token_check& operator=(const token_check&) = delete;
+
+  // Form and header. False: it is over.
+  bool read();
+  need look(const jwk_set* served, std::chrono::system_clock::time_point now);
+  // What came of the last need, in place of a key set that is served.
+  void take(outcome&& came);
+
+  // The text is read until it is over, so whoever waits must keep it.
+  void keep_text() {
+    kept_ = text_;
+    text_ = kept_;
+  }
+  // Of the key set, and what is wanted of it; valid after read().
+  [[nodiscard]] question asked(need what) const;
+  [[nodiscard]] const jwks_ptr& brought() const noexcept { return brought_; }
+  [[nodiscard]] bool over() const noexcept { return out_.has_value(); }
+  [[nodiscard]] bool has_read() const noexcept { return rules_ != nullptr; }
+  [[nodiscard]] result<verified_token> take_result() { return *std::move(out_); }
+  void end(axioms::error why) { out_.emplace(std::move(why)); }
+  // What it needs is not to be had: there is only this key set.
+  void end_with(const jwk_set& keys, need what);
+
+ private:
+  [[nodiscard]] std::optional<axioms::error> pick_rules();
+  [[nodiscard]] std::optional<axioms::error> read_claims();
+  [[nodiscard]] std::optional<axioms::error> check_claims(std::chrono::system_clock::time_point now);
+  void accept(key_ptr key);
+
+  std::shared_ptr<const token_core> core_;
+  std::string_view text_;
+  std::string kept_;
+  const token_rules* rules_ = nullptr;
+  std::shared_ptr<const token_header> header_;
+  std::string signature_, payload_;
+  std::optional<json_tree> claims_;
+  jwks_ptr brought_;
+  key_ptr key_;
+  double expires_ = 0;
+  need needs_ = need::nothing;
+  bool fetched_again_ = false;
+  std::optional<result<verified_token>> out_;
+};
+
 // RFC 8725 section 3: which issuer's rules, then the algorithm and the type.
 AXIOMS_JWKS_INLINE bool token_check::read() {
   const auto fail = [&](axioms::error why) { return end(std::move(why)), false; };
@@ -9741,13 +9729,13 @@ AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
   }
   if (keys.count == 0) {
     if (auto why = check_claims(now)) return fail(*std::move(why));
-    return query_of(*header_, nullptr).kid.empty() ? need::document : need::key;
+    return needs_ = query_of(*header_, nullptr).kid.empty() ? need::document : need::key;
   }
   const signature_state state = keys.check(header_->alg, text_.substr(0, text_.rfind('.')), signature_);
   if (state == signature_state::failed) return fail(no_verification_error());
   if (state == signature_state::bad) {
     if (fetched_again_ || check_claims(now)) return fail(bad_signature_error());
-    return need::other_key;
+    return needs_ = need::other_key;
   }
   if (auto why = check_claims(now)) return fail(*std::move(why));
   accept(std::move(keys.good));
@@ -9784,8 +9772,8 @@ AXIOMS_JWKS_INLINE question token_check::asked(need what) const {
   return out;
 }
 
-AXIOMS_JWKS_INLINE void token_check::take(need what, outcome&& came) {
-  if (what == need::other_key) {
+AXIOMS_JWKS_INLINE void token_check::take(outcome&& came) {
+  if (needs_ == need::other_key) {
     fetched_again_ = true;
     brought_.reset();
     key_.reset();
@@ -9797,7 +9785,7 @@ AXIOMS_JWKS_INLINE void token_check::take(need what, outcome&& came) {
   }
   if (came.failure) return end(*std::move(came.failure));
   brought_ = std::move(came.document);
-  if (what != need::key) return;
+  if (needs_ != need::key) return;
   // The set's own handle, if the key is in it.
   if (auto own = brought_ ? brought_->keys().select(query_of(*header_, nullptr)) : result<key_ptr>(axioms::error{});
       own)
@@ -9826,12 +9814,20 @@ AXIOMS_JWKS_INLINE token_check::need proceed(token_check& check, engine& core) {
   return check.look(served ? &served->keys() : nullptr, now);
 }
 
+AXIOMS_JWKS_INLINE std::optional<result<verified_token>> verify_at_once(engine& core,
+                                                                        const std::shared_ptr<const token_core>& rules,
+                                                                        std::string_view token) {
+  token_check check(rules, token);
+  if (proceed(check, core) != token_check::need::nothing) return std::nullopt;
+  return check.take_result();
+}
+
 AXIOMS_JWKS_INLINE result<verified_token> verify_waiting(thread_engine& core,
                                                          const std::shared_ptr<const token_core>& rules,
                                                          std::string_view token, const stop_token& stop) {
   token_check check(rules, token);
   for (auto need = proceed(check, core); need != token_check::need::nothing; need = proceed(check, core))
-    check.take(need, core.ask(check.asked(need), stop));
+    check.take(core.ask(check.asked(need), stop));
   return check.take_result();
 }
 
@@ -9853,6 +9849,17 @@ class token_waiter final : public async_waiter {
   std::optional<stop_callback<detail::canceller>> on_stop_;
 };
 
+AXIOMS_JWKS_INLINE token_task::token_task(std::shared_ptr<engine> core, std::shared_ptr<const token_core> rules,
+                                          std::string_view token, executor_ref where)
+    : core_(std::move(core)), check_(std::make_shared<token_check>(std::move(rules), token)), where_(where) {
+  check_->keep_text();
+}
+
+AXIOMS_JWKS_INLINE result<verified_token> token_task::take_result() {
+  on_stop_.reset();
+  return check_->take_result();
+}
+
 AXIOMS_JWKS_INLINE void token_task::start(const stop_token& stop) {
   if (stop.stop_possible()) on_stop_.emplace(stop, canceller{weak_from_this()});
   if (go_on()) return;
@@ -9867,23 +9874,23 @@ AXIOMS_JWKS_INLINE void token_task::start(const stop_token& stop) {
 }
 
 AXIOMS_JWKS_INLINE void token_task::take(outcome&& came) noexcept {
-  AXIOMS_JWKS_TRY { check_.take(need_, std::move(came)); }
-  AXIOMS_JWKS_CATCH_ALL { check_.end(memory_error()); }
+  AXIOMS_JWKS_TRY { check_->take(std::move(came)); }
+  AXIOMS_JWKS_CATCH_ALL { check_->end(memory_error()); }
   if (!go_on()) complete();
 }
 
 AXIOMS_JWKS_INLINE bool token_task::go_on() noexcept {
   AXIOMS_JWKS_TRY {
-    need_ = proceed(check_, *core_);
-    if (need_ == token_check::need::nothing) return false;
-    const auto who = std::make_shared<token_waiter>(check_.asked(need_), where_, shared_from_this());
+    const auto need = proceed(*check_, *core_);
+    if (need == token_check::need::nothing) return false;
+    const auto who = std::make_shared<token_waiter>(check_->asked(need), where_, shared_from_this());
     who->arm(cancelled_.get_token(), core_);
     const auto core = core_;  // who goes on in there may let go of this
     core->submit(who);
     return true;
   }
   AXIOMS_JWKS_CATCH_ALL {
-    check_.end(memory_error());
+    check_->end(memory_error());
     return false;
   }
 }
@@ -9891,6 +9898,16 @@ AXIOMS_JWKS_INLINE bool token_task::go_on() noexcept {
 }  // namespace detail
 
 // ---- what users call
+
+AXIOMS_JWKS_INLINE bool token_operation::awaiter::await_suspend(std::coroutine_handle<> frame) {
+  const executor_ref where = what_.executor_ ? what_.executor_ : what_.shell_->default_executor;
+  const auto task =
+      std::make_shared<detail::coroutine_token_task>(what_.shell_->core(), what_.rules_, what_.token_, where, frame);
+  task_ = task;
+  // From here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so.
+  task->start(what_.stop_);
+  return task->suspend();
+}
 
 AXIOMS_JWKS_INLINE result<token_rules> token_rules::from_environment() {
   using detail::environment;
@@ -10024,7 +10041,7 @@ AXIOMS_JWKS_INLINE result<std::string_view> bearer_token(std::string_view author
 AXIOMS_JWKS_INLINE result<verified_token> verify_token(std::string_view token, const jwk_set& keys,
                                                        const token_rules& rules,
                                                        std::chrono::system_clock::time_point now) {
-  detail::token_check check(detail::compile_rules({rules}), token);
+  detail::token_check check(detail::compile_rules(rules), token);
   if (check.read()) check.end_with(keys, check.look(&keys, now));
   return check.take_result();
 }
