@@ -1787,7 +1787,7 @@ class missing_kids {
  public:
   [[nodiscard]] bool contains(steady_point now, std::string_view kid) const;
   void remember(steady_point now, std::string_view kid);
-  void clear() noexcept { until_.clear(); }
+  void clear() noexcept;
   [[nodiscard]] std::size_t size() const noexcept { return until_.size(); }
 
  private:
@@ -1799,7 +1799,7 @@ class withdrawn_keys {
  public:
   void configure(seconds grace) noexcept { grace_ = grace; }
   // Makes replace() allocate nothing.
-  void reserve(std::size_t served) { keys_.reserve(keys_.size() + (grace_.count() > 0 ? served : 0)); }
+  void reserve(std::size_t served);
   // served: what the new set takes the place of; null if it was served no more.
   void replace(steady_point now, const jwk_set* served, const jwk_set& keys);
   [[nodiscard]] result<key_ptr> select(steady_point now, const key_query& query) const;
@@ -2358,33 +2358,6 @@ class event_queue {
 
 // -- engine: the table of URLs --
 
-// One URL of a manager. Guarded by the engine's mutex.
-struct entry {
-  entry(const parsed_url& at, std::shared_ptr<const jwks_config> its_config, steady_point now);
-  void touch(steady_point now) const noexcept;
-  [[nodiscard]] steady_point last_used() const noexcept;
-  [[nodiscard]] std::shared_ptr<const document_content> content() const noexcept;
-  [[nodiscard]] const jwk_set* served() const noexcept { return document ? &document->keys() : nullptr; }
-  [[nodiscard]] std::shared_ptr<const metadata_source> source() const noexcept;
-  [[nodiscard]] discovery_policy::step first_step(steady_point now, bool for_token) noexcept;
-
-  const std::string url;
-  const bool insecure;
-  std::shared_ptr<const jwks_config> config;
-  refresh_policy policy;
-  std::optional<discovery_policy> discovery;
-  bool configured = false;
-  bool gone = false;  // dropped; a flight may still be in the air
-  bool stale_told = false, throttled_told = false;
-  jwks_ptr document;
-  std::shared_ptr<const document_content> previous;  // what the document replaced
-  std::string etag, last_modified;
-  const std::shared_ptr<publication> cell = std::make_shared<publication>();
-  std::shared_ptr<flight> current;
-  waiter_list waiters;
-  std::size_t token_waiters = 0;
-};
-
 // Which URLs may be looked up: what initialize() said, also for what an earlier life has looked up, and after
 // shutdown().
 struct url_rules {
@@ -2400,7 +2373,7 @@ class url_table {
   [[nodiscard]] std::shared_ptr<entry> find(std::string_view normalized) const;
   // The one maker of entries. Gives a map of one, to be added.
   [[nodiscard]] static map make(const parsed_url& at, std::shared_ptr<const jwks_config> config, steady_point now);
-  void add(map&& one) noexcept { all.merge(one); }
+  void add(map&& one) noexcept;
   void drop(entry& on, map& to) noexcept;
   // Looked-up URLs may come from anywhere, so their number is bounded.
   [[nodiscard]] bool full() const noexcept;
@@ -2424,7 +2397,7 @@ struct errands {
   // captured, which may call us. Room is made before anything is changed.
   std::vector<std::shared_ptr<const void>> released{};
 
-  void reserve(std::size_t more) { released.reserve(released.size() + more); }
+  void reserve(std::size_t more);
   void stop(std::shared_ptr<flight>& what) noexcept {
     if (what) what->next = std::exchange(stopped, what);
     what.reset();
@@ -2435,20 +2408,7 @@ struct errands {
   }
 };
 
-// What a question gets now. To say so changes nothing.
-struct decision {
-  enum class act { answer, fail, wait, fetch };
-  act what = act::answer;
-  key_ptr key{};                       // of answer
-  bool changed = false;                // of answer to bad_signature
-  std::optional<axioms::error> why{};  // of fail
-  bool for_token = false;              // the set lacks the kid, or its key fits no signature
-  bool proven = false;                 // that the provider has no such kid
-  bool throttled = false;              // nobody looked for it
-
-  [[nodiscard]] bool waits() const noexcept { return what == act::wait || what == act::fetch; }
-};
-[[nodiscard]] decision decide(const question& asked, const entry& on, steady_point now, const waiter* again = nullptr);
+struct decision;
 
 // Locks, flights and waiters of one manager. How flights are launched and when it is woken is its driver's: threads
 // (thread_engine) or an event loop (loop_engine).
@@ -3885,12 +3845,6 @@ class token_task : public std::enable_shared_from_this<token_task> {
   [[nodiscard]] result<verified_token> take_result();
 
  private:
-  struct canceller {
-    std::weak_ptr<token_task> task;
-    void operator()() const noexcept {
-      if (const auto still = task.lock()) still->cancel();
-    }
-  };
   // Whether it waits now.
   bool go_on() noexcept;
 
@@ -3898,7 +3852,7 @@ class token_task : public std::enable_shared_from_this<token_task> {
   std::shared_ptr<token_check> check_;
   executor_ref where_;
   stop_source cancelled_;
-  std::optional<stop_callback<canceller>> on_stop_;
+  std::shared_ptr<void> on_stop_;     // a stop_callback
   std::shared_ptr<token_task> self_;  // while it is posted
 };
 
@@ -5624,6 +5578,7 @@ AXIOMS_JWKS_INLINE bool missing_kids::contains(steady_point now, std::string_vie
   return found != until_.end() && now < found->second;
 }
 
+AXIOMS_JWKS_INLINE void missing_kids::clear() noexcept { until_.clear(); }
 AXIOMS_JWKS_INLINE void missing_kids::remember(steady_point now, std::string_view kid) {
   const auto sooner = [](const auto& a, const auto& b) { return a.second < b.second; };
   if (until_.size() >= max_negative_kids && until_.find(kid) == until_.end())
@@ -5633,6 +5588,10 @@ AXIOMS_JWKS_INLINE void missing_kids::remember(steady_point now, std::string_vie
 
 // What the new set lacks is withdrawn now, and what came back is withdrawn no more. Keys of a set that was not served
 // any more are not brought back.
+AXIOMS_JWKS_INLINE void withdrawn_keys::reserve(std::size_t served) {
+  keys_.reserve(keys_.size() + (grace_.count() > 0 ? served : 0));
+}
+
 AXIOMS_JWKS_INLINE void withdrawn_keys::replace(steady_point now, const jwk_set* served, const jwk_set& keys) {
   const auto published = [&](const key_ptr& key) {
     return std::any_of(keys.begin(), keys.end(), [&](const key_ptr& other) {
@@ -7504,6 +7463,48 @@ AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, con
   AXIOMS_JWKS_CATCH_ALL {}  // out of memory: the next lookup takes the slow path again
 }
 
+// One URL of a manager. Guarded by the engine's mutex.
+struct entry {
+  entry(const parsed_url& at, std::shared_ptr<const jwks_config> its_config, steady_point now);
+  void touch(steady_point now) const noexcept;
+  [[nodiscard]] steady_point last_used() const noexcept;
+  [[nodiscard]] std::shared_ptr<const document_content> content() const noexcept;
+  [[nodiscard]] const jwk_set* served() const noexcept { return document ? &document->keys() : nullptr; }
+  [[nodiscard]] std::shared_ptr<const metadata_source> source() const noexcept;
+  [[nodiscard]] discovery_policy::step first_step(steady_point now, bool for_token) noexcept;
+
+  const std::string url;
+  const bool insecure;
+  std::shared_ptr<const jwks_config> config;
+  refresh_policy policy;
+  std::optional<discovery_policy> discovery;
+  bool configured = false;
+  bool gone = false;  // dropped; a flight may still be in the air
+  bool stale_told = false, throttled_told = false;
+  jwks_ptr document;
+  std::shared_ptr<const document_content> previous;  // what the document replaced
+  std::string etag, last_modified;
+  const std::shared_ptr<publication> cell = std::make_shared<publication>();
+  std::shared_ptr<flight> current;
+  waiter_list waiters;
+  std::size_t token_waiters = 0;
+};
+
+// What a question gets now. To say so changes nothing.
+struct decision {
+  enum class act { answer, fail, wait, fetch };
+  act what = act::answer;
+  key_ptr key{};                       // of answer
+  bool changed = false;                // of answer to bad_signature
+  std::optional<axioms::error> why{};  // of fail
+  bool for_token = false;              // the set lacks the kid, or its key fits no signature
+  bool proven = false;                 // that the provider has no such kid
+  bool throttled = false;              // nobody looked for it
+
+  [[nodiscard]] bool waits() const noexcept { return what == act::wait || what == act::fetch; }
+};
+[[nodiscard]] decision decide(const question& asked, const entry& on, steady_point now, const waiter* again = nullptr);
+
 // -- engine: callers that wait, flights, events --
 
 inline error shut_down_error() {
@@ -7546,6 +7547,9 @@ AXIOMS_JWKS_INLINE void event_queue::take(std::list<event_record>& to, std::size
 }
 
 // -- engine: the table of URLs --
+
+AXIOMS_JWKS_INLINE void url_table::add(map&& one) noexcept { all.merge(one); }
+AXIOMS_JWKS_INLINE void errands::reserve(std::size_t more) { released.reserve(released.size() + more); }
 
 AXIOMS_JWKS_INLINE entry::entry(const parsed_url& at, std::shared_ptr<const jwks_config> its_config, steady_point now)
     : url(at.normalized), insecure(!at.https), config(std::move(its_config)), policy(*config) {
@@ -9860,8 +9864,17 @@ AXIOMS_JWKS_INLINE result<verified_token> token_task::take_result() {
   return check_->take_result();
 }
 
+// Of the caller's stop token.
+struct token_canceller {
+  std::weak_ptr<token_task> task;
+  void operator()() const noexcept {
+    if (const auto still = task.lock()) still->cancel();
+  }
+};
+
 AXIOMS_JWKS_INLINE void token_task::start(const stop_token& stop) {
-  if (stop.stop_possible()) on_stop_.emplace(stop, canceller{weak_from_this()});
+  if (stop.stop_possible())
+    on_stop_ = std::make_shared<stop_callback<token_canceller>>(stop, token_canceller{weak_from_this()});
   if (go_on()) return;
   if (!where_) return complete();
   self_ = shared_from_this();
