@@ -58,6 +58,8 @@ int main(int argc, char** argv) {
   if (!manager.initialize(config) || !manager.get_jwks()) return 1;
   // The thread of the first fetch ends by itself.
   for (int i = 0; threads() > 2 && i < 600; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  // The scheduler is woken once more, to join it.
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
   const long ours = threads() - 1, kilobytes = resident() - before, woken = wakes_of_others();
   const int seconds = smoke ? 1 : argc > 1 ? std::atoi(argv[1]) : 60;
   std::this_thread::sleep_for(std::chrono::seconds(seconds));
