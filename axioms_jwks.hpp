@@ -3640,7 +3640,7 @@ struct token_rules {
   bool split_roles = false;
   /// The longest token. 64 bytes to 1 MiB. Default 16 KiB.
   std::size_t max_token_bytes = 16384;
-  /// How many verified tokens are remembered. 0 to 1 Mi; 0: none. Default 0.
+  /// How many verified tokens may be remembered. Without effect in this version. 0 to 1 Mi. Default 0.
   std::size_t memo = 0;
 
   /// Reads AXIOMS_ISS_URL, else AXIOMS_DOMAIN (https:// is put before it), AXIOMS_AUDIENCE, AXIOMS_TOKEN_TYPS,
