@@ -3819,6 +3819,10 @@ concept async_keys = requires(const Manager& keys) {
 
 [[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules);
 [[nodiscard]] std::shared_ptr<const token_core> compile_rules(token_rules rules);
+// With the keys at hand: no manager.
+[[nodiscard]] result<verified_token> verify_alone(const std::shared_ptr<const token_core>& rules,
+                                                  std::string_view token, const jwk_set& keys,
+                                                  std::chrono::system_clock::time_point now);
 // What comes of it, if nothing has to be waited for.
 [[nodiscard]] std::optional<result<verified_token>> verify_at_once(engine& core,
                                                                    const std::shared_ptr<const token_core>& rules,
@@ -9818,6 +9822,14 @@ AXIOMS_JWKS_INLINE token_check::need proceed(token_check& check, engine& core) {
   return check.look(served ? &served->keys() : nullptr, now);
 }
 
+AXIOMS_JWKS_INLINE result<verified_token> verify_alone(const std::shared_ptr<const token_core>& rules,
+                                                       std::string_view token, const jwk_set& keys,
+                                                       std::chrono::system_clock::time_point now) {
+  token_check check(rules, token);
+  if (check.read()) check.end_with(keys, check.look(&keys, now));
+  return check.take_result();
+}
+
 AXIOMS_JWKS_INLINE std::optional<result<verified_token>> verify_at_once(engine& core,
                                                                         const std::shared_ptr<const token_core>& rules,
                                                                         std::string_view token) {
@@ -10054,9 +10066,7 @@ AXIOMS_JWKS_INLINE result<std::string_view> bearer_token(std::string_view author
 AXIOMS_JWKS_INLINE result<verified_token> verify_token(std::string_view token, const jwk_set& keys,
                                                        const token_rules& rules,
                                                        std::chrono::system_clock::time_point now) {
-  detail::token_check check(detail::compile_rules(rules), token);
-  if (check.read()) check.end_with(keys, check.look(&keys, now));
-  return check.take_result();
+  return detail::verify_alone(detail::compile_rules(rules), token, keys, now);
 }
 
 AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, const jwk_set& keys) {
