@@ -11,7 +11,8 @@ int main(int argc, char** argv) {
   long times = 1;
   constexpr std::string_view option = "--repeat=";
   for (int i = 1; i < argc; ++i) {
-    if (std::string_view(argv[i]).substr(0, option.size()) == option) times = std::strtol(argv[i] + option.size(), nullptr, 10);
+    if (std::string_view(argv[i]).substr(0, option.size()) == option)
+      times = std::strtol(argv[i] + option.size(), nullptr, 10);
   }
   const auto start = std::chrono::steady_clock::now();
   for (long run = 1; run <= times; ++run) {
@@ -21,7 +22,8 @@ int main(int argc, char** argv) {
     if (failed != 0 && times > 1) std::printf("run %ld of %ld failed\n", run, times);
     if (failed != 0 || context.shouldExit()) return failed;
   }
-  const auto spent = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start).count();
+  const auto spent =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start).count();
   if (times > 1) std::printf("%ld of %ld runs passed in %lld ms\n", times, times, static_cast<long long>(spent));
   return 0;
 }

@@ -9,7 +9,6 @@
 #include "axioms_jwks.hpp"
 #include "support/token_maker.hpp"
 
-
 #include <doctest/doctest.h>
 
 #include <algorithm>

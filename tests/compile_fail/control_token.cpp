@@ -7,9 +7,7 @@ struct my_client {
   }
 };
 
-bool delete_orders(const axioms::verified_token& token) {
-  return token.require({.any_roles = {"admin"}}).has_value();
-}
+bool delete_orders(const axioms::verified_token& token) { return token.require({.any_roles = {"admin"}}).has_value(); }
 
 int main() {
   axioms::basic_jwks_manager<my_client> keys;
