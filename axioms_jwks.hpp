@@ -317,7 +317,7 @@ struct error {
   [[nodiscard]] std::string_view oauth_error() const noexcept;
   /// The HTTP status to answer a request with: 401, 403, 500 for a fault of configuration, 503 for an outage.
   [[nodiscard]] int status_code() const noexcept;
-  /// The value of a `WWW-Authenticate` header (RFC 6750 section 3): fixed text per code, never the description.
+  /// The value of a `WWW-Authenticate` header (RFC 6750 section 3): fixed text, never the description.
   ///
   /// Empty where status_code() is 5xx: an outage is no fault of the token. Quotes and backslashes of @p realm are
   /// escaped and its control bytes dropped.
@@ -9262,7 +9262,7 @@ AXIOMS_JWKS_INLINE bool grants(const json_node* where, bool split, std::string_v
   return false;
 }
 
-// ---- rules
+// -- tokens: rules --
 
 AXIOMS_JWKS_INLINE std::optional<axioms::error> broken_rule(const token_rules& rules) {
   std::optional<axioms::error> broken;
@@ -9336,7 +9336,7 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(token_rules r
   return compile_rules(std::move(one));
 }
 
-// ---- form
+// -- tokens: form --
 
 // RFC 4648 section 5 without padding, as RFC 7515 section 2 wants it: one spelling for each value.
 AXIOMS_JWKS_INLINE bool decode_strictly(std::string_view text, std::string& out) {
@@ -9413,7 +9413,7 @@ struct token_parts {
   }
 };
 
-// ---- signature
+// -- tokens: signature --
 
 // What one key, or some keys in turn, say of a signature.
 struct tried_keys {
@@ -9466,7 +9466,7 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> keys_for(const token_header& hea
   return std::nullopt;
 }
 
-// ---- claims
+// -- tokens: claims --
 
 // The claims that are looked at (RFC 7519 section 4.1, RFC 7800), found in one walk. null is as good as none.
 struct registered_claims {
@@ -9599,7 +9599,7 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> check_required(const token_rules
   return std::nullopt;
 }
 
-// ---- one token
+// -- tokens: one token --
 
 // One token on its way: sans-I/O. It is told the time and the key set that is served, and says what it needs.
 class token_check {
@@ -9801,7 +9801,7 @@ AXIOMS_JWKS_INLINE void token_check::take(outcome&& came) {
   key_ = std::move(came.key);
 }
 
-// ---- with a manager
+// -- tokens: with a manager --
 
 // What would be served now, without waiting.
 AXIOMS_JWKS_INLINE jwks_ptr served_now(engine& core, const question& asked) {
@@ -9922,7 +9922,7 @@ AXIOMS_JWKS_INLINE bool token_task::go_on() noexcept {
 
 }  // namespace detail
 
-// ---- what users call
+// -- tokens: what users call --
 
 AXIOMS_JWKS_INLINE bool token_operation::awaiter::await_suspend(std::coroutine_handle<> frame) {
   const executor_ref where = what_.executor_ ? what_.executor_ : what_.shell_->default_executor;
