@@ -34,10 +34,10 @@
 //     config.jwks_url = "https://idp.example.com/.well-known/jwks.json";
 //     if (auto ok = manager.initialize(config); !ok) return std::cerr << ok.error().description << '\n', 1;
 //
-//     auto key = manager.get_key({.kid = "2026-01", .alg = "RS256"});   // no I/O while the set is cached
+//     // Whoever verifies tokens takes a token_verifier. This is the key alone; no I/O while the set is cached.
+//     auto key = manager.get_key({.kid = "2026-01", .alg = "RS256"});
 //     if (!key) return std::cerr << key.error().description << '\n', 1;
-//     EVP_PKEY* pkey = (*key)->native_handle();                         // for EVP_DigestVerifyInit
-//     return pkey != nullptr ? 0 : 1;
+//     std::cout << (*key)->to_pem();
 //   }
 //
 // Contents (each name is a ruler line below; each part uses only parts above it):
@@ -1109,13 +1109,31 @@ struct fetch_callback_probe {
 ///
 /// Any status is a response, not an error. It must keep `timeout` in real time and return within 50 ms of a stop.
 /// What it throws becomes `fetch_failed`. A fetcher that can tell beforehand that no fetch of its will succeed may have
-/// `check() -> result<void>`, which initialize() and add() call, on the caller's thread; its error is theirs.
+/// `check() -> result<void>`, which initialize() and add() call, on the caller's thread; its error is theirs. One that
+/// names `options_type` and can be made from it lets the managers be made from it too.
 ///
 /// Threads: called from several threads at once.
 template <class F>  // compilers show the line that a type does not keep to, and so what stands beside it here and below
 concept fetcher = requires(F& f, const fetch_request& request, stop_token stop) {
   { f(request, stop) } -> std::same_as<result<fetch_response>>;  // a fetcher is called so, and returns that result
 };
+
+namespace detail {
+
+// What a fetcher is made from, if it says so; else a type that nobody has.
+template <class Fetcher>
+struct fetcher_options {
+  using type = fetcher_options;
+};
+template <class Fetcher>
+  requires requires { typename Fetcher::options_type; }
+struct fetcher_options<Fetcher> {
+  using type = typename Fetcher::options_type;
+};
+template <class Fetcher>
+concept made_from_options = std::constructible_from<Fetcher, typename Fetcher::options_type>;
+
+}  // namespace detail
 
 /// An event loop's HTTP client: `f.async_fetch(fetch_request, stop_token, callback)`.
 ///
@@ -1234,11 +1252,14 @@ struct jwks_event {
   std::chrono::milliseconds duration{0};  ///< of the fetch, by the manager's clock
   std::vector<std::string> added, removed,
       changed;  ///< kids (thumbprints of keys without kid); changed: same kid, new key
-  std::chrono::steady_clock::time_point next_attempt{};  ///< when the next fetch is due, by the manager's clock
+  /// When the next fetch is due, by the manager's clock, which is no time of day: by default
+  /// `next_attempt - axioms::steady_clock().now()` is the time until then.
+  std::chrono::steady_clock::time_point next_attempt{};
+  std::string key_set_url{};  ///< of `fetched` and `loaded`: where the keys came from; with `discovery` not `url`
 };
 
-/// One line for a log: kind, URL, status, duration, kids and error, as far as there are any. What comes from outside is
-/// escaped and cut.
+/// One line for a log: kind, URL, where the keys came from if it was elsewhere, status, duration, kids and error, as
+/// far as there are any. What comes from outside is escaped and cut.
 [[nodiscard]] std::string to_string(const jwks_event& event);
 
 /// Counters since the manager was made; they only grow.
@@ -1262,7 +1283,7 @@ struct jwks_health {
   std::chrono::milliseconds age{0};         ///< of the document; 0 if there is none
   std::optional<axioms::error> last_error;  ///< of the last fetch, none if it succeeded
   int consecutive_failures = 0;
-  /// Of a fetch, by the manager's clock: now while one runs; max(): none is planned.
+  /// Of a fetch, by the manager's clock as in jwks_event: now while one runs; max(): none is planned.
   std::chrono::steady_clock::time_point next_attempt = std::chrono::steady_clock::time_point::max();
 };
 
@@ -1461,6 +1482,9 @@ class jwk {
   /// The public members as JSON.
   [[nodiscard]] const std::string& to_json() const noexcept { return json_; }
   /// The OpenSSL key. Owned by this object: do not free; EVP_PKEY_up_ref to keep it longer.
+  ///
+  /// For tokens use verify() or a token_verifier: OpenSSL wants an ECDSA signature in DER, a JWS has r and s in a row
+  /// (RFC 7518 section 3.4), and EVP_DigestVerify refuses that.
   [[nodiscard]] EVP_PKEY* native_handle() const noexcept { return key_.get(); }
   /// Whether the signature, as a JWS has it (RFC 7518 section 3), is good. False if @p alg does not go with the key,
   /// and if OpenSSL cannot carry it out.
@@ -2085,6 +2109,8 @@ struct httplib_options {
 ///          cancelled, response_too_large, no_resources; invalid_config for options that cannot be right.
 class httplib_fetcher {
  public:
+  using options_type = httplib_options;
+
   explicit httplib_fetcher(httplib_options options = {});
   // Without moves: a moved-from handle would have no state to fetch with.
   httplib_fetcher(const httplib_fetcher&) noexcept = default;
@@ -2802,6 +2828,10 @@ class basic_jwks_manager {
   explicit basic_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
       : io_(std::make_shared<detail::io_of<Fetcher, Clock>>(std::move(fetch), std::move(time))),
         engine_([io = io_] { return std::make_shared<detail::thread_engine>(io); }) {}
+  /// A fetcher with these options, as in `jwks_manager keys({.ca_file = "/etc/ssl/private_ca.pem"})`.
+  explicit basic_jwks_manager(typename detail::fetcher_options<Fetcher>::type options,
+                              Clock time = Clock()) requires detail::made_from_options<Fetcher>
+      : basic_jwks_manager(Fetcher(std::move(options)), std::move(time)) {}
   basic_jwks_manager(const basic_jwks_manager&) = delete;
   basic_jwks_manager& operator=(const basic_jwks_manager&) = delete;
   ~basic_jwks_manager() = default;
@@ -3412,6 +3442,10 @@ class basic_async_jwks_manager : private detail::async_shell {
   explicit basic_async_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
       : io_(driver::make_io(std::move(fetch), std::move(time))),
         engine_([io = io_] { return driver::make_engine(io); }) {}
+  /// As that of basic_jwks_manager.
+  explicit basic_async_jwks_manager(typename detail::fetcher_options<Fetcher>::type options,
+                                    Clock time = Clock()) requires detail::made_from_options<Fetcher>
+      : basic_async_jwks_manager(Fetcher(std::move(options)), std::move(time)) {}
   ~basic_async_jwks_manager() override = default;
 
   /// Where continuations run that no executor was given for. Threads: set it before the first verb.
@@ -4358,6 +4392,8 @@ AXIOMS_JWKS_INLINE result<bool> boolean_from(std::string_view variable, std::str
 AXIOMS_JWKS_INLINE std::string to_string(const jwks_event& event) {
   constexpr std::size_t most = 8;
   std::string out = detail::concat(to_string(event.kind), ' ', detail::quote(event.url, 256));
+  if (!event.key_set_url.empty() && event.key_set_url != event.url)
+    out += detail::concat(", from ", detail::quote(event.key_set_url, 256));
   if (event.status != 0) out += detail::concat(", status ", event.status);
   if (event.duration.count() > 0) out += detail::concat(", ", event.duration.count(), " ms");
   for (const auto& [name, kids] :
@@ -4400,6 +4436,9 @@ AXIOMS_JWKS_INLINE result<jwks_config> jwks_config::from_environment() {
 
 namespace detail {
 
+// Where an issuer's key set is unless the configuration says something else. Most have theirs elsewhere.
+inline constexpr std::string_view default_jwks_path = "/.well-known/jwks.json";
+
 AXIOMS_JWKS_INLINE result<std::string> checked_url(std::string url) {
   if (auto parsed = parse_url(url); !parsed) return std::move(parsed).error();
   return url;
@@ -4438,7 +4477,8 @@ AXIOMS_JWKS_INLINE result<std::string> jwks_config::resolved_url() const {
   const auto base = detail::issuer_base(*this);
   if (!base) return base.error();
   if (discovery && !metadata_url.empty()) return detail::checked_url(metadata_url);
-  return detail::checked_url(*base + (discovery ? "/.well-known/openid-configuration" : "/.well-known/jwks.json"));
+  return detail::checked_url(
+      detail::concat(*base, discovery ? "/.well-known/openid-configuration" : detail::default_jwks_path));
 }
 
 AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
@@ -5391,7 +5431,11 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
                                  const jwk_options& options) {
   verdict out;
   AXIOMS_JWKS_TRY {
-    if (!brings_body(request, response, now, out)) return out;
+    if (!brings_body(request, response, now, out)) {
+      if (out.status == 404 && std::string_view(request.url).ends_with(default_jwks_path))
+        out.why.description += "; if the issuer has its keys elsewhere, set jwks_config::discovery, or jwks_url";
+      return out;
+    }
     auto keys = jwk_set::parse(response->body, options);
     if (!keys) {
       out.refuse(
@@ -8270,6 +8314,7 @@ AXIOMS_JWKS_INLINE void engine::deliver(event_record& record) noexcept {
         std::sort(all.begin(), all.end());
         return all;
       };
+      if (record.after != nullptr) event.key_set_url = record.after->url;
       const auto before = index(record.before.get()), after = index(record.after.get());
       for (auto at = after.begin(); at != after.end(); at = after.upper_bound(at->first)) {
         if (before.count(at->first) == 0) {
