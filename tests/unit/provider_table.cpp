@@ -70,9 +70,9 @@ void check(const providers::provider& configured, const published& what, const t
     for (const auto& role : row.denies.roles) CHECK_FALSE(token->has_role(role));
     for (const auto& permission : row.grants.permissions) CHECK(token->has_permission(permission));
   }
-  for (const auto& [name, code] : expected.refused) {
-    CAPTURE(name);
-    CHECK(verified(corpus.named(name).token) == code);
+  for (const auto& each : expected.refused) {
+    CAPTURE(each.first);
+    CHECK(verified(corpus.named(each.first).token) == each.second);
   }
   // Nothing but what is published was asked for, and each once.
   REQUIRE(r.provider.requests() == what.urls.size());
