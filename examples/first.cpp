@@ -7,7 +7,8 @@ int main(int argc, char** argv) {
   axioms::jwks_manager manager;
   axioms::jwks_config config;
   config.jwks_url = argc > 1 ? argv[1] : "https://idp.example.com/.well-known/jwks.json";
-  // Fetches now, then keeps the set fresh in the background. If the provider is down, this succeeds, and get_key() returns the error.
+  // Fetches now, then keeps the set fresh in the background. If the provider is down, this succeeds, and get_key()
+  // returns the error.
   const auto started = manager.initialize(config);
 
   // From memory, like every lookup from now on. The header of a token says which key signed it:

@@ -1,5 +1,5 @@
-// What a manager does, in a log: to_string(event) is one line, with nothing secret in it. Works offline and without arguments: it starts an
-// issuer of its own on loopback, which exchanges a key and then goes down.
+// What a manager does, in a log: to_string(event) is one line, with nothing secret in it. Works offline and without
+// arguments: it starts an issuer of its own on loopback, which exchanges a key and then goes down.
 #include "axioms_jwks.hpp"
 #include "support/issuer.hpp"
 

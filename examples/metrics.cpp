@@ -1,5 +1,6 @@
-// A manager's state at /metrics, as Prometheus reads it: support/prometheus.hpp writes the text, cpp-httplib serves it. Works offline
-// and without arguments: it starts an issuer of its own on loopback, scrapes itself once and prints what it got.
+// A manager's state at /metrics, as Prometheus reads it: support/prometheus.hpp writes the text, cpp-httplib serves it.
+// Works offline and without arguments: it starts an issuer of its own on loopback, scrapes itself once and prints what
+// it got.
 #include "axioms_jwks.hpp"
 #include "support/issuer.hpp"
 #include "support/prometheus.hpp"

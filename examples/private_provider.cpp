@@ -1,5 +1,5 @@
-// A provider that is not open to everybody, as the key set of a Kubernetes cluster: a certificate authority of its own, and a token in
-// each request. Works offline and without arguments: it starts an issuer on loopback that demands both.
+// A provider that is not open to everybody, as the key set of a Kubernetes cluster: a certificate authority of its own,
+// and a token in each request. Works offline and without arguments: it starts an issuer on loopback that demands both.
 #include "axioms_jwks.hpp"
 #include "support/issuer.hpp"
 

@@ -1,5 +1,5 @@
-// Prints how each identity provider is configured, as the table of providers.md. Works offline and without arguments. Exits non-zero if
-// one of the configurations is none.
+// Prints how each identity provider is configured, as the table of providers.md. Works offline and without arguments.
+// Exits non-zero if one of the configurations is none.
 #include "support/providers.hpp"
 #include "axioms_jwks.hpp"
 

@@ -24,7 +24,8 @@ inline std::string label(std::string_view name, std::string_view value) {
 
 /// @p now is the manager's clock's.
 ///
-/// Threads: any. Blocks: never. There is a series for each URL that the manager knows; `only_configured_urls` keeps their number small.
+/// Threads: any. Blocks: never. There is a series for each URL that the manager knows; `only_configured_urls` keeps
+/// their number small.
 template <class Manager>
 std::string prometheus_text(const Manager& manager,
                             std::chrono::steady_clock::time_point now = axioms::steady_clock().now()) {

@@ -1,7 +1,9 @@
-// How each identity provider is configured: whose keys a manager fetches, and which tokens a verifier accepts. The table in
-// providers.md is printed from here by providers.cpp, and tests/unit/provider_table.cpp verifies tokens of each shape with it.
+// How each identity provider is configured: whose keys a manager fetches, and which tokens a verifier accepts. The
+// table in providers.md is printed from here by providers.cpp, and tests/unit/provider_table.cpp verifies tokens of
+// each shape with it.
 //
-// acme, orders, shop and the identifiers stand for yours. Copy `iss` and `aud` from a token of your own provider: each byte counts.
+// acme, orders, shop and the identifiers stand for yours. Copy `iss` and `aud` from a token of your own provider: each
+// byte counts.
 #ifndef AXIOMS_JWKS_EXAMPLES_PROVIDERS_HPP
 #define AXIOMS_JWKS_EXAMPLES_PROVIDERS_HPP
 
@@ -23,12 +25,11 @@ inline const std::string tenant = "11111111-2222-3333-4444-555555555555";  // En
 inline const std::string api = "66666666-7777-8888-9999-000000000000";     // Entra's application of your service
 
 inline provider auth0() {
-  return {
-      "Auth0",
-      {.issuer = "https://acme.eu.auth0.com/"},
-      {{.issuer = "https://acme.eu.auth0.com/", .audience = {"https://api.acme.example"}}},
-      "The slash at the end of the issuer belongs to it. Without an audience in the login request the token is opaque. Turn on "
-      "RBAC to get `permissions`."};
+  return {"Auth0",
+          {.issuer = "https://acme.eu.auth0.com/"},
+          {{.issuer = "https://acme.eu.auth0.com/", .audience = {"https://api.acme.example"}}},
+          "The slash at the end of the issuer belongs to it. Without an audience in the login request the token is "
+          "opaque. Turn on RBAC to get `permissions`."};
 }
 
 inline provider okta() {
@@ -40,21 +41,19 @@ inline provider okta() {
 }
 
 inline provider entra_v1() {
-  return {
-      "Entra ID, tokens of version 1",
-      {.jwks_url = "https://login.microsoftonline.com/" + tenant + "/discovery/keys"},
-      {{.issuer = "https://sts.windows.net/" + tenant + "/", .audience = {"api://" + api, api}}},
-      "The API's registration decides on the version, not the endpoint: look at `ver` in a token. Tokens for Microsoft Graph "
-      "cannot be verified by others."};
+  return {"Entra ID, tokens of version 1",
+          {.jwks_url = "https://login.microsoftonline.com/" + tenant + "/discovery/keys"},
+          {{.issuer = "https://sts.windows.net/" + tenant + "/", .audience = {"api://" + api, api}}},
+          "The API's registration decides on the version, not the endpoint: look at `ver` in a token. Tokens for "
+          "Microsoft Graph cannot be verified by others."};
 }
 
 inline provider entra_v2() {
-  return {
-      "Entra ID, tokens of version 2",
-      {.issuer = "https://login.microsoftonline.com/" + tenant + "/v2.0", .discovery = true},
-      {{.issuer = "https://login.microsoftonline.com/" + tenant + "/v2.0", .audience = {api}}},
-      "An ID token of the same registration has the same audience: require a scope or a role. Several tenants: one rule each, all "
-      "with one `jwks_url`."};
+  return {"Entra ID, tokens of version 2",
+          {.issuer = "https://login.microsoftonline.com/" + tenant + "/v2.0", .discovery = true},
+          {{.issuer = "https://login.microsoftonline.com/" + tenant + "/v2.0", .audience = {api}}},
+          "An ID token of the same registration has the same audience: require a scope or a role. Several tenants: one "
+          "rule each, all with one `jwks_url`."};
 }
 
 inline provider b2c() {
@@ -84,12 +83,11 @@ inline provider google() {
                                   .required_values = {{"email", {"jane@acme.example"}}}};
   axioms::token_rules other = rules;
   other.issuer = "accounts.google.com";
-  return {
-      "Google, ID tokens",
-      {.jwks_url = "https://www.googleapis.com/oauth2/v3/certs"},
-      {rules, other},
-      "Both issuers are in use. Every service account may ask for any audience: require `email` or `sub`. Access tokens are opaque. "
-      "Identity-Aware Proxy has an issuer and keys of its own."};
+  return {"Google, ID tokens",
+          {.jwks_url = "https://www.googleapis.com/oauth2/v3/certs"},
+          {rules, other},
+          "Both issuers are in use. Every service account may ask for any audience: require `email` or `sub`. Access "
+          "tokens are opaque. Identity-Aware Proxy has an issuer and keys of its own."};
 }
 
 inline provider keycloak() {
@@ -100,19 +98,18 @@ inline provider keycloak() {
         .audience = {"orders"},
         .required_values = {{"typ", {"Bearer"}}},
         .role_claims = {"/realm_access/roles"}}},
-      "Give the client an audience mapper: `account` stands in every token. Without `typ`, ID tokens pass. A client's own roles are "
-      "in `/resource_access/CLIENT/roles`."};
+      "Give the client an audience mapper; an audience of `account` proves nothing. Without `typ`, ID tokens pass. A "
+      "client's own roles are in `/resource_access/CLIENT/roles`."};
 }
 
 inline provider kubernetes() {
-  return {
-      "Kubernetes, service accounts",
-      {.jwks_url = "https://kubernetes.default.svc/openid/v1/jwks"},
-      {{.issuer = "https://kubernetes.default.svc.cluster.local",
-        .audience = {"orders"},
-        .required_values = {{"sub", {"system:serviceaccount:shop:web"}}}}},
-      "The key set needs the cluster's CA and the pod's own token: [private_provider.cpp](private_provider.cpp). The issuer is the "
-      "cluster's `--service-account-issuer`, the audience that of the projected volume."};
+  return {"Kubernetes, service accounts",
+          {.jwks_url = "https://kubernetes.default.svc/openid/v1/jwks"},
+          {{.issuer = "https://kubernetes.default.svc.cluster.local",
+            .audience = {"orders"},
+            .required_values = {{"sub", {"system:serviceaccount:shop:web"}}}}},
+          "The key set needs the cluster's CA and the pod's own token: [private_provider.cpp](private_provider.cpp). "
+          "The issuer is the cluster's `--service-account-issuer`, the audience that of the projected volume."};
 }
 
 inline provider spiffe() {
@@ -123,14 +120,13 @@ inline provider spiffe() {
 }
 
 inline provider github_actions() {
-  return {
-      "GitHub Actions",
-      {.issuer = "https://token.actions.githubusercontent.com", .discovery = true},
-      {{.issuer = "https://token.actions.githubusercontent.com",
-        .audience = {"https://github.com/acme"},
-        .required_values = {{"repository_owner_id", {"1234"}}}}},
-      "The job chooses the audience, and one key set signs for all repositories: always require `repository_owner_id` or "
-      "`repository_id`. An Enterprise Server's issuer is `https://HOST/_services/token`."};
+  return {"GitHub Actions",
+          {.issuer = "https://token.actions.githubusercontent.com", .discovery = true},
+          {{.issuer = "https://token.actions.githubusercontent.com",
+            .audience = {"https://github.com/acme"},
+            .required_values = {{"repository_owner_id", {"1234"}}}}},
+          "The job chooses the audience, and one key set signs for all repositories: always require "
+          "`repository_owner_id` or `repository_id`. An Enterprise Server's issuer is `https://HOST/_services/token`."};
 }
 
 inline std::vector<provider> all() {

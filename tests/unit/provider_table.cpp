@@ -1,6 +1,6 @@
-// The table of examples/providers.md, row by row: with the configuration that stands there, a manager finds the key set where that
-// provider publishes it, and a verifier takes the tokens that it issues and refuses those that are for others. Metadata, key sets and
-// tokens have the shapes of each provider's own; names, ids and keys are made up.
+// The table of examples/providers.md, row by row: with the configuration that stands there, a manager finds the key set
+// where that provider publishes it, and a verifier takes the tokens that it issues and refuses those that are for
+// others. Metadata, key sets and tokens have the shapes of each provider's own; names, ids and keys are made up.
 #include "axioms_jwks.hpp"
 #include "examples/support/providers.hpp"
 #include "support/rig.hpp"
