@@ -3577,8 +3577,8 @@ class basic_async_jwks_manager : private detail::async_shell {
       if (auto ready = detail::answer_at_once<T>(*core, asked, where))
         return static_cast<void>(callback(*std::move(ready)));
     }
-    const auto who =
-        std::make_shared<detail::callback_waiter<T, Callback>>(asked, std::move(where), executor, std::move(callback));
+    const auto who = std::make_shared<detail::callback_waiter<T, Callback>>(asked, std::move(where), executor,
+                                                                            std::forward<Callback>(callback));
     who->arm(stop, core);
     detail::begin(*core, who, std::move(config));
   }
@@ -5326,7 +5326,7 @@ AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const
   }
   const auto asked = [&]() -> std::string {
     if (query.kid.empty() && query.alg.empty()) return "a query without kid and alg";
-    const std::string kid = query.kid.empty() ? std::string() : concat("kid ", quote(query.kid));
+    std::string kid = query.kid.empty() ? std::string() : concat("kid ", quote(query.kid));
     if (query.alg.empty()) return kid;
     return concat(kid, kid.empty() ? "alg " : " and alg ", quote(query.alg));
   };
@@ -9751,7 +9751,7 @@ AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
 }
 
 AXIOMS_JWKS_INLINE void token_check::accept(key_ptr key) {
-  const auto made = std::make_shared<token_content>();
+  auto made = std::make_shared<token_content>();
   made->text = text_;
   made->payload = std::move(payload_);
   made->header = header_;
