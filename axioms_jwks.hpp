@@ -3629,7 +3629,7 @@ struct token_rules {
   std::string audience_claim{};
   /// `aud` is not looked at; `audience` must be empty then. Default false.
   bool any_audience = false;
-  /// In place of `issuer`, for SPIFFE JWT-SVIDs: `iss` is not needed, `sub` must begin with spiffe://<trust_domain>/,
+  /// In place of `issuer`, for SPIFFE JWT-SVIDs: `iss` is not needed, `sub` must begin with `spiffe://<trust_domain>/`,
   /// and `typ` may also be JOSE.
   std::string trust_domain{};
   /// Takes tokens with `cnf` (DPoP, mTLS); whoever sets it compares `token["/cnf/jkt"]` with the proof. Default false.
