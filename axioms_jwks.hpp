@@ -3611,8 +3611,8 @@ class basic_async_jwks_manager : private detail::async_shell {
       if (auto ready = detail::answer_at_once<T>(*core, asked, where))
         return static_cast<void>(callback(*std::move(ready)));
     }
-    const auto who =
-        std::make_shared<detail::callback_waiter<T, Callback>>(asked, std::move(where), executor, std::move(callback));
+    const auto who = std::make_shared<detail::callback_waiter<T, Callback>>(asked, std::move(where), executor,
+                                                                            std::forward<Callback>(callback));
     who->arm(stop, core);
     detail::begin(*core, who, std::move(config));
   }
@@ -3663,7 +3663,7 @@ struct token_rules {
   std::string audience_claim{};
   /// `aud` is not looked at; `audience` must be empty then. Default false.
   bool any_audience = false;
-  /// In place of `issuer`, for SPIFFE JWT-SVIDs: `iss` is not needed, `sub` must begin with spiffe://<trust_domain>/,
+  /// In place of `issuer`, for SPIFFE JWT-SVIDs: `iss` is not needed, `sub` must begin with `spiffe://<trust_domain>/`,
   /// and `typ` may also be JOSE.
   std::string trust_domain{};
   /// Takes tokens with `cnf` (DPoP, mTLS); whoever sets it compares `token["/cnf/jkt"]` with the proof. Default false.
@@ -5366,7 +5366,7 @@ AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const
   }
   const auto asked = [&]() -> std::string {
     if (query.kid.empty() && query.alg.empty()) return "a query without kid and alg";
-    const std::string kid = query.kid.empty() ? std::string() : concat("kid ", quote(query.kid));
+    std::string kid = query.kid.empty() ? std::string() : concat("kid ", quote(query.kid));
     if (query.alg.empty()) return kid;
     return concat(kid, kid.empty() ? "alg " : " and alg ", quote(query.alg));
   };
@@ -9796,7 +9796,7 @@ AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
 }
 
 AXIOMS_JWKS_INLINE void token_check::accept(key_ptr key) {
-  const auto made = std::make_shared<token_content>();
+  auto made = std::make_shared<token_content>();
   made->text = text_;
   made->payload = std::move(payload_);
   made->header = header_;
