@@ -254,15 +254,14 @@ TEST_SUITE_BEGIN("provider");
 
 TEST_CASE("what a provider issues is accepted, whatever the algorithm, and nothing else") {
   oidc_provider idp;
-  idp.publish("r:RS256 p:PS256 e:ES256 d:EdDSA");
+  idp.publish("RS256:RS256 PS256:PS256 ES256:ES256 EdDSA:EdDSA");
   service<axioms::steady_clock> api(idp);
   const axioms::token_verifier other(api.blocking, {.issuer = idp.issuer(), .audience = {"https://other.example.com"}});
   CHECK(json::parse(api.blocking.metadata().value_or("null")).value("issuer", "") == idp.issuer());
 
-  for (const auto& [kid, alg] :
-       std::map<std::string, std::string>{{"r", "RS256"}, {"p", "PS256"}, {"e", "ES256"}, {"d", "EdDSA"}}) {
+  for (const std::string alg : {"RS256", "PS256", "ES256", "EdDSA"}) {
     CAPTURE(alg);
-    const std::string token = idp.issue(kid);
+    const std::string token = idp.issue(alg);
     const answer good = api.verify(token);
     REQUIRE_MESSAGE(good, text(good));
     CHECK(good->issuer() == idp.issuer());
@@ -273,13 +272,13 @@ TEST_CASE("what a provider issues is accepted, whatever the algorithm, and nothi
     CHECK_FALSE(good->has_scope("orders:write"));
     CHECK(good->header()["alg"].string() == alg);
     CHECK(good->header()["typ"].string() == "at+jwt");
-    CHECK(good->key()->kid() == kid);
+    CHECK(good->key()->kid() == alg);
     CHECK(good->expires_at() > std::chrono::system_clock::now() + 23h);
 
     // With the same key, as jose writes it.
-    json header{{"alg", alg}, {"kid", kid}, {"typ", "at+jwt"}};
+    json header{{"alg", alg}, {"kid", alg}, {"typ", "at+jwt"}};
     json claims = json::parse(good->payload());
-    CHECK(code(api.verify(idp.sign(kid, header, claims))) == errc{});
+    CHECK(code(api.verify(idp.sign(alg, header, claims))) == errc{});
     // With the key of somebody else.
     CHECK(code(api.verify(idp.sign("stray-" + alg, header, claims))) == errc::bad_signature);
     // A byte of each part is another.
@@ -294,7 +293,7 @@ TEST_CASE("what a provider issues is accepted, whatever the algorithm, and nothi
 
     CHECK(code(other.verify(token)) == errc::audience_mismatch);
     claims["exp"] = claims["iat"].get<std::int64_t>() - 61;
-    CHECK(code(api.verify(idp.sign(kid, header, claims))) == errc::token_expired);
+    CHECK(code(api.verify(idp.sign(alg, header, claims))) == errc::token_expired);
     header["kid"] = "unpublished-" + alg;
     claims = json::parse(good->payload());
     CHECK(api.verify(idp.sign("stray-" + alg, header, claims)).error().status_code() == 401);
@@ -359,9 +358,9 @@ TEST_CASE("an outage is bridged until the end of the outage window, and then eve
   oidc_provider idp;
   idp.publish("a:ES256");
   const std::string token = idp.issue("a");
-  for (const auto& [mode, reason] :
-       {std::pair("unavailable", errc::http_status), std::pair("down", errc::connect_failed)}) {
+  for (const std::string mode : {"unavailable", "down"}) {
     CAPTURE(mode);
+    const errc reason = mode == "down" ? errc::connect_failed : errc::http_status;
     service<> api(idp);
     CHECK(code(api.verify(token)) == errc{});
     idp.mode(mode);
@@ -456,10 +455,10 @@ TEST_CASE("an hour of traffic with a rotation every ten minutes") {
       tokens[unused] = idp.issue(unused);
       unused.clear();
     }
-    for (const auto& [kid, token] : tokens) {
-      const answer good = api.verify(token);
-      CHECK_MESSAGE(good, kid, ": ", text(good));
-      CHECK_MESSAGE((!good || good->key()->kid() == kid), kid);
+    for (const auto& each : tokens) {
+      const answer good = api.verify(each.second);
+      CHECK_MESSAGE(good, each.first, ": ", text(good));
+      if (good) CHECK(good->key()->kid() == each.first);
     }
   }
   // By each manager 12 in the background, and one at most for a key that is new, and for one that is gone.
@@ -470,7 +469,7 @@ TEST_CASE("an hour of traffic with a rotation every ten minutes") {
 
   // All of them end with their day.
   api.advance(24h);
-  for (const auto& [kid, token] : tokens) CHECK_MESSAGE(code(api.verify(token)) == errc::token_expired, kid);
+  for (const auto& each : tokens) CHECK(code(api.verify(each.second)) == errc::token_expired);
   CHECK(code(api.verify(idp.issue(kids[0]))) == errc::token_expired);
 }
 
