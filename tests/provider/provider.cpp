@@ -1,5 +1,5 @@
-// Both verifiers beside a real OpenID Provider: npm's oidc-provider, which provider.mjs runs in another process. tests/provider/run
-// fetches it and starts this.
+// Both verifiers beside a real OpenID Provider: npm's oidc-provider, which provider.mjs runs in another process.
+// tests/provider/run fetches it and starts this.
 #include "axioms_jwks.hpp"
 
 #include <doctest/doctest.h>

@@ -2,8 +2,8 @@
 //
 //   node provider.mjs CERTIFICATE_FILE KEY_FILE PORT
 //
-// PORT 0 is one of the system's choice. A command a line on stdin, one line of JSON on stdout for each; the first line, without a
-// command, says the port. It ends when stdin does. A key is made when its kid is first named.
+// PORT 0 is one of the system's choice. A command a line on stdin, one line of JSON on stdout for each; the first
+// line, without a command, says the port. It ends when stdin does. A key is made when its kid is first named.
 //   publish KID:ALG...   the key set is these keys
 //   sign JSON            {"kid", "header", "claims"}: a token that jose signs with that key, published or not
 //   mode MODE            up; unavailable: every request gets a 503; hang: no request is answered; down: nobody listens

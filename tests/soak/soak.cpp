@@ -1,13 +1,15 @@
-// Two threads that verify tokens for a long time, while keys rotate and the provider fails. tests/soak/run builds and starts it.
+// Two threads that verify tokens for a long time, while keys rotate and the provider fails. tests/soak/run builds and
+// starts it.
 //
 //   soak SECONDS blocking|async [SEED]
 //
-// The provider is a TLS server on loopback, the fetcher and the clock are the library's own. Every 5 s a new key comes and the oldest of
-// three goes; a third of the time the provider fails, in one of several ways. Each thread presents 90 % tokens that it presented before,
-// 9 % that are new and 1 % that are bad. What must come of each is known from the times at which keys were published and withdrawn.
+// The provider is a TLS server on loopback, the fetcher and the clock are the library's own. Every 5 s a new key
+// comes and the oldest of three goes; a third of the time the provider fails, in one of several ways. Each thread
+// presents 90 % tokens that it presented before, 9 % that are new and 1 % that are bad. What must come of each is
+// known from the times at which keys were published and withdrawn.
 //
-// Odd periods are quiet: no token makes the manager fetch, for the new key does not sign yet, and bad tokens are bad by their claims or
-// by a withdrawn key. So what is withdrawn then goes by the automatic refresh or not at all.
+// Odd periods are quiet: no token makes the manager fetch, for the new key does not sign yet, and bad tokens are bad
+// by their claims or by a withdrawn key. So what is withdrawn then goes by the automatic refresh or not at all.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include "axioms_jwks.hpp"
 
@@ -76,7 +78,8 @@ struct token {
   std::int64_t exp;
 };
 
-// A key of the provider and the tokens of it that clients use again and again. Those in the second list end while they are in use.
+// A key of the provider and the tokens of it that clients use again and again. Those in the second list end while they
+// are in use.
 struct key {
   key(const std::string& alg, const std::string& kid) : signer(alg, kid) {
     for (int i = 0; i < 64; ++i) lasting.push_back(make(3600));
@@ -394,7 +397,10 @@ class conductor {
     for (const key_ptr& each : published_) signers.push_back(&each->signer);
     on_.idp.publish(support::set_of_keys(signers));
     const auto now = steady::now();
-    for (const key_ptr& each : published_) each->published = std::min(each->published, now);
+    for (const key_ptr& each : published_) {
+      // Nobody sees a new one yet.
+      if (each->published == steady::time_point::max()) each->published = now;
+    }
     if (withdrawn) withdrawn->withdrawn_at = now;
     withdrawn_ = withdrawn;
     const auto next = std::make_shared<epoch>();
@@ -469,9 +475,8 @@ bool report(const tally& sum, const axioms::jwks_stats& stats, const conductor& 
   std::printf("| rotations; provider failing | %d; %.0f %% of the time |\n", keys.rotations(), 100 * failed / seconds);
   std::printf("| fetches: new content, confirmed, failed | %llu, %llu, %llu |\n", ull(stats.fetched),
               ull(stats.not_modified), ull(stats.failed));
-  std::printf(
-      "| good tokens: accepted; 401 in the first second of their key; 503 for one that came in an outage | %llu; %llu; %llu |\n",
-      ull(sum.accepted), ull(sum.too_early), ull(sum.unavailable));
+  std::printf("| good tokens: accepted; 401 in the first second of a key; 503 in an outage | %llu; %llu; %llu |\n",
+              ull(sum.accepted), ull(sum.too_early), ull(sum.unavailable));
   std::printf("| time until accepted: median, 99 %%, 99.99 %%, longest | %.2f us, %.0f us, %.0f us, %.1f ms |\n",
               sum.took.microseconds(0.5), sum.took.microseconds(0.99), sum.took.microseconds(0.9999),
               sum.took.most() / 1000);
