@@ -294,6 +294,9 @@ TEST_CASE("what a provider issues is accepted, whatever the algorithm, and nothi
     CHECK(code(other.verify(token)) == errc::audience_mismatch);
     claims["exp"] = claims["iat"].get<std::int64_t>() - 61;
     CHECK(code(api.verify(idp.sign(alg, header, claims))) == errc::token_expired);
+    claims = json::parse(good->payload());
+    claims["iss"] = "https://other.example.com";
+    CHECK(code(api.verify(idp.sign(alg, header, claims))) == errc::issuer_mismatch);
     header["kid"] = "unpublished-" + alg;
     claims = json::parse(good->payload());
     CHECK(api.verify(idp.sign("stray-" + alg, header, claims)).error().status_code() == 401);
