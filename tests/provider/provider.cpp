@@ -299,7 +299,7 @@ TEST_CASE("what a provider issues is accepted, whatever the algorithm, and nothi
     CHECK(code(api.verify(idp.sign(alg, header, claims))) == errc::issuer_mismatch);
     header["kid"] = "unpublished-" + alg;
     claims = json::parse(good->payload());
-    CHECK(api.verify(idp.sign("stray-" + alg, header, claims)).error().status_code() == 401);
+    CHECK(code(api.verify(idp.sign("stray-" + alg, header, claims))) == errc::key_not_found);
   }
 }
 
