@@ -188,6 +188,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <ctime>
 #include <exception>
 #include <functional>
 #include <list>
@@ -1992,12 +1993,47 @@ class fork_gate {
   [[nodiscard]] static bool closing() noexcept;  // a fork waits: come to an end
 };
 
+// The time for a thread's hits. To read the precise clock is most of what a hit costs, so it is read only when the
+// second of the wall clock is another one, when time is short, and at every 256th hit: a wall clock may stand still.
+class sparing_clock {
+ public:
+  using time_point = std::chrono::steady_clock::time_point;
+  static constexpr unsigned most_spared = 255;
+  static constexpr std::chrono::seconds short_of_time{2};  // a second, and one more that is inserted or set back
+
+  // tick: the second, read before this call, so that what was read precisely is at most a second older than its end.
+  // False: the precise clock failed.
+  template <class Read>
+  [[nodiscard]] bool now(std::int64_t tick, time_point until, time_point& out, Read&& read) noexcept {
+    if (tick != tick_ || spared_ == most_spared || until - now_ <= short_of_time) {
+      spared_ = most_spared;
+      if (!read(now_)) return false;
+      tick_ = tick;
+      spared_ = 0;
+    } else {
+      ++spared_;
+    }
+    out = now_;
+    return true;
+  }
+
+ private:
+  std::int64_t tick_ = 0;
+  unsigned spared_ = most_spared;
+  time_point now_{};
+};
+
 }  // namespace detail
 
 /// Real time: the default clock of both managers.
 ///
 /// On Linux now() counts suspended time too (CLOCK_BOOTTIME): keys must not look fresh after a night in a closed
 /// laptop.
+///
+/// Lookups that are answered from what their thread keeps do not read it each time, but when the second of time() is
+/// another one, in the last two seconds before `cache_ttl`, and every 256th time. So a document is served past its
+/// `cache_ttl` only where time() is set back to, or stands still in, the second that the thread has seen last: by each
+/// thread at most 255 times, and no longer than that second lasts. A clock of your own is read at every lookup.
 struct steady_clock {
   [[nodiscard]] std::chrono::steady_clock::time_point now() const noexcept {
 #if defined(__linux__)
@@ -2199,16 +2235,72 @@ template <class T>
 
 // -- engine: what a thread keeps --
 
+// Hits of one manager, counted by one thread at a time; the next one counts on.
+struct alignas(64) hit_counter {
+  std::atomic<std::uint64_t> count{0};
+  std::atomic<bool> taken{true};
+  hit_counter* next = nullptr;
+  void add() noexcept { count.store(count.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); }
+};
+
+// The counters of one manager, as many as threads have counted at the same time. Of its engine and of those threads:
+// the last one frees it. No lock, which a forked child could find taken.
+class hit_counters {
+ public:
+  hit_counters() = default;
+  ~hit_counters();
+  hit_counters(const hit_counters&) = delete;
+  hit_counters& operator=(const hit_counters&) = delete;
+  // For the calling thread, until it lets go.
+  [[nodiscard]] static std::shared_ptr<hit_counter> take(const std::shared_ptr<hit_counters>& from);
+  [[nodiscard]] std::uint64_t sum() const noexcept;
+
+ private:
+  std::atomic<hit_counter*> first_{nullptr};
+};
+
+// A document that a thread keeps, and the keys that it has given lately. Its control block is the thread's own, and so
+// is that of every handle it gives: copies do not fight over a cache line.
+class kept_document {
+ public:
+  explicit kept_document(jwks_ptr document) noexcept : document_(std::move(document)) {}
+
+  [[nodiscard]] const jwks_document* document() const noexcept { return document_.get(); }
+  // What select() gives, or null.
+  [[nodiscard]] AXIOMS_JWKS_HOT inline const jwk* find(const key_query& query) {
+    for (const choice& each : lately_) {
+      if (each.kid == query.kid && std::string_view(each.alg.data(), each.alg_size) == query.alg && each.key != nullptr)
+        return each.key;
+    }
+    return choose(query);
+  }
+
+ private:
+  struct choice {
+    const jwk* key = nullptr;
+    std::string_view kid;  // within the key
+    std::array<char, 15> alg{};
+    std::uint8_t alg_size = 0;
+  };
+  const jwk* choose(const key_query& query);
+
+  const jwks_ptr document_;
+  std::array<choice, 4> lately_{};
+  std::size_t oldest_ = 0;
+};
+
 // A document that this thread has got lately. A hit reads nothing else: no lock, no allocation, no parsing.
 struct hit_slot {
   std::uint64_t engine = 0;  // never reused, so a new manager at an old address is no hit
   std::string url;           // as the caller spells it; empty: the configured one
   std::shared_ptr<publication> source;
   std::uint64_t version = 0;
-  jwks_ptr document;  // with a control block of this thread's own: copies do not fight over a cache line
+  std::shared_ptr<kept_document> kept;
+  std::shared_ptr<hit_counter> counter;
   steady_point until{}, touch{};
-  std::uint64_t hash = 0;
+  bool real_time = false;
   std::uint8_t next = 0;  // of the same bucket, counted from 1
+  std::uint64_t hash = 0;
 };
 
 // As many as a manager keeps looked-up URLs, so that going round all of them costs no lock either.
@@ -2217,44 +2309,44 @@ struct hit_cache {
   std::array<std::uint8_t, 2 * max_looked_up_urls> buckets{};  // the first slot of each, counted from 1
   hit_slot* recent = slots.data();
   std::size_t oldest = 0;
-  std::size_t shard = 0;  // of the counters
+  sparing_clock clock;
 };
 
 // A plain pointer costs no guard on the hit path; the object behind it is made on the first refill and freed at thread
 // exit.
 inline thread_local constinit hit_cache* this_thread_hits = nullptr;
 
-[[nodiscard]] hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept;
-void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept;
+// Of an engine, what a thread that keeps a document needs.
+struct hit_source {
+  std::uint64_t engine = 0;
+  bool real_time = false;  // its clock is steady_clock
+  std::shared_ptr<hit_counters> counters;
+};
 
-// The slot used last is looked at first, inline; a thread that goes back and forth between URLs pays for a call.
-[[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* find_hit(hit_cache& cache, std::uint64_t engine, std::string_view url,
-                                                        steady_point now) noexcept {
-  hit_slot* slot = cache.recent;
-  if (slot->engine != engine || slot->url != url) {
-    slot = find_slot(cache, engine, url);
+[[nodiscard]] hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept;
+void keep_hit(const hit_source& of, std::string_view url, const outcome& served) noexcept;
+
+// The slot that this thread may serve without the engine's slow path; the caller counts the hit. The slot used last is
+// looked at first, inline; a thread that goes back and forth between URLs pays for a call.
+template <class Engine>
+[[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* warm_hit(Engine& core, std::string_view url) noexcept {
+  hit_cache* const cache = this_thread_hits;
+  if (cache == nullptr) return nullptr;
+  hit_slot* slot = cache->recent;
+  if (slot->engine != core.id() || slot->url != url) {
+    slot = find_slot(*cache, core.id(), url);
     if (slot == nullptr) return nullptr;
   }
-  if (slot->source->version.load(std::memory_order_acquire) != slot->version || now >= slot->until) return nullptr;
+  if (slot->source->version.load(std::memory_order_acquire) != slot->version) return nullptr;
+  steady_point now{};
+  const auto read = [&core](steady_point& out) { return core.read_clock(out); };
+  if (!(slot->real_time ? cache->clock.now(std::time(nullptr), slot->until, now, read) : read(now))) return nullptr;
+  if (now >= slot->until) return nullptr;
   if (now >= slot->touch) {
     slot->source->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
     slot->touch = later(now, std::chrono::seconds(1));
   }
   return slot;
-}
-
-// A document that this thread may serve without the engine's slow path, and where the hit is counted.
-struct warm_document {
-  const jwks_ptr* document = nullptr;
-  std::size_t shard = 0;
-};
-template <class Engine>
-[[nodiscard]] AXIOMS_JWKS_HOT inline warm_document warm_hit(Engine& core, std::string_view url) noexcept {
-  steady_point now{};
-  hit_cache* const cache = this_thread_hits;
-  if (cache == nullptr || !core.read_clock(now)) return {};
-  const hit_slot* slot = find_hit(*cache, core.id(), url, now);
-  return slot != nullptr ? warm_document{&slot->document, cache->shard} : warm_document{};
 }
 
 // What a verb returns, if this thread has it. A query that finds no key may be worth a fetch, so it is not answered
@@ -2263,16 +2355,16 @@ template <class T, class Engine>
 [[nodiscard]] AXIOMS_JWKS_HOT inline std::optional<T> answer_warm(Engine& core, const question& asked) {
   if constexpr (std::same_as<T, result<jwks_ptr>> || std::same_as<T, result<key_ptr>>) {
     if (asked.url && asked.url->empty()) return std::nullopt;  // which would stand for the configured one
-    const auto hit = warm_hit(core, asked.url.value_or(std::string_view()));
-    if (hit.document == nullptr) return std::nullopt;
+    const hit_slot* const slot = warm_hit(core, asked.url.value_or(std::string_view()));
+    if (slot == nullptr) return std::nullopt;
     if constexpr (std::same_as<T, result<key_ptr>>) {
-      auto key = (*hit.document)->keys().select(asked.query);
-      if (!key) return std::nullopt;
-      core.count_hit(hit.shard);
-      return key;
+      const jwk* const key = slot->kept->find(asked.query);
+      if (key == nullptr) return std::nullopt;
+      slot->counter->add();
+      return T(key_ptr(slot->kept, key));
     } else {
-      core.count_hit(hit.shard);
-      return T(*hit.document);
+      slot->counter->add();
+      return T(jwks_ptr(slot->kept, slot->kept->document()));
     }
   } else {
     return std::nullopt;
@@ -2428,11 +2520,9 @@ class engine : public std::enable_shared_from_this<engine> {
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] bool forked() const noexcept { return epoch_ != fork_epoch(); }
   [[nodiscard]] bool running() const noexcept { return state_.load(std::memory_order_acquire) == life::running; }
-  void count_hit(std::size_t shard) noexcept {
-    hits_[shard % hits_.size()].count.fetch_add(1, std::memory_order_relaxed);
-  }
   [[nodiscard]] virtual bool read_clock(steady_point& now) noexcept = 0;
   [[nodiscard]] virtual bool read_clock(wall_point& now) noexcept = 0;
+  [[nodiscard]] virtual bool real_time() const noexcept { return false; }  // the clock is steady_clock
   [[nodiscard]] virtual result<void> check_fetcher() noexcept = 0;
 
   // Of its holder. It owns itself until the holder lets go; threads that still run keep it a little longer.
@@ -2560,15 +2650,11 @@ class engine : public std::enable_shared_from_this<engine> {
 
   [[nodiscard]] std::shared_ptr<entry> known(std::string_view url) const;
 
-  struct alignas(64) counter {
-    std::atomic<std::uint64_t> count{0};
-  };
-
   const std::uint64_t id_;
   const std::uint64_t epoch_;
   std::atomic<life> state_{life::idle};
   std::atomic<bool> closed_{false};
-  std::array<counter, 16> hits_;
+  const std::shared_ptr<hit_counters> hits_ = std::make_shared<hit_counters>();
   std::mutex life_mutex_;  // start, add, ensure_open and begin_shutdown one after the other; taken before mutex_
   const std::shared_ptr<const jwks_config> plain_ = std::make_shared<const jwks_config>();
   std::shared_ptr<const jwks_config> config_ = plain_;
@@ -2666,6 +2752,7 @@ class blocking_io {
   blocking_io& operator=(const blocking_io&) = delete;
   [[nodiscard]] virtual bool now(steady_point& out) noexcept = 0;
   [[nodiscard]] virtual bool now(wall_point& out) noexcept = 0;
+  [[nodiscard]] virtual bool real_time() const noexcept = 0;
   [[nodiscard]] virtual result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept = 0;
   [[nodiscard]] virtual result<void> check() noexcept = 0;
   // False: the clock failed.
@@ -2705,6 +2792,7 @@ class io_of final : public blocking_io {
   io_of(Fetcher&& fetch, Clock&& time) : fetcher_(std::move(fetch)), clock_(std::move(time)) {}
   bool now(steady_point& out) noexcept override { return guarded_now(clock_, out); }
   bool now(wall_point& out) noexcept override { return guarded_now(clock_, out); }
+  bool real_time() const noexcept override { return std::same_as<Clock, steady_clock>; }
   result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept override {
     AXIOMS_JWKS_TRY { return fetcher_(request, stop); }
     AXIOMS_JWKS_CATCH_ALL { return short_error(errc::fetch_failed, 0, "the fetcher threw an exception"); }
@@ -2744,6 +2832,7 @@ class thread_engine final : public engine {
 
   [[nodiscard]] bool read_clock(steady_point& now) noexcept override { return io_->now(now); }
   [[nodiscard]] bool read_clock(wall_point& now) noexcept override { return io_->now(now); }
+  [[nodiscard]] bool real_time() const noexcept override { return io_->real_time(); }
   [[nodiscard]] result<void> check_fetcher() noexcept override { return io_->check(); }
 
  private:
@@ -2916,8 +3005,10 @@ class basic_jwks_manager {
   [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url, stop_token stop = {}) const {
     detail::thread_engine& core = engine_.get();
     if (!url.empty()) {  // which stands for the configured URL in there
-      if (const auto hit = detail::warm_hit(core, url); hit.document != nullptr)
-        return core.count_hit(hit.shard), *hit.document;
+      if (const detail::hit_slot* const slot = detail::warm_hit(core, url)) {
+        slot->counter->add();
+        return jwks_ptr(slot->kept, slot->kept->document());
+      }
     }
     return detail::answer_of<result<jwks_ptr>>(core.ask({.url = url}, stop));
   }
@@ -3566,9 +3657,14 @@ class basic_async_jwks_manager : private detail::async_shell {
   template <class T, class Callback, class How>
   void call(const detail::question& asked, Callback&& callback, const How& how,
             std::unique_ptr<jwks_config> config = nullptr) const {
-    const auto core = engine_.get().shared_from_this();
     const auto [wished, stop] = detail::taken_apart(how);
     const executor_ref executor = wished ? wished : default_executor;
+    // Before the engine's reference count is touched, over which threads would fight.
+    if (!executor) {
+      if (auto warm = detail::answer_warm<T>(engine_.get(), asked))
+        return static_cast<void>(callback(*std::move(warm)));
+    }
+    const auto core = engine_.get().shared_from_this();
     detail::url_asked where = std::optional<detail::parsed_url>();
     if (executor) {
       where = detail::url_asked_of(asked);
@@ -7406,6 +7502,46 @@ inline std::uint64_t hash_of(std::uint64_t engine, std::string_view url) noexcep
   return hash;
 }
 
+AXIOMS_JWKS_INLINE hit_counters::~hit_counters() {
+  for (hit_counter* each = first_.load(std::memory_order_acquire); each != nullptr;) {
+    const std::unique_ptr<hit_counter> last(std::exchange(each, each->next));
+  }
+}
+
+AXIOMS_JWKS_INLINE std::shared_ptr<hit_counter> hit_counters::take(const std::shared_ptr<hit_counters>& from) {
+  hit_counter* mine = from->first_.load(std::memory_order_acquire);
+  while (mine != nullptr && mine->taken.exchange(true, std::memory_order_acquire)) mine = mine->next;
+  if (mine == nullptr) {
+    mine = new hit_counter;
+    mine->next = from->first_.load(std::memory_order_relaxed);
+    while (
+        !from->first_.compare_exchange_weak(mine->next, mine, std::memory_order_acq_rel, std::memory_order_relaxed)) {}
+  }
+  return {mine, [from](hit_counter* counter) { counter->taken.store(false, std::memory_order_release); }};
+}
+
+AXIOMS_JWKS_INLINE std::uint64_t hit_counters::sum() const noexcept {
+  std::uint64_t out = 0;
+  for (const hit_counter* each = first_.load(std::memory_order_acquire); each != nullptr; each = each->next)
+    out += each->count.load(std::memory_order_relaxed);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE const jwk* kept_document::choose(const key_query& query) {
+  const auto chosen = document_->keys().select(query);
+  if (!chosen) return nullptr;
+  const jwk& key = **chosen;
+  // The query's own bytes are the caller's. What select() goes by stands in the key as well.
+  for (const std::string_view kid : {std::string_view(), key.kid(), key.x5t(), key.x5t_s256()}) {
+    if (kid != query.kid || query.alg.size() > sizeof choice::alg) continue;
+    choice& place = lately_[oldest_++ % lately_.size()];
+    place = {.key = &key, .kid = kid, .alg_size = static_cast<std::uint8_t>(query.alg.size())};
+    query.alg.copy(place.alg.data(), place.alg.size());
+    break;
+  }
+  return &key;
+}
+
 AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept {
   const std::uint64_t hash = hash_of(engine, url);
   for (std::size_t at = cache.buckets[hash % cache.buckets.size()]; at != 0; at = cache.slots[at - 1].next) {
@@ -7428,14 +7564,18 @@ inline hit_slot& reused_slot(hit_cache& cache, std::uint64_t hash) noexcept {
   return slot;
 }
 
-AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept {
+// One for all documents of a manager.
+inline std::shared_ptr<hit_counter> counter_of(const hit_cache& cache, const hit_source& of) {
+  for (const hit_slot& slot : cache.slots) {
+    if (slot.engine == of.engine) return slot.counter;
+  }
+  return hit_counters::take(of.counters);
+}
+
+AXIOMS_JWKS_INLINE void keep_hit(const hit_source& of, std::string_view url, const outcome& served) noexcept {
   struct owner {
     hit_cache cache;
-    owner() noexcept {
-      static std::atomic<std::size_t> threads{0};
-      cache.shard = threads.fetch_add(1, std::memory_order_relaxed);
-      this_thread_hits = &cache;
-    }
+    owner() noexcept { this_thread_hits = &cache; }
     // Destructors of other thread_locals may still look keys up: they find no cache and take the slow path.
     ~owner() { this_thread_hits = nullptr; }
   };
@@ -7451,17 +7591,19 @@ AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, con
   AXIOMS_JWKS_TRY {
     hit_cache& cache = mine.cache;
     std::string spelled(url);
-    // A control block per thread: the counts of copies made here stay in this core's cache.
-    const auto block = std::make_shared<const jwks_ptr>(served.document);
-    hit_slot* slot = find_slot(cache, engine, url);
-    if (slot == nullptr) slot = &reused_slot(cache, hash_of(engine, url));
-    slot->engine = engine;
+    auto kept = std::make_shared<kept_document>(served.document);
+    hit_slot* slot = find_slot(cache, of.engine, url);
+    auto counter = slot != nullptr ? slot->counter : counter_of(cache, of);
+    if (slot == nullptr) slot = &reused_slot(cache, hash_of(of.engine, url));
+    slot->engine = of.engine;
     slot->url = std::move(spelled);
     slot->source = served.source;
     slot->version = served.version;
-    slot->document = jwks_ptr(block, served.document.get());
+    slot->kept = std::move(kept);
+    slot->counter = std::move(counter);
     slot->until = served.document->expires_at();
     slot->touch = steady_point{};
+    slot->real_time = of.real_time;
     cache.recent = slot;
   }
   AXIOMS_JWKS_CATCH_ALL {}  // out of memory: the next lookup takes the slow path again
@@ -7725,7 +7867,7 @@ AXIOMS_JWKS_INLINE std::optional<outcome> engine::answer_now(const question& ask
     if (said.waits()) return std::nullopt;
     conclude(std::move(said), asked, **on, now, out, todo, false);
   }
-  if (out.source) keep_hit(id_, asked.url.value_or(std::string_view()), out);
+  if (out.source) keep_hit({id_, real_time(), hits_}, asked.url.value_or(std::string_view()), out);
   perform(todo);
   return out;
 }
@@ -8793,7 +8935,7 @@ AXIOMS_JWKS_INLINE jwks_stats engine::stats() const {
     const std::lock_guard lock(mutex_);
     out = stats_;
   }
-  for (const auto& shard : hits_) out.hits += shard.count.load(std::memory_order_relaxed);
+  out.hits += hits_->sum();
   return out;
 }
 
