@@ -140,8 +140,10 @@
 // Of the hit path: with several callers in one TU compilers would call what is worth inlining.
 #if defined(__GNUC__)
 #define AXIOMS_JWKS_HOT __attribute__((always_inline))
+#define AXIOMS_JWKS_COLD __attribute__((noinline, cold))
 #else
 #define AXIOMS_JWKS_HOT
+#define AXIOMS_JWKS_COLD
 #endif
 
 // Lets clang warn where a reference is kept longer than what it refers to.
@@ -188,6 +190,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <exception>
 #include <functional>
@@ -2259,17 +2262,23 @@ class hit_counters {
   std::atomic<hit_counter*> first_{nullptr};
 };
 
+[[nodiscard]] AXIOMS_JWKS_HOT inline bool same_bytes(std::string_view a, std::string_view b) noexcept {
+  if (a.size() != b.size()) [[unlikely]]
+    return false;
+  return b.empty() || std::memcmp(a.data(), b.data(), b.size()) == 0;
+}
+
 // A document that a thread keeps, and the keys that it has given lately. Its control block is the thread's own, and so
 // is that of every handle it gives: copies do not fight over a cache line.
 class kept_document {
  public:
   explicit kept_document(jwks_ptr document) noexcept : document_(std::move(document)) {}
 
-  [[nodiscard]] const jwks_document* document() const noexcept { return document_.get(); }
   // What select() gives, or null.
   [[nodiscard]] AXIOMS_JWKS_HOT inline const jwk* find(const key_query& query) {
     for (const choice& each : lately_) {
-      if (each.kid == query.kid && std::string_view(each.alg.data(), each.alg_size) == query.alg && each.key != nullptr)
+      if (each.key != nullptr && same_bytes(each.kid, query.kid) &&
+          same_bytes({each.alg.data(), each.alg_size}, query.alg))
         return each.key;
     }
     return choose(query);
@@ -2295,12 +2304,19 @@ struct hit_slot {
   std::string url;           // as the caller spells it; empty: the configured one
   std::shared_ptr<publication> source;
   std::uint64_t version = 0;
-  std::shared_ptr<kept_document> kept;
+  jwks_ptr document;  // with the control block of what is kept
+  kept_document* kept = nullptr;
   std::shared_ptr<hit_counter> counter;
-  steady_point until{}, touch{};
-  bool real_time = false;
+  steady_point until{};
+  steady_point look{};    // a hit from then on has more to do than to answer
   std::uint8_t next = 0;  // of the same bucket, counted from 1
   std::uint64_t hash = 0;
+
+  [[nodiscard]] AXIOMS_JWKS_HOT inline bool is(std::uint64_t of, std::string_view at) const noexcept {
+    if (engine != of) [[unlikely]]
+      return false;
+    return same_bytes(url, at);
+  }
 };
 
 // As many as a manager keeps looked-up URLs, so that going round all of them costs no lock either.
@@ -2316,43 +2332,38 @@ struct hit_cache {
 // exit.
 inline thread_local constinit hit_cache* this_thread_hits = nullptr;
 
-// Of an engine, what a thread that keeps a document needs.
-struct hit_source {
-  std::uint64_t engine = 0;
-  bool real_time = false;  // its clock is steady_clock
-  std::shared_ptr<hit_counters> counters;
-};
-
 [[nodiscard]] hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept;
-void keep_hit(const hit_source& of, std::string_view url, const outcome& served) noexcept;
+[[nodiscard]] bool still_good(hit_slot& slot, steady_point now) noexcept;
+void keep_hit(std::uint64_t engine, const std::shared_ptr<hit_counters>& counters, std::string_view url,
+              const outcome& served) noexcept;
+
+// Reads again what a hit would else keep at hand for it.
+template <class Engine>
+[[nodiscard]] AXIOMS_JWKS_COLD hit_slot* find_slot(const Engine& core, std::string_view url) noexcept {
+  return find_slot(*this_thread_hits, core.id(), url);
+}
 
 // The slot that this thread may serve without the engine's slow path; the caller counts the hit. The slot used last is
 // looked at first, inline; a thread that goes back and forth between URLs pays for a call.
 template <class Engine>
-[[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* warm_hit(Engine& core, std::string_view url) noexcept {
-  hit_cache* const cache = this_thread_hits;
-  if (cache == nullptr) return nullptr;
-  hit_slot* slot = cache->recent;
-  if (slot->engine != core.id() || slot->url != url) {
-    slot = find_slot(*cache, core.id(), url);
+[[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* warm_hit(Engine&& core, std::string_view url) noexcept {
+  if (this_thread_hits == nullptr) return nullptr;
+  hit_slot* slot = this_thread_hits->recent;
+  if (!slot->is(core.id(), url)) [[unlikely]] {
+    slot = find_slot(core, url);
     if (slot == nullptr) return nullptr;
   }
   if (slot->source->version.load(std::memory_order_acquire) != slot->version) return nullptr;
   steady_point now{};
-  const auto read = [&core](steady_point& out) { return core.read_clock(out); };
-  if (!(slot->real_time ? cache->clock.now(std::time(nullptr), slot->until, now, read) : read(now))) return nullptr;
-  if (now >= slot->until) return nullptr;
-  if (now >= slot->touch) {
-    slot->source->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
-    slot->touch = later(now, std::chrono::seconds(1));
-  }
+  if (!core.time_of_hit(this_thread_hits->clock, slot->until, now)) return nullptr;
+  if (now >= slot->look && !still_good(*slot, now)) return nullptr;
   return slot;
 }
 
 // What a verb returns, if this thread has it. A query that finds no key may be worth a fetch, so it is not answered
 // here.
 template <class T, class Engine>
-[[nodiscard]] AXIOMS_JWKS_HOT inline std::optional<T> answer_warm(Engine& core, const question& asked) {
+[[nodiscard]] AXIOMS_JWKS_HOT inline std::optional<T> answer_warm(Engine&& core, const question& asked) {
   if constexpr (std::same_as<T, result<jwks_ptr>> || std::same_as<T, result<key_ptr>>) {
     if (asked.url && asked.url->empty()) return std::nullopt;  // which would stand for the configured one
     const hit_slot* const slot = warm_hit(core, asked.url.value_or(std::string_view()));
@@ -2361,10 +2372,10 @@ template <class T, class Engine>
       const jwk* const key = slot->kept->find(asked.query);
       if (key == nullptr) return std::nullopt;
       slot->counter->add();
-      return T(key_ptr(slot->kept, key));
+      return T(key_ptr(slot->document, key));
     } else {
       slot->counter->add();
-      return T(jwks_ptr(slot->kept, slot->kept->document()));
+      return T(slot->document);
     }
   } else {
     return std::nullopt;
@@ -2522,7 +2533,10 @@ class engine : public std::enable_shared_from_this<engine> {
   [[nodiscard]] bool running() const noexcept { return state_.load(std::memory_order_acquire) == life::running; }
   [[nodiscard]] virtual bool read_clock(steady_point& now) noexcept = 0;
   [[nodiscard]] virtual bool read_clock(wall_point& now) noexcept = 0;
-  [[nodiscard]] virtual bool real_time() const noexcept { return false; }  // the clock is steady_clock
+  // For a hit, which is good until then: of a clock that is known, fewer readings will do.
+  [[nodiscard]] virtual bool time_of_hit(sparing_clock&, steady_point, steady_point& now) noexcept {
+    return read_clock(now);
+  }
   [[nodiscard]] virtual result<void> check_fetcher() noexcept = 0;
 
   // Of its holder. It owns itself until the holder lets go; threads that still run keep it a little longer.
@@ -2687,7 +2701,7 @@ class engine_holder {
     }
   }
 
-  [[nodiscard]] Engine& get() {
+  [[nodiscard]] AXIOMS_JWKS_HOT inline Engine& get() {
     Engine* now = current_.load(std::memory_order_acquire);
     return now->forked() ? renewed(now) : *now;
   }
@@ -2698,7 +2712,7 @@ class engine_holder {
   }
 
  private:
-  Engine& renewed(Engine* old) {
+  AXIOMS_JWKS_COLD Engine& renewed(Engine* old) {
     std::shared_ptr<Engine> fresh = make_();
     fresh->start_down();
     if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel))
@@ -2752,7 +2766,7 @@ class blocking_io {
   blocking_io& operator=(const blocking_io&) = delete;
   [[nodiscard]] virtual bool now(steady_point& out) noexcept = 0;
   [[nodiscard]] virtual bool now(wall_point& out) noexcept = 0;
-  [[nodiscard]] virtual bool real_time() const noexcept = 0;
+  [[nodiscard]] virtual bool time_of_hit(sparing_clock& spared, steady_point until, steady_point& out) noexcept = 0;
   [[nodiscard]] virtual result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept = 0;
   [[nodiscard]] virtual result<void> check() noexcept = 0;
   // False: the clock failed.
@@ -2792,7 +2806,14 @@ class io_of final : public blocking_io {
   io_of(Fetcher&& fetch, Clock&& time) : fetcher_(std::move(fetch)), clock_(std::move(time)) {}
   bool now(steady_point& out) noexcept override { return guarded_now(clock_, out); }
   bool now(wall_point& out) noexcept override { return guarded_now(clock_, out); }
-  bool real_time() const noexcept override { return std::same_as<Clock, steady_clock>; }
+  AXIOMS_JWKS_HOT inline bool time_of_hit(sparing_clock& spared, steady_point until,
+                                          steady_point& out) noexcept override {
+    if constexpr (std::same_as<Clock, steady_clock>) {
+      return spared.now(std::time(nullptr), until, out, [this](steady_point& precise) { return now(precise); });
+    } else {
+      return now(out);
+    }
+  }
   result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept override {
     AXIOMS_JWKS_TRY { return fetcher_(request, stop); }
     AXIOMS_JWKS_CATCH_ALL { return short_error(errc::fetch_failed, 0, "the fetcher threw an exception"); }
@@ -2832,7 +2853,9 @@ class thread_engine final : public engine {
 
   [[nodiscard]] bool read_clock(steady_point& now) noexcept override { return io_->now(now); }
   [[nodiscard]] bool read_clock(wall_point& now) noexcept override { return io_->now(now); }
-  [[nodiscard]] bool real_time() const noexcept override { return io_->real_time(); }
+  [[nodiscard]] bool time_of_hit(sparing_clock& spared, steady_point until, steady_point& now) noexcept override {
+    return io_->time_of_hit(spared, until, now);
+  }
   [[nodiscard]] result<void> check_fetcher() noexcept override { return io_->check(); }
 
  private:
@@ -3002,15 +3025,18 @@ class basic_jwks_manager {
   /// Errors:   invalid_url, unsupported_scheme, cancelled, shut_down, no_resources, throttled, timed_out, and every
   ///           error of a fetch.
   /// Lifetime: the document lives as long as the returned pointer, also after it has been replaced.
-  [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url, stop_token stop = {}) const {
+  [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url, stop_token stop) const {
+    return ask<result<jwks_ptr>>({.url = url}, stop);
+  }
+  [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url) const {
     detail::thread_engine& core = engine_.get();
     if (!url.empty()) {  // which stands for the configured URL in there
-      if (const detail::hit_slot* const slot = detail::warm_hit(core, url)) {
+      if (const detail::hit_slot* const slot = detail::warm_hit(hot(core), url)) {
         slot->counter->add();
-        return jwks_ptr(slot->kept, slot->kept->document());
+        return slot->document;
       }
     }
-    return detail::answer_of<result<jwks_ptr>>(core.ask({.url = url}, stop));
+    return detail::answer_of<result<jwks_ptr>>(core.ask({.url = url}, {}));
   }
   /// The same for the URL of initialize(). Errors: also invalid_config, if there is none.
   [[nodiscard]] result<jwks_ptr> get_jwks(stop_token stop = {}) const { return ask<result<jwks_ptr>>({}, stop); }
@@ -3077,11 +3103,23 @@ class basic_jwks_manager {
   template <class T>
   T ask(const detail::question& asked, const stop_token& stop) const {
     detail::thread_engine& core = engine_.get();
-    if (auto warm = detail::answer_warm<T>(core, asked)) return *std::move(warm);
+    if (auto warm = detail::answer_warm<T>(hot(core), asked)) return *std::move(warm);
     return detail::answer_of<T>(core.ask(asked, stop));
   }
 
-  std::shared_ptr<detail::blocking_io> io_;
+  // The engine as a hit sees it: with a clock that is known, and so inlined.
+  struct warm_side {
+    const detail::thread_engine& core;
+    detail::io_of<Fetcher, Clock>& io;
+    [[nodiscard]] std::uint64_t id() const noexcept { return core.id(); }
+    [[nodiscard]] AXIOMS_JWKS_HOT inline bool time_of_hit(detail::sparing_clock& spared, detail::steady_point until,
+                                                          detail::steady_point& now) const noexcept {
+      return io.time_of_hit(spared, until, now);
+    }
+  };
+  [[nodiscard]] warm_side hot(const detail::thread_engine& core) const noexcept { return {core, *io_}; }
+
+  std::shared_ptr<detail::io_of<Fetcher, Clock>> io_;
   mutable detail::engine_holder<detail::thread_engine> engine_;
 };
 
@@ -4183,7 +4221,6 @@ void shutdown_jwks_manager() noexcept;
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstring>
 #include <iterator>
 #include <limits>
 #include <random>
@@ -7565,14 +7602,24 @@ inline hit_slot& reused_slot(hit_cache& cache, std::uint64_t hash) noexcept {
 }
 
 // One for all documents of a manager.
-inline std::shared_ptr<hit_counter> counter_of(const hit_cache& cache, const hit_source& of) {
+inline std::shared_ptr<hit_counter> counter_of(const hit_cache& cache, std::uint64_t engine,
+                                               const std::shared_ptr<hit_counters>& counters) {
   for (const hit_slot& slot : cache.slots) {
-    if (slot.engine == of.engine) return slot.counter;
+    if (slot.engine == engine) return slot.counter;
   }
-  return hit_counters::take(of.counters);
+  return hit_counters::take(counters);
 }
 
-AXIOMS_JWKS_INLINE void keep_hit(const hit_source& of, std::string_view url, const outcome& served) noexcept {
+// Once a second it is noted that the document was used.
+AXIOMS_JWKS_INLINE bool still_good(hit_slot& slot, steady_point now) noexcept {
+  if (now >= slot.until) return false;
+  slot.source->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+  slot.look = std::min(later(now, std::chrono::seconds(1)), slot.until);
+  return true;
+}
+
+AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, const std::shared_ptr<hit_counters>& counters,
+                                 std::string_view url, const outcome& served) noexcept {
   struct owner {
     hit_cache cache;
     owner() noexcept { this_thread_hits = &cache; }
@@ -7592,18 +7639,18 @@ AXIOMS_JWKS_INLINE void keep_hit(const hit_source& of, std::string_view url, con
     hit_cache& cache = mine.cache;
     std::string spelled(url);
     auto kept = std::make_shared<kept_document>(served.document);
-    hit_slot* slot = find_slot(cache, of.engine, url);
-    auto counter = slot != nullptr ? slot->counter : counter_of(cache, of);
-    if (slot == nullptr) slot = &reused_slot(cache, hash_of(of.engine, url));
-    slot->engine = of.engine;
+    hit_slot* slot = find_slot(cache, engine, url);
+    auto counter = slot != nullptr ? slot->counter : counter_of(cache, engine, counters);
+    if (slot == nullptr) slot = &reused_slot(cache, hash_of(engine, url));
+    slot->engine = engine;
     slot->url = std::move(spelled);
     slot->source = served.source;
     slot->version = served.version;
-    slot->kept = std::move(kept);
+    slot->kept = kept.get();
+    slot->document = jwks_ptr(std::move(kept), served.document.get());
     slot->counter = std::move(counter);
     slot->until = served.document->expires_at();
-    slot->touch = steady_point{};
-    slot->real_time = of.real_time;
+    slot->look = steady_point{};
     cache.recent = slot;
   }
   AXIOMS_JWKS_CATCH_ALL {}  // out of memory: the next lookup takes the slow path again
@@ -7867,7 +7914,7 @@ AXIOMS_JWKS_INLINE std::optional<outcome> engine::answer_now(const question& ask
     if (said.waits()) return std::nullopt;
     conclude(std::move(said), asked, **on, now, out, todo, false);
   }
-  if (out.source) keep_hit({id_, real_time(), hits_}, asked.url.value_or(std::string_view()), out);
+  if (out.source) keep_hit(id_, hits_, asked.url.value_or(std::string_view()), out);
   perform(todo);
   return out;
 }
@@ -10322,6 +10369,7 @@ namespace detail {
 #undef AXIOMS_JWKS_CPLUSPLUS
 #undef AXIOMS_JWKS_DEFAULT_FETCHER
 #undef AXIOMS_JWKS_HOT
+#undef AXIOMS_JWKS_COLD
 #undef AXIOMS_JWKS_INLINE
 #undef AXIOMS_JWKS_LIFETIMEBOUND
 #undef AXIOMS_JWKS_SUSPENDS
