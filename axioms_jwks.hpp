@@ -2275,14 +2275,7 @@ class kept_document {
   explicit kept_document(jwks_ptr document) noexcept : document_(std::move(document)) {}
 
   // What select() gives, or null.
-  [[nodiscard]] AXIOMS_JWKS_HOT inline const jwk* find(const key_query& query) {
-    for (const choice& each : lately_) {
-      if (each.key != nullptr && same_bytes(each.kid, query.kid) &&
-          same_bytes({each.alg.data(), each.alg_size}, query.alg))
-        return each.key;
-    }
-    return choose(query);
-  }
+  [[nodiscard]] const jwk* find(const key_query& query);
 
  private:
   struct choice {
@@ -2317,6 +2310,13 @@ struct hit_slot {
       return false;
     return same_bytes(url, at);
   }
+  // What it has, counted as a hit. No key: it may be worth a fetch.
+  [[nodiscard]] const jwks_ptr& give() const noexcept { return counter->add(), document; }
+  [[nodiscard]] AXIOMS_JWKS_HOT inline const jwk* give(const key_query& query) const {
+    const jwk* const key = kept->find(query);
+    if (key != nullptr) counter->add();
+    return key;
+  }
 };
 
 // As many as a manager keeps looked-up URLs, so that going round all of them costs no lock either.
@@ -2343,8 +2343,8 @@ template <class Engine>
   return find_slot(*this_thread_hits, core.id(), url);
 }
 
-// The slot that this thread may serve without the engine's slow path; the caller counts the hit. The slot used last is
-// looked at first, inline; a thread that goes back and forth between URLs pays for a call.
+// The slot that this thread may serve without the engine's slow path. The slot used last is looked at first, inline; a
+// thread that goes back and forth between URLs pays for a call.
 template <class Engine>
 [[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* warm_hit(Engine&& core, std::string_view url) noexcept {
   if (this_thread_hits == nullptr) return nullptr;
@@ -2360,26 +2360,19 @@ template <class Engine>
   return slot;
 }
 
-// What a verb returns, if this thread has it. A query that finds no key may be worth a fetch, so it is not answered
-// here.
+// What a verb returns, if this thread has it.
 template <class T, class Engine>
 [[nodiscard]] AXIOMS_JWKS_HOT inline std::optional<T> answer_warm(Engine&& core, const question& asked) {
   if constexpr (std::same_as<T, result<jwks_ptr>> || std::same_as<T, result<key_ptr>>) {
     if (asked.url && asked.url->empty()) return std::nullopt;  // which would stand for the configured one
     const hit_slot* const slot = warm_hit(core, asked.url.value_or(std::string_view()));
     if (slot == nullptr) return std::nullopt;
+    if constexpr (std::same_as<T, result<jwks_ptr>>) return slot->give();
     if constexpr (std::same_as<T, result<key_ptr>>) {
-      const jwk* const key = slot->kept->find(asked.query);
-      if (key == nullptr) return std::nullopt;
-      slot->counter->add();
-      return T(key_ptr(slot->document, key));
-    } else {
-      slot->counter->add();
-      return T(slot->document);
+      if (const jwk* const key = slot->give(asked.query)) return key_ptr(slot->document, key);
     }
-  } else {
-    return std::nullopt;
   }
+  return std::nullopt;
 }
 
 // -- engine: callers that wait, flights, events --
@@ -3031,12 +3024,9 @@ class basic_jwks_manager {
   [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url) const {
     detail::thread_engine& core = engine_.get();
     if (!url.empty()) {  // which stands for the configured URL in there
-      if (const detail::hit_slot* const slot = detail::warm_hit(hot(core), url)) {
-        slot->counter->add();
-        return slot->document;
-      }
+      if (const detail::hit_slot* const slot = detail::warm_hit(hot(core), url)) return slot->give();
     }
-    return detail::answer_of<result<jwks_ptr>>(core.ask({.url = url}, {}));
+    return missed<result<jwks_ptr>>({.url = url}, {});
   }
   /// The same for the URL of initialize(). Errors: also invalid_config, if there is none.
   [[nodiscard]] result<jwks_ptr> get_jwks(stop_token stop = {}) const { return ask<result<jwks_ptr>>({}, stop); }
@@ -3050,7 +3040,13 @@ class basic_jwks_manager {
   /// Blocks: as get_jwks(), and for an unknown kid until `unknown_kid_wait` after the fetch began.
   /// Errors: as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled.
   [[nodiscard]] result<key_ptr> get_key(std::string_view url, const key_query& query, stop_token stop = {}) const {
-    return ask<result<key_ptr>>({.what = detail::verb::key, .url = url, .query = query}, stop);
+    detail::thread_engine& core = engine_.get();
+    if (!url.empty()) {
+      if (const detail::hit_slot* const slot = detail::warm_hit(hot(core), url)) {
+        if (const jwk* const key = slot->give(query)) return key_ptr(slot->document, key);
+      }
+    }
+    return missed<result<key_ptr>>({.what = detail::verb::key, .url = url, .query = query}, stop);
   }
   /// The same for the URL of initialize().
   [[nodiscard]] result<key_ptr> get_key(const key_query& query, stop_token stop = {}) const {
@@ -3104,7 +3100,11 @@ class basic_jwks_manager {
   T ask(const detail::question& asked, const stop_token& stop) const {
     detail::thread_engine& core = engine_.get();
     if (auto warm = detail::answer_warm<T>(hot(core), asked)) return *std::move(warm);
-    return detail::answer_of<T>(core.ask(asked, stop));
+    return missed<T>(asked, stop);
+  }
+  template <class T>
+  AXIOMS_JWKS_COLD T missed(const detail::question& asked, const stop_token& stop) const {
+    return detail::answer_of<T>(engine_.get().ask(asked, stop));
   }
 
   // The engine as a hit sees it: with a clock that is known, and so inlined.
@@ -7562,6 +7562,15 @@ AXIOMS_JWKS_INLINE std::uint64_t hit_counters::sum() const noexcept {
   for (const hit_counter* each = first_.load(std::memory_order_acquire); each != nullptr; each = each->next)
     out += each->count.load(std::memory_order_relaxed);
   return out;
+}
+
+AXIOMS_JWKS_INLINE const jwk* kept_document::find(const key_query& query) {
+  for (const choice& each : lately_) {
+    if (each.key != nullptr && same_bytes(each.kid, query.kid) &&
+        same_bytes({each.alg.data(), each.alg_size}, query.alg))
+      return each.key;
+  }
+  return choose(query);
 }
 
 AXIOMS_JWKS_INLINE const jwk* kept_document::choose(const key_query& query) {
