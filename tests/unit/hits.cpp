@@ -113,7 +113,7 @@ TEST_CASE("a wall clock that steps, back or forth, is found out at once") {
   for (const auto step : {-3600s, -2s, 2s, 3600s}) {
     pair_of_clocks at;
     at.ask();
-    at.pass(10h);
+    at.pass(1s);
     at.wall += step;
     CHECK(at.ask() == at.now());
     at.wall -= step;
@@ -165,7 +165,7 @@ TEST_CASE(
   CHECK(untold.served_late(100ms, 1000) == 10);
 }
 
-// Red when the second is read after the precise clock: who is kept waiting in between believes an old time for a second more.
+// Red when the second is not compared, or short_of_time is zero.
 TEST_CASE("a clock that runs right is late by less than a second, whatever happens between its two readings") {
   std::minstd_rand random(1);
   for (int round = 0; round < 10; ++round) {
@@ -185,13 +185,14 @@ TEST_CASE("a clock that runs right is late by less than a second, whatever happe
   }
 }
 
+// Red when a reading is believed before it has come.
 TEST_CASE("a precise clock that fails is no hit, and is asked again by the next one") {
   sparing_clock spared;
   time_point out{};
   const auto fails = [](time_point&) { return false; };
   const auto works = [](time_point& to) { return to = time_point(1h), true; };
   REQUIRE(spared.now(7, time_point(9h), out, works));
-  CHECK_FALSE(spared.now(8, time_point(9h), out, fails));
+  for (int i = 0; i < 2; ++i) CHECK_FALSE(spared.now(8, time_point(9h), out, fails));
   CHECK_FALSE(spared.now(7, time_point(9h), out, fails));
   CHECK(spared.now(8, time_point(9h), out, works));
   CHECK(spared.now(8, time_point(9h), out, fails));  // spared
