@@ -2004,8 +2004,8 @@ class sparing_clock {
   static constexpr unsigned most_spared = 255;
   static constexpr std::chrono::seconds short_of_time{2};  // a second, and one more that is inserted or set back
 
-  // tick: the second, read before this call, so that what was read precisely is at most a second older than its end.
-  // False: the precise clock failed.
+  // tick: the wall clock's second, read before this call: so no reading is spared for longer than a second.
+  // until: what the time is asked for. False: the precise clock failed.
   template <class Read>
   [[nodiscard]] bool now(std::int64_t tick, time_point until, time_point& out, Read&& read) noexcept {
     if (tick != tick_ || spared_ == most_spared || until - now_ <= short_of_time) {
@@ -3037,8 +3037,9 @@ class basic_jwks_manager {
   /// With the budget used up it is `key_not_found` if the provider was asked less than `unknown_kid_interval` ago, else
   /// `throttled`. With a `withdrawn_key_grace`, a key that left the set is still given for that long.
   ///
-  /// Blocks: as get_jwks(), and for an unknown kid until `unknown_kid_wait` after the fetch began.
-  /// Errors: as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled.
+  /// Blocks:   as get_jwks(), and for an unknown kid until `unknown_kid_wait` after the fetch began.
+  /// Errors:   as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled.
+  /// Lifetime: the key lives as long as the returned pointer, and with it the document that it was found in.
   [[nodiscard]] result<key_ptr> get_key(std::string_view url, const key_query& query, stop_token stop = {}) const {
     detail::thread_engine& core = engine_.get();
     if (!url.empty()) {
