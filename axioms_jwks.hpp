@@ -3698,10 +3698,12 @@ class basic_async_jwks_manager : private detail::async_shell {
             std::unique_ptr<jwks_config> config = nullptr) const {
     const auto [wished, stop] = detail::taken_apart(how);
     const executor_ref executor = wished ? wished : default_executor;
-    // Before the engine's reference count is touched, over which threads would fight.
-    if (!executor) {
-      if (auto warm = detail::answer_warm<T>(engine_.get(), asked))
-        return static_cast<void>(callback(*std::move(warm)));
+    if constexpr (!std::is_void_v<T>) {
+      // Before a reference to the engine is taken: threads would fight over its count.
+      if (!executor) {
+        if (auto warm = detail::answer_warm<T>(engine_.get(), asked))
+          return static_cast<void>(callback(*std::move(warm)));
+      }
     }
     const auto core = engine_.get().shared_from_this();
     detail::url_asked where = std::optional<detail::parsed_url>();

@@ -5,7 +5,7 @@
 //   hit --callgrind FORM N     N warm hits with a clock that costs nothing, for the script `instructions`; FORM: get_jwks, get_key
 //
 // ns per call are wall time over the calls of all threads together. A round counts if its threads ran all the time, and two at the same
-// time: another program takes it away otherwise. Build with -O2.
+// time: otherwise another program had a core. The port's threads wait for each other, so less is asked of them. Build with -O2.
 #include "axioms_jwks.hpp"
 #include "support/fake_fetcher.hpp"
 #include "vectors/keys.hpp"
@@ -435,7 +435,7 @@ int main(int argc, char** argv) {
       if (at.gain.size() >= enough) continue;
       done = false;
       const timing one = timed(1, count, at.work), two = timed(2, count, at.work);
-      if (one.cores < 0.97 || two.cores < 1.9) continue;
+      if (one.cores < 0.97 || two.cores < (&at == all ? 1.4 : 1.9)) continue;
       at.one.push_back(one.ns);
       at.two.push_back(two.ns);
       at.gain.push_back(one.ns / two.ns);
