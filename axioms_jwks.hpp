@@ -5042,6 +5042,12 @@ bool brings_body(const fetch_request& request, result<fetch_response>& response,
 
 // Short enough for a string that allocates nothing.
 inline axioms::error memory_error() noexcept { return {errc::no_resources, "out of memory", 0}; }
+template <class Judged = verdict>
+Judged failure_of(axioms::error&& why) noexcept {
+  Judged out;
+  out.why = std::move(why);
+  return out;
+}
 
 AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_response> response, wall_point now,
                                  const jwk_options& options) {
@@ -5061,10 +5067,7 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
     out.content = std::move(content);
     out.what = verdict::kind::document;
   }
-  AXIOMS_JWKS_CATCH_ALL {
-    out = verdict();
-    out.why = memory_error();
-  }
+  AXIOMS_JWKS_CATCH_ALL { out = failure_of(memory_error()); }
   return out;
 }
 
@@ -5144,10 +5147,7 @@ AXIOMS_JWKS_INLINE metadata judge_metadata(const fetch_request& request, result<
     if (out.what == metadata::kind::failure && absent && !out.retry_after && out.status != 408 && out.status != 429)
       out.what = metadata::kind::absent;
   }
-  AXIOMS_JWKS_CATCH_ALL {
-    out = metadata();
-    out.why = memory_error();
-  }
+  AXIOMS_JWKS_CATCH_ALL { out = failure_of<metadata>(memory_error()); }
   return out;
 }
 
@@ -7100,11 +7100,6 @@ inline error shut_down_error() {
 inline error cancelled_error() noexcept { return short_error(errc::cancelled, 0, "the caller asked to stop"); }
 inline error clock_error() noexcept { return short_error(errc::fetch_failed, 0, "the clock threw an exception"); }
 
-inline verdict failure_of(error&& why) noexcept {
-  verdict out;
-  out.why = std::move(why);
-  return out;
-}
 inline outcome failed(error&& why) noexcept {
   outcome out;
   out.failure = std::move(why);
