@@ -4514,7 +4514,6 @@ class json_source {
   [[nodiscard]] std::size_t left_out() const noexcept { return left_out_; }
 
  private:
-  static bool is_plain(char c) noexcept { return c >= ' ' && c <= '~' && c != '"' && c != '\\'; }
   void step() noexcept {
     const char c = *at_++;
     if (inside_) {
@@ -4522,7 +4521,8 @@ class json_source {
       escaped_ = c == '\\' && !escaped_;
     } else if (c == '"') {
       inside_ = true;
-      const char* const last = std::find_if_not(at_, end_, is_plain);
+      const char* last = at_;
+      while (last != end_ && *last >= ' ' && *last <= '~' && *last != '"' && *last != '\\') ++last;
       plain_ = last != end_ && *last == '"' ? std::string_view(at_, last) : std::string_view();
       at_ += plain_.size();
       left_out_ += plain_.size();
@@ -4755,14 +4755,13 @@ AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view 
   std::string out(text.size() / 4 * 3 + left * 3 / 4, '\0');
   char* to = out.data();
   std::uint32_t faults = 0;
-  const auto put = [&](std::uint32_t bits, std::size_t bytes) {
-    faults |= bits;
+  const auto put = [&](std::uint32_t bits, std::uint32_t digits, std::size_t bytes) {
+    faults |= digits;
     for (std::size_t i = 0; i < bytes; ++i) *to++ = static_cast<char>((bits >> (16 - 8 * i)) & 0xffU);
   };
   for (std::size_t i = 0; i < whole; i += 4)
-    put((value(i) << 18U | value(i + 1) << 12U | value(i + 2) << 6U | value(i + 3)) |
-            ((value(i) | value(i + 1) | value(i + 2) | value(i + 3)) & 0xff000000U),
-        3);
+    put(value(i) << 18U | value(i + 1) << 12U | value(i + 2) << 6U | value(i + 3),
+        value(i) | value(i + 1) | value(i + 2) | value(i + 3), 3);
   if (left > 0) {
     std::uint32_t bits = 0, digits = 0;
     for (std::size_t i = 0; i < left; ++i) {
@@ -4770,7 +4769,7 @@ AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view 
       bits |= (value(whole + i) & 0x3fU) << (18 - 6 * i);
     }
     if (!any_spare_bits && (bits & (left == 2 ? 0xffffU : 0xffU)) != 0) return std::nullopt;
-    put(bits | (digits & 0xff000000U), left - 1);
+    put(bits, digits, left - 1);
   }
   return (faults & 0xff000000U) == 0 ? std::optional(std::move(out)) : std::nullopt;
 }
@@ -9699,6 +9698,7 @@ class token_check {
   std::shared_ptr<const token_core> core_;
   std::string_view text_;
   std::string kept_;
+  token_parts parts_{};
   const token_rules* rules_ = nullptr;
   std::shared_ptr<const token_header> header_;
   std::string signature_, payload_;
@@ -9717,7 +9717,8 @@ AXIOMS_JWKS_INLINE bool token_check::read() {
   if (core_->broken) return fail(*core_->broken);
   const auto parts = token_parts::of(text_, core_->rules.front().max_token_bytes);
   if (!parts) return fail(parts.error());
-  auto header = read_header(parts->header);
+  parts_ = *parts;
+  auto header = read_header(parts_.header);
   if (!header) return fail(header.error());
   header_ = *std::move(header);
   if (kinds_of_alg(header_->alg) == 0)
@@ -9728,7 +9729,7 @@ AXIOMS_JWKS_INLINE bool token_check::read() {
     return fail(make_error(errc::unsupported_algorithm, "alg ", quote(header_->alg), " is not accepted"));
   if (std::find(rules_->types.begin(), rules_->types.end(), header_->typ) == rules_->types.end())
     return fail(make_error(errc::token_type_mismatch, "typ ", quote(header_->typ), " is not accepted"));
-  if (!decode_strictly(parts->signature, signature_))
+  if (!decode_strictly(parts_.signature, signature_))
     return fail(make_error(errc::malformed_token, "the signature is no base64url"));
   return true;
 }
@@ -9753,8 +9754,7 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::pick_rules() {
 // Once; a token whose key is at hand is read only after its signature.
 AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::read_claims() {
   if (claims_) return std::nullopt;
-  const auto parts = token_parts::of(text_, text_.size());
-  if (!decode_strictly(parts->payload, payload_))
+  if (!decode_strictly(parts_.payload, payload_))
     return make_error(errc::malformed_token, "the payload is no base64url");
   auto tree = read_object("payload", payload_);
   if (!tree) return std::move(tree).error();
@@ -9792,7 +9792,7 @@ AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
     if (auto why = check_claims(now)) return fail(*std::move(why));
     return needs_ = query_of(*header_, nullptr).kid.empty() ? need::document : need::key;
   }
-  const signature_state state = keys.check(header_->alg, text_.substr(0, text_.rfind('.')), signature_);
+  const signature_state state = keys.check(header_->alg, parts_.signed_text, signature_);
   if (state == signature_state::failed) return fail(no_verification_error());
   if (state == signature_state::bad) {
     if (fetched_again_ || check_claims(now)) return fail(bad_signature_error());
