@@ -4633,9 +4633,8 @@ AXIOMS_JWKS_INLINE void json_reader::look_for_repeated_names(json_node& object) 
   names_.reserve(object.count);
   for (const json_node& each : object) names_.push_back(each.name);
   // Most names differ in length, which is compared sooner than bytes.
-  std::sort(names_.begin(), names_.end(), [](std::string_view a, std::string_view b) {
-    return a.size() != b.size() ? a.size() < b.size() : a < b;
-  });
+  std::sort(names_.begin(), names_.end(),
+            [](std::string_view a, std::string_view b) { return a.size() != b.size() ? a.size() < b.size() : a < b; });
   object.twice = std::adjacent_find(names_.begin(), names_.end()) != names_.end();
 }
 
