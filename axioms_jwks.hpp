@@ -3640,7 +3640,9 @@ struct token_rules {
   bool split_roles = false;
   /// The longest token. 64 bytes to 1 MiB. Default 16 KiB.
   std::size_t max_token_bytes = 16384;
-  /// How many verified tokens may be remembered. Without effect in this version. 0 to 1 Mi. Default 0.
+  /// How many verified tokens are remembered, beside 16 by each thread: with the same text, byte for byte, one is good
+  /// again without its signature, as long as the key set that verified it is the one to be had, and its dates allow.
+  /// Takes 4 to 6 KiB a token. 0: none. 0 to 1 Mi. Default 0.
   std::size_t memo = 0;
 
   /// Reads AXIOMS_ISS_URL, else AXIOMS_DOMAIN (https:// is put before it), AXIOMS_AUDIENCE, AXIOMS_TOKEN_TYPS,
@@ -3796,6 +3798,9 @@ class verified_token {
 
 namespace detail {
 
+// Whether there is a memo, and how it learns the time: the manager's clock may be the system's.
+enum class memo_clock { no_memo, manager, system };
+
 // What the verifiers use of a manager.
 struct token_access {
   template <class Fetcher, class Clock>
@@ -3805,6 +3810,14 @@ struct token_access {
   template <class Fetcher, class Clock>
   static const async_shell& shell_of(const basic_async_jwks_manager<Fetcher, Clock>& keys) noexcept {
     return manager_access::shell(keys);
+  }
+  template <class Fetcher, class Clock>
+  static constexpr memo_clock clock_of(const basic_jwks_manager<Fetcher, Clock>&) noexcept {
+    return std::same_as<Clock, steady_clock> ? memo_clock::system : memo_clock::manager;
+  }
+  template <class Fetcher, class Clock>
+  static constexpr memo_clock clock_of(const basic_async_jwks_manager<Fetcher, Clock>&) noexcept {
+    return std::same_as<Clock, steady_clock> ? memo_clock::system : memo_clock::manager;
   }
 };
 
@@ -3817,8 +3830,8 @@ concept async_keys = requires(const Manager& keys) {
   token_access::shell_of(keys);
 };
 
-[[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules);
-[[nodiscard]] std::shared_ptr<const token_core> compile_rules(token_rules rules);
+[[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules, memo_clock time);
+[[nodiscard]] std::shared_ptr<const token_core> compile_rules(token_rules rules, memo_clock time);
 // With the keys at hand: no manager.
 [[nodiscard]] result<verified_token> verify_alone(const std::shared_ptr<const token_core>& rules,
                                                   std::string_view token, const jwk_set& keys,
@@ -3972,13 +3985,13 @@ class basic_token_verifier {
  public:
   /// With broken rules each verify() is invalid_config.
   basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, token_rules rules)
-      : keys_(keys), rules_(detail::compile_rules(std::move(rules))) {}
+      : keys_(keys), rules_(detail::compile_rules(std::move(rules), detail::token_access::clock_of(keys))) {}
   /// Several issuers: the token's `iss` picks the rules, and only keys of that issuer's `jwks_url` count.
   ///
   /// The issuers must differ, each must have a `jwks_url`, and `max_token_bytes` and `memo` must be the same in all.
   template <std::same_as<std::vector<token_rules>> Several>
   basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, Several rules)
-      : keys_(keys), rules_(detail::compile_rules(std::move(rules))) {}
+      : keys_(keys), rules_(detail::compile_rules(std::move(rules), detail::token_access::clock_of(keys))) {}
   basic_token_verifier(const basic_token_verifier&) = delete;
   basic_token_verifier& operator=(const basic_token_verifier&) = delete;
 
@@ -4088,6 +4101,7 @@ void shutdown_jwks_manager() noexcept;
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <ctime>
 #include <iterator>
 #include <limits>
 #include <random>
@@ -9233,16 +9247,197 @@ struct token_content {
   std::shared_ptr<const token_header> header;
   json_tree claims;
   key_ptr key;
-  double expires = 0;
+  double expires = 0;  // exp
+  double begins = 0;   // the later of nbf and iat
   const json_node *scopes = nullptr, *roles = nullptr, *permissions = nullptr;
   bool split_roles = false;
+};
+
+// What a thread keeps of a kind. nullptr: its thread_locals are gone, which the destructors of others may outlive.
+template <class Kept>
+[[nodiscard]] Kept* of_this_thread() noexcept {
+  static thread_local constinit bool ended = false;
+  struct owner {
+    Kept kept{};
+    ~owner() { ended = true; }
+  };
+  if (ended) return nullptr;
+  static thread_local owner mine;
+  return &mine.kept;
+}
+
+// -- tokens: memo --
+
+// A token that was accepted, and by whom: it is accepted again only where all of it is the same.
+struct remembered_token {
+  std::uint64_t memo = 0;  // never reused
+  std::uint64_t index = 0;
+  std::uint64_t engine = 0, generation = 0;
+  const token_rules* rules = nullptr;
+  std::shared_ptr<const token_content> content{};
+};
+
+// The last tokens, of which the oldest goes.
+template <std::size_t Most>
+struct token_ring {
+  [[nodiscard]] remembered_token* find(std::uint64_t memo, std::uint64_t index) noexcept {
+    for (remembered_token& each : tokens) {
+      if (each.index == index && each.memo == memo) return &each;
+    }
+    return nullptr;
+  }
+  // Gives what had to go.
+  remembered_token put(remembered_token token, std::size_t room = Most) noexcept {
+    remembered_token* place = find(token.memo, token.index);
+    if (place == nullptr) place = &tokens[oldest++ % room];
+    return std::exchange(*place, std::move(token));
+  }
+  std::array<remembered_token, Most> tokens{};
+  std::size_t oldest = 0;
+};
+
+// The verified tokens of one verifier. A thread that meets one again keeps it in front, under a control block of its
+// own, for threads would fight over a common one.
+class token_memo {
+ public:
+  token_memo(std::size_t most, memo_clock time);
+  // The token, if the same text would be accepted now; else none.
+  [[nodiscard]] std::shared_ptr<const token_content> find(engine& core, std::string_view text);
+  void keep(remembered_token token, const jwk_set& by) noexcept;
+
+ private:
+  static constexpr std::size_t most_in_set = 8;
+  static constexpr std::size_t shortest = 64;  // a signature alone is longer
+  struct set {
+    std::mutex mutex;  // guards the ring; taken inside a fork_gate, so that no child finds it taken
+    token_ring<most_in_set> ring;
+  };
+  [[nodiscard]] std::uint64_t index_of(std::string_view text) const noexcept;
+  [[nodiscard]] set& set_of(std::uint64_t index) noexcept { return sets_[index % sets_.size()]; }
+  [[nodiscard]] bool is_good(const remembered_token& token, engine& core) const;
+
+  const std::uint64_t id_, seed_;
+  const memo_clock time_;
+  std::vector<set> sets_;
+  const std::size_t room_;  // of each set
 };
 
 // The rules of a verifier, checked once and made ready.
 struct token_core {
   std::vector<token_rules> rules;
   std::optional<axioms::error> broken;
+  std::unique_ptr<token_memo> memo;
 };
+
+AXIOMS_JWKS_INLINE token_memo::token_memo(std::size_t most, memo_clock time)
+    : id_([] {
+        static std::atomic<std::uint64_t> last{0};
+        return last.fetch_add(1, std::memory_order_relaxed) + 1;
+      }()),
+      seed_(default_random()),
+      time_(time),
+      sets_((most + most_in_set - 1) / most_in_set),
+      room_(most / sets_.size()) {}
+
+// Of the end of the signature. Secret, so that nobody can choose tokens that crowd out others.
+AXIOMS_JWKS_INLINE std::uint64_t token_memo::index_of(std::string_view text) const noexcept {
+  std::array<std::uint64_t, 2> words;
+  std::memcpy(words.data(), text.data() + text.size() - sizeof words, sizeof words);
+  std::uint64_t hash = seed_;
+  for (const std::uint64_t word : words) {
+    hash = (hash ^ word) * 0xbf58476d1ce4e5b9U;
+    hash ^= hash >> 32U;
+  }
+  return hash;
+}
+
+#if defined(__GNUC__)
+using wide_word = std::uint64_t __attribute__((vector_size(16)));
+#else
+using wide_word = std::uint64_t;
+#endif
+
+// Looks at every byte, so that the time it takes does not tell where two texts differ. Both have 64 bytes at least.
+inline bool same_text(std::string_view a, std::string_view b) noexcept {
+  constexpr std::size_t size = sizeof(wide_word), block = 4 * size;
+  if (a.size() != b.size()) return false;
+  const auto difference = [&](std::size_t at) {
+    wide_word x, y;
+    std::memcpy(&x, a.data() + at, size);
+    std::memcpy(&y, b.data() + at, size);
+    return x ^ y;
+  };
+  wide_word all{};
+  const std::size_t last = a.size() - block;
+  for (std::size_t at = 0;; at = std::min(at + block, last)) {
+    all |= (difference(at) | difference(at + size)) | (difference(at + 2 * size) | difference(at + 3 * size));
+    if (at == last) break;
+  }
+  std::array<std::uint64_t, size / sizeof(std::uint64_t)> words;
+  std::memcpy(words.data(), &all, size);
+  return words.front() == 0 && words.back() == 0;
+}
+
+inline double seconds_of(std::chrono::system_clock::time_point when) noexcept {
+  return std::chrono::duration<double>(when.time_since_epoch()).count();
+}
+
+// Whether get_jwks() would answer with the same keys now, and the dates allow it.
+AXIOMS_JWKS_INLINE bool token_memo::is_good(const remembered_token& token, engine& core) const {
+  const std::string_view url = token.rules->jwks_url;
+  if (token.engine != core.id()) return false;
+  if (const auto hit = warm_hit(core, url); hit.document != nullptr) {
+    core.count_hit(hit.shard);
+    if ((*hit.document)->generation() != token.generation) return false;
+  } else {
+    const question asked{.url = url.empty() ? std::nullopt : std::optional(url)};
+    const auto now = core.answer_now(asked, url_asked_of(asked));
+    if (!now || !now->document || now->document->generation() != token.generation) return false;
+  }
+  const auto leeway = static_cast<double>(token.rules->leeway.count());
+  const auto in_time = [&](double now, double spare) {
+    return token.content->begins <= now - spare + leeway && now + spare < token.content->expires + leeway;
+  };
+  // time() takes a twentieth, and lags by a few milliseconds.
+  if (time_ == memo_clock::system && in_time(static_cast<double>(std::time(nullptr)), 2)) return true;
+  wall_point now{};
+  return core.read_clock(now) && in_time(seconds_of(now), 0);
+}
+
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_content> token_memo::find(engine& core, std::string_view text) {
+  if (text.size() < shortest) return nullptr;
+  const std::uint64_t index = index_of(text);
+  const auto front = of_this_thread<token_ring<16>>();
+  const auto* const kept = front != nullptr ? front->find(id_, index) : nullptr;
+  if (kept != nullptr && same_text(kept->content->text, text)) {
+    remembered_token mine = *kept;  // a listener that is called in there may verify tokens, too
+    if (is_good(mine, core)) return std::move(mine.content);
+  }
+  remembered_token shared;
+  {
+    const fork_gate inside;
+    set& where = set_of(index);
+    const std::lock_guard lock(where.mutex);
+    if (const auto* const found = where.ring.find(id_, index)) shared = *found;
+  }
+  if (shared.content == nullptr || !same_text(shared.content->text, text) || !is_good(shared, core)) return nullptr;
+  const auto own = std::make_shared<std::shared_ptr<const token_content>>(shared.content);
+  shared.content = {own, own->get()};
+  auto content = shared.content;
+  if (front != nullptr) front->put(std::move(shared));
+  return content;
+}
+
+// A key that the set does not hold any more verified by grace: that may end at any moment.
+AXIOMS_JWKS_INLINE void token_memo::keep(remembered_token token, const jwk_set& by) noexcept {
+  if (std::find(by.begin(), by.end(), token.content->key) == by.end()) return;
+  token.memo = id_;
+  token.index = index_of(token.content->text);
+  set& where = set_of(token.index);
+  const fork_gate inside;
+  const std::lock_guard lock(where.mutex);
+  token = where.ring.put(std::move(token), room_);
+}
 
 // RFC 7515 section 4.1.9: compared without case, and application/ may be left out where there is no other slash.
 AXIOMS_JWKS_INLINE std::string media_type(std::string_view typ) {
@@ -9353,9 +9548,9 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> broken_rule(const token_rules& r
   return broken;
 }
 
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> given) {
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> given, memo_clock time) {
   const auto core = std::make_shared<token_core>();
-  auto& [rules, broken] = *core;
+  auto& [rules, broken, memo] = *core;
   rules = std::move(given);
   std::size_t before = 0;
   if (rules.empty()) broken = make_error(errc::invalid_config, "there are no rules; there must be some");
@@ -9378,13 +9573,15 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<t
     if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     for (auto& type : each.types) type = media_type(type);
   }
+  if (!broken && time != memo_clock::no_memo && rules[0].memo > 0)
+    memo = std::make_unique<token_memo>(rules[0].memo, time);
   return core;
 }
 
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(token_rules rules) {
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(token_rules rules, memo_clock time) {
   std::vector<token_rules> one;
   one.push_back(std::move(rules));
-  return compile_rules(std::move(one));
+  return compile_rules(std::move(one), time);
 }
 
 // -- tokens: form --
@@ -9412,8 +9609,8 @@ AXIOMS_JWKS_INLINE result<json_tree> read_object(std::string_view what, std::str
 }
 
 AXIOMS_JWKS_INLINE result<std::shared_ptr<const token_header>> read_header(std::string_view segment) {
-  thread_local std::shared_ptr<const token_header> last;
-  if (last && last->segment == segment) return last;
+  auto* const last = of_this_thread<std::shared_ptr<const token_header>>();
+  if (last != nullptr && *last != nullptr && (*last)->segment == segment) return *last;
   const auto refuse = [](const auto&... why) { return make_error(errc::malformed_token, "the header ", why...); };
   std::string text;
   if (!decode_strictly(segment, text)) return refuse("is no base64url");
@@ -9444,7 +9641,7 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<const token_header>> read_header(std::
     const json_node* found = root.find(name, json_node::kind::string);
     if (found != nullptr && found->text.size() <= max_kid_bytes) *field = found->text;
   }
-  if (segment.size() <= 1024) last = made;
+  if (last != nullptr && segment.size() <= 1024) *last = made;
   return std::shared_ptr<const token_header>(made);
 }
 
@@ -9549,10 +9746,6 @@ AXIOMS_JWKS_INLINE std::optional<double> date_of(const json_node& claim, bool te
     out = out * 10 + (c - '0');
   }
   return out;
-}
-
-inline double seconds_of(std::chrono::system_clock::time_point when) noexcept {
-  return std::chrono::duration<double>(when.time_since_epoch()).count();
 }
 
 AXIOMS_JWKS_INLINE axioms::error wrong_type(std::string_view claim, std::string_view what) {
@@ -9685,6 +9878,14 @@ class token_check {
   [[nodiscard]] bool has_read() const noexcept { return rules_ != nullptr; }
   [[nodiscard]] result<verified_token> take_result() { return *std::move(out_); }
   void end(axioms::error why) { out_.emplace(std::move(why)); }
+  // The memo's: before a token is read, and when it is accepted.
+  [[nodiscard]] static std::optional<result<verified_token>> recall(const token_core& rules, engine& core,
+                                                                    std::string_view text) {
+    auto known = rules.memo ? rules.memo->find(core, text) : nullptr;
+    return known ? std::optional<result<verified_token>>(verified_token(std::move(known))) : std::nullopt;
+  }
+  void recall(engine& core) { out_ = recall(*core_, core, text_); }
+  void remember(const engine& core, const jwks_ptr& by) const noexcept;
   // What it needs is not to be had: there is only this key set.
   void end_with(const jwk_set& keys, need what);
 
@@ -9704,7 +9905,7 @@ class token_check {
   std::optional<json_tree> claims_;
   jwks_ptr brought_;
   key_ptr key_;
-  double expires_ = 0;
+  double expires_ = 0, begins_ = 0;
   need needs_ = need::nothing;
   bool fetched_again_ = false;
   std::optional<result<verified_token>> out_;
@@ -9770,6 +9971,8 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::check_claims(std::c
   if (auto why = check_audience(*rules_, claims, root)) return why;
   if (auto why = check_dates(*rules_, claims, seconds_of(now))) return why;
   expires_ = claims.exp->real;
+  for (const json_node* each : {claims.nbf, claims.iat})
+    begins_ = std::max(begins_, each != nullptr ? *date_of(*each, true) : begins_);
   return check_required(*rules_, claims, root);
 }
 
@@ -9811,11 +10014,19 @@ AXIOMS_JWKS_INLINE void token_check::accept(key_ptr key) {
   made->key = std::move(key);
   const json_node& claims = made->claims.root();
   made->expires = expires_;
+  made->begins = begins_;
   made->scopes = first_claim(claims, rules_->scope_claims);
   made->roles = first_claim(claims, rules_->role_claims);
   made->permissions = first_claim(claims, rules_->permission_claims);
   made->split_roles = rules_->split_roles;
   out_.emplace(verified_token(std::move(made)));
+}
+
+AXIOMS_JWKS_INLINE void token_check::remember(const engine& core, const jwks_ptr& by) const noexcept {
+  if (core_->memo && by && out_ && *out_)
+    core_->memo->keep(
+        {.engine = core.id(), .generation = by->generation(), .rules = rules_, .content = (*out_)->content_},
+        by->keys());
 }
 
 AXIOMS_JWKS_INLINE void token_check::end_with(const jwk_set& keys, need what) {
@@ -9871,7 +10082,9 @@ AXIOMS_JWKS_INLINE token_check::need proceed(token_check& check, engine& core) {
     check.end(clock_error());
     return token_check::need::nothing;
   }
-  return check.look(served ? &served->keys() : nullptr, now);
+  const auto need = check.look(served ? &served->keys() : nullptr, now);
+  check.remember(core, served);
+  return need;
 }
 
 AXIOMS_JWKS_INLINE result<verified_token> verify_alone(const std::shared_ptr<const token_core>& rules,
@@ -9885,6 +10098,7 @@ AXIOMS_JWKS_INLINE result<verified_token> verify_alone(const std::shared_ptr<con
 AXIOMS_JWKS_INLINE std::optional<result<verified_token>> verify_at_once(engine& core,
                                                                         const std::shared_ptr<const token_core>& rules,
                                                                         std::string_view token) {
+  if (auto known = token_check::recall(*rules, core, token)) return known;
   token_check check(rules, token);
   if (proceed(check, core) != token_check::need::nothing) return std::nullopt;
   return check.take_result();
@@ -9893,6 +10107,7 @@ AXIOMS_JWKS_INLINE std::optional<result<verified_token>> verify_at_once(engine& 
 AXIOMS_JWKS_INLINE result<verified_token> verify_waiting(thread_engine& core,
                                                          const std::shared_ptr<const token_core>& rules,
                                                          std::string_view token, const stop_token& stop) {
+  if (auto known = token_check::recall(*rules, core, token)) return *std::move(known);
   token_check check(rules, token);
   for (auto need = proceed(check, core); need != token_check::need::nothing; need = proceed(check, core))
     check.take(core.ask(check.asked(need), stop));
@@ -9939,6 +10154,7 @@ struct token_canceller {
 AXIOMS_JWKS_INLINE void token_task::start(const stop_token& stop) {
   if (stop.stop_possible())
     on_stop_ = std::make_shared<stop_callback<token_canceller>>(stop, token_canceller{weak_from_this()});
+  check_->recall(*core_);
   if (go_on()) return;
   if (!where_) return complete();
   self_ = shared_from_this();
@@ -10118,7 +10334,7 @@ AXIOMS_JWKS_INLINE result<std::string_view> bearer_token(std::string_view author
 AXIOMS_JWKS_INLINE result<verified_token> verify_token(std::string_view token, const jwk_set& keys,
                                                        const token_rules& rules,
                                                        std::chrono::system_clock::time_point now) {
-  return detail::verify_alone(detail::compile_rules(rules), token, keys, now);
+  return detail::verify_alone(detail::compile_rules(rules, detail::memo_clock::no_memo), token, keys, now);
 }
 
 AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, const jwk_set& keys) {
