@@ -3450,7 +3450,9 @@ struct token_rules {
   bool split_roles = false;
   /// The longest token. 64 bytes to 1 MiB. Default 16 KiB.
   std::size_t max_token_bytes = 16384;
-  /// How many verified tokens may be remembered. Without effect in this version. 0 to 1 Mi. Default 0.
+  /// How many verified tokens are remembered, beside 16 by each thread: with the same text, byte for byte, one is good
+  /// again without its signature, as long as the key set that verified it is the one to be had, and its dates allow.
+  /// Takes 4 to 6 KiB a token. 0: none. 0 to 1 Mi. Default 0.
   std::size_t memo = 0;
 
   /// Reads AXIOMS_ISS_URL, else AXIOMS_DOMAIN (https:// is put before it), AXIOMS_AUDIENCE, AXIOMS_TOKEN_TYPS,
@@ -3606,6 +3608,9 @@ class verified_token {
 
 namespace detail {
 
+// Whether there is a memo, and how it learns the time: the manager's clock may be the system's.
+enum class memo_clock { no_memo, manager, system };
+
 // What the verifiers use of a manager.
 struct token_access {
   template <class Fetcher, class Clock>
@@ -3615,6 +3620,14 @@ struct token_access {
   template <class Fetcher, class Clock>
   static const async_shell& shell_of(const basic_async_jwks_manager<Fetcher, Clock>& keys) noexcept {
     return manager_access::shell(keys);
+  }
+  template <class Fetcher, class Clock>
+  static constexpr memo_clock clock_of(const basic_jwks_manager<Fetcher, Clock>&) noexcept {
+    return std::same_as<Clock, steady_clock> ? memo_clock::system : memo_clock::manager;
+  }
+  template <class Fetcher, class Clock>
+  static constexpr memo_clock clock_of(const basic_async_jwks_manager<Fetcher, Clock>&) noexcept {
+    return std::same_as<Clock, steady_clock> ? memo_clock::system : memo_clock::manager;
   }
 };
 
@@ -3627,8 +3640,8 @@ concept async_keys = requires(const Manager& keys) {
   token_access::shell_of(keys);
 };
 
-[[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules);
-[[nodiscard]] std::shared_ptr<const token_core> compile_rules(token_rules rules);
+[[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules, memo_clock time);
+[[nodiscard]] std::shared_ptr<const token_core> compile_rules(token_rules rules, memo_clock time);
 // With the keys at hand: no manager.
 [[nodiscard]] result<verified_token> verify_alone(const std::shared_ptr<const token_core>& rules,
                                                   std::string_view token, const jwk_set& keys,
@@ -3782,13 +3795,13 @@ class basic_token_verifier {
  public:
   /// With broken rules each verify() is invalid_config.
   basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, token_rules rules)
-      : keys_(keys), rules_(detail::compile_rules(std::move(rules))) {}
+      : keys_(keys), rules_(detail::compile_rules(std::move(rules), detail::token_access::clock_of(keys))) {}
   /// Several issuers: the token's `iss` picks the rules, and only keys of that issuer's `jwks_url` count.
   ///
   /// The issuers must differ, each must have a `jwks_url`, and `max_token_bytes` and `memo` must be the same in all.
   template <std::same_as<std::vector<token_rules>> Several>
   basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, Several rules)
-      : keys_(keys), rules_(detail::compile_rules(std::move(rules))) {}
+      : keys_(keys), rules_(detail::compile_rules(std::move(rules), detail::token_access::clock_of(keys))) {}
   basic_token_verifier(const basic_token_verifier&) = delete;
   basic_token_verifier& operator=(const basic_token_verifier&) = delete;
 
@@ -4307,14 +4320,59 @@ namespace detail {
 
 using json = nlohmann::json;
 
+// A text as nlohmann's parser gets it: it finds the strings empty that are plain ASCII without an escape, for it takes
+// 60 instructions for each of their bytes. The reader takes them from here.
+class json_source {
+ public:
+  explicit json_source(std::string_view text) noexcept : at_(text.data()), end_(at_ + text.size()) {}
+
+  struct iterator {
+    using iterator_category = std::input_iterator_tag;
+    using value_type = char;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const char*;
+    using reference = const char&;
+
+    json_source* of;
+    const char& operator*() const noexcept { return *of->at_; }
+    iterator& operator++() noexcept { return of->step(), *this; }
+    bool operator==(const iterator& end) const noexcept { return of == end.of || of->at_ == of->end_; }
+  };
+  // The string that ended last, if it was found empty; else empty.
+  [[nodiscard]] std::string_view plain() const noexcept { return plain_; }
+  [[nodiscard]] std::size_t left_out() const noexcept { return left_out_; }
+
+ private:
+  void step() noexcept {
+    const char c = *at_++;
+    if (inside_) {
+      inside_ = c != '"' || escaped_;
+      escaped_ = c == '\\' && !escaped_;
+    } else if (c == '"') {
+      inside_ = true;
+      const char* last = at_;
+      while (last != end_ && *last >= ' ' && *last <= '~' && *last != '"' && *last != '\\') ++last;
+      plain_ = last != end_ && *last == '"' ? std::string_view(at_, last) : std::string_view();
+      at_ += plain_.size();
+      left_out_ += plain_.size();
+    }
+  }
+
+  const char *at_, *end_;
+  bool inside_ = false, escaped_ = false;  // of a string
+  std::string_view plain_{};
+  std::size_t left_out_ = 0;
+};
+
 // nlohmann's parser calls these for what it meets; false ends it.
 class json_reader {
  public:
-  json_reader(std::size_t bytes, const json_rules& rules) : rules_(rules) {
-    tree.nodes.reserve(std::min(bytes / 16 + 4, rules.values));
-    tree.texts = std::make_unique_for_overwrite<char[]>(bytes);  // without its escapes no text is longer
+  json_reader(std::string_view text, const json_rules& rules) : source_(text), rules_(rules) {
+    tree.nodes.reserve(std::min(text.size() / 16 + 4, rules.values));
+    tree.texts = std::make_unique_for_overwrite<char[]>(text.size());  // without its escapes no text is longer
     free_ = tree.texts.get();
   }
+  bool read() { return json::sax_parse(json_source::iterator{&source_}, json_source::iterator{nullptr}, this); }
   bool null() { return add({}); }
   bool boolean(bool value) { return add({.type = json_node::kind::boolean, .integer = value ? 1 : 0}); }
   bool number_integer(std::int64_t value) {
@@ -4326,23 +4384,27 @@ class json_reader {
   }
   bool number_float(double value, const std::string&) { return add({.type = json_node::kind::real, .real = value}); }
   bool string(const std::string& value) {
-    return add({.type = json_node::kind::string, .count = static_cast<std::uint32_t>(value.size()), .text = value});
+    const std::string_view text = whole(value);
+    return add({.type = json_node::kind::string, .count = static_cast<std::uint32_t>(text.size()), .text = text});
   }
   bool binary(const json::binary_t&) { return false; }
-  bool key(const std::string& name) { return name_ = keep(name), true; }
+  bool key(const std::string& name) { return name_ = keep(whole(name)), true; }
   bool start_object(std::size_t) { return open(json_node::kind::object); }
   bool start_array(std::size_t) { return open(json_node::kind::array); }
   bool end_object() { return look_for_repeated_names(close()), true; }
   bool end_array() { return close(), true; }
   // The texts that come with it quote what they are about. True would not mean that it goes on.
   bool parse_error(std::size_t at, const std::string&, const json::exception&) {
-    return refuse("is no JSON from byte ", at, " on");
+    return refuse("is no JSON from byte ", at + source_.left_out(), " on");
   }
 
   json_tree tree{};
   std::string fault{};
 
  private:
+  [[nodiscard]] std::string_view whole(const std::string& found) const noexcept {
+    return source_.plain().empty() ? std::string_view(found) : source_.plain();
+  }
   bool add(json_node node);
   bool open(json_node::kind type);
   json_node& close();
@@ -4356,6 +4418,7 @@ class json_reader {
   void look_for_repeated_names(json_node& object);
   bool refuse(const auto&... why) { return fault = concat(why...), false; }
 
+  json_source source_;
   const json_rules& rules_;
   char* free_ = nullptr;     // where the next text goes
   std::string_view name_{};  // of the next value
@@ -4398,7 +4461,9 @@ AXIOMS_JWKS_INLINE void json_reader::look_for_repeated_names(json_node& object) 
   names_.clear();
   names_.reserve(object.count);
   for (const json_node& each : object) names_.push_back(each.name);
-  std::sort(names_.begin(), names_.end());
+  // Most names differ in length, which is compared sooner than bytes.
+  std::sort(names_.begin(), names_.end(),
+            [](std::string_view a, std::string_view b) { return a.size() != b.size() ? a.size() < b.size() : a < b; });
   object.twice = std::adjacent_find(names_.begin(), names_.end()) != names_.end();
 }
 
@@ -4407,8 +4472,8 @@ AXIOMS_JWKS_INLINE result<json_tree> json_tree::read(std::string_view text, cons
   // nlohmann takes a zero byte for the end of the text.
   if (const auto zero = text.find('\0'); zero != text.npos)
     return make_error(rules.code, "is no JSON from byte ", zero + 1, " on, a zero byte");
-  json_reader reader(text.size(), rules);
-  if (!json::sax_parse(text.begin(), text.end(), &reader)) return axioms::error{rules.code, std::move(reader.fault)};
+  json_reader reader(text, rules);
+  if (!reader.read()) return axioms::error{rules.code, std::move(reader.fault)};
   return std::move(reader.tree);
 }
 
@@ -4518,14 +4583,13 @@ AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view 
   std::string out(text.size() / 4 * 3 + left * 3 / 4, '\0');
   char* to = out.data();
   std::uint32_t faults = 0;
-  const auto put = [&](std::uint32_t bits, std::size_t bytes) {
-    faults |= bits;
+  const auto put = [&](std::uint32_t bits, std::uint32_t digits, std::size_t bytes) {
+    faults |= digits;
     for (std::size_t i = 0; i < bytes; ++i) *to++ = static_cast<char>((bits >> (16 - 8 * i)) & 0xffU);
   };
   for (std::size_t i = 0; i < whole; i += 4)
-    put((value(i) << 18U | value(i + 1) << 12U | value(i + 2) << 6U | value(i + 3)) |
-            ((value(i) | value(i + 1) | value(i + 2) | value(i + 3)) & 0xff000000U),
-        3);
+    put(value(i) << 18U | value(i + 1) << 12U | value(i + 2) << 6U | value(i + 3),
+        value(i) | value(i + 1) | value(i + 2) | value(i + 3), 3);
   if (left > 0) {
     std::uint32_t bits = 0, digits = 0;
     for (std::size_t i = 0; i < left; ++i) {
@@ -4533,7 +4597,7 @@ AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view 
       bits |= (value(whole + i) & 0x3fU) << (18 - 6 * i);
     }
     if (!any_spare_bits && (bits & (left == 2 ? 0xffffU : 0xffU)) != 0) return std::nullopt;
-    put(bits | (digits & 0xff000000U), left - 1);
+    put(bits, digits, left - 1);
   }
   return (faults & 0xff000000U) == 0 ? std::optional(std::move(out)) : std::nullopt;
 }
@@ -9204,16 +9268,196 @@ struct token_content {
   std::shared_ptr<const token_header> header;
   json_tree claims;
   key_ptr key;
-  double expires = 0;
+  double expires = 0;  // exp
+  double begins = 0;   // the later of nbf and iat
   const json_node *scopes = nullptr, *roles = nullptr, *permissions = nullptr;
   bool split_roles = false;
+};
+
+// What a thread keeps of a kind. nullptr: its thread_locals are gone, which the destructors of others may outlive.
+template <class Kept>
+[[nodiscard]] Kept* of_this_thread() noexcept {
+  static thread_local constinit bool ended = false;
+  struct owner {
+    Kept kept{};
+    ~owner() { ended = true; }
+  };
+  if (ended) return nullptr;
+  static thread_local owner mine;
+  return &mine.kept;
+}
+
+// -- tokens: memo --
+
+// A token that was accepted, and by whom: it is accepted again only where all of it is the same.
+struct remembered_token {
+  std::uint64_t memo = 0;  // never reused
+  std::uint64_t index = 0;
+  std::uint64_t engine = 0, generation = 0;
+  const token_rules* rules = nullptr;
+  std::shared_ptr<const token_content> content{};
+};
+
+// The last tokens, of which the oldest goes.
+template <std::size_t Most>
+struct token_ring {
+  [[nodiscard]] remembered_token* find(std::uint64_t memo, std::uint64_t index) noexcept {
+    for (remembered_token& each : tokens) {
+      if (each.index == index && each.memo == memo) return &each;
+    }
+    return nullptr;
+  }
+  // Gives what had to go.
+  remembered_token put(remembered_token token, std::size_t room = Most) noexcept {
+    remembered_token* place = find(token.memo, token.index);
+    if (place == nullptr) place = &tokens[oldest++ % room];
+    return std::exchange(*place, std::move(token));
+  }
+  std::array<remembered_token, Most> tokens{};
+  std::size_t oldest = 0;
+};
+
+// The verified tokens of one verifier. A thread that meets one again keeps it in front, under a control block of its
+// own, for threads would fight over a common one.
+class token_memo {
+ public:
+  token_memo(std::size_t most, memo_clock time);
+  // The token, if the same text would be accepted now; else none.
+  [[nodiscard]] std::shared_ptr<const token_content> find(engine& core, std::string_view text);
+  void keep(remembered_token token, const jwk_set& by) noexcept;
+
+ private:
+  static constexpr std::size_t most_in_set = 8;
+  static constexpr std::size_t shortest = 64;  // a signature alone is longer
+  struct set {
+    std::mutex mutex;  // guards the ring; taken inside a fork_gate, so that no child finds it taken
+    token_ring<most_in_set> ring;
+  };
+  [[nodiscard]] std::uint64_t index_of(std::string_view text) const noexcept;
+  [[nodiscard]] set& set_of(std::uint64_t index) noexcept { return sets_[index % sets_.size()]; }
+  [[nodiscard]] bool is_good(const remembered_token& token, engine& core) const;
+
+  const std::uint64_t id_, seed_;
+  const memo_clock time_;
+  std::vector<set> sets_;
+  const std::size_t room_;  // of each set
 };
 
 // The rules of a verifier, checked once and made ready.
 struct token_core {
   std::vector<token_rules> rules;
   std::optional<axioms::error> broken;
+  std::unique_ptr<token_memo> memo;
 };
+
+AXIOMS_JWKS_INLINE token_memo::token_memo(std::size_t most, memo_clock time)
+    : id_([] {
+        static std::atomic<std::uint64_t> last{0};
+        return last.fetch_add(1, std::memory_order_relaxed) + 1;
+      }()),
+      seed_(default_random()),
+      time_(time),
+      sets_((most + most_in_set - 1) / most_in_set),
+      room_(most / sets_.size()) {}
+
+// Of the end of the signature. Secret, so that nobody can choose tokens that crowd out others.
+AXIOMS_JWKS_INLINE std::uint64_t token_memo::index_of(std::string_view text) const noexcept {
+  std::array<std::uint64_t, 2> words;
+  std::memcpy(words.data(), text.data() + text.size() - sizeof words, sizeof words);
+  std::uint64_t hash = seed_;
+  for (const std::uint64_t word : words) {
+    hash = (hash ^ word) * 0xbf58476d1ce4e5b9U;
+    hash ^= hash >> 32U;
+  }
+  return hash;
+}
+
+#if defined(__GNUC__)
+using wide_word = std::uint64_t __attribute__((vector_size(16)));
+#else
+using wide_word = std::uint64_t;
+#endif
+
+// Looks at every byte, so that the time it takes does not tell where two texts differ. Both have 64 bytes at least.
+inline bool same_text(std::string_view a, std::string_view b) noexcept {
+  constexpr std::size_t size = sizeof(wide_word), block = 4 * size;
+  if (a.size() != b.size()) return false;
+  const auto difference = [&](std::size_t at) {
+    wide_word x, y;
+    std::memcpy(&x, a.data() + at, size);
+    std::memcpy(&y, b.data() + at, size);
+    return x ^ y;
+  };
+  wide_word all{};
+  const std::size_t last = a.size() - block;
+  for (std::size_t at = 0;; at = std::min(at + block, last)) {
+    all |= (difference(at) | difference(at + size)) | (difference(at + 2 * size) | difference(at + 3 * size));
+    if (at == last) break;
+  }
+  std::array<std::uint64_t, size / sizeof(std::uint64_t)> words;
+  std::memcpy(words.data(), &all, size);
+  return words.front() == 0 && words.back() == 0;
+}
+
+inline double seconds_of(std::chrono::system_clock::time_point when) noexcept {
+  return std::chrono::duration<double>(when.time_since_epoch()).count();
+}
+
+// Whether get_jwks() would answer with the same keys now, and the dates allow it.
+AXIOMS_JWKS_INLINE bool token_memo::is_good(const remembered_token& token, engine& core) const {
+  const std::string_view url = token.rules->jwks_url;
+  if (token.engine != core.id()) return false;
+  if (const hit_slot* const slot = warm_hit(core, url)) {
+    if (slot->give()->generation() != token.generation) return false;
+  } else {
+    const question asked{.url = url.empty() ? std::nullopt : std::optional(url)};
+    const auto now = core.answer_now(asked, url_asked_of(asked));
+    if (!now || !now->document || now->document->generation() != token.generation) return false;
+  }
+  const auto leeway = static_cast<double>(token.rules->leeway.count());
+  const auto in_time = [&](double now, double spare) {
+    return token.content->begins <= now - spare + leeway && now + spare < token.content->expires + leeway;
+  };
+  // time() takes a twentieth, and lags by a few milliseconds.
+  if (time_ == memo_clock::system && in_time(static_cast<double>(std::time(nullptr)), 2)) return true;
+  wall_point now{};
+  return core.read_clock(now) && in_time(seconds_of(now), 0);
+}
+
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_content> token_memo::find(engine& core, std::string_view text) {
+  if (text.size() < shortest) return nullptr;
+  const std::uint64_t index = index_of(text);
+  const auto front = of_this_thread<token_ring<16>>();
+  const auto* const kept = front != nullptr ? front->find(id_, index) : nullptr;
+  if (kept != nullptr && same_text(kept->content->text, text)) {
+    remembered_token mine = *kept;  // a listener that is called in there may verify tokens, too
+    if (is_good(mine, core)) return std::move(mine.content);
+  }
+  remembered_token shared;
+  {
+    const fork_gate inside;
+    set& where = set_of(index);
+    const std::lock_guard lock(where.mutex);
+    if (const auto* const found = where.ring.find(id_, index)) shared = *found;
+  }
+  if (shared.content == nullptr || !same_text(shared.content->text, text) || !is_good(shared, core)) return nullptr;
+  const auto own = std::make_shared<std::shared_ptr<const token_content>>(shared.content);
+  shared.content = {own, own->get()};
+  auto content = shared.content;
+  if (front != nullptr) front->put(std::move(shared));
+  return content;
+}
+
+// A key that the set does not hold any more verified by grace: that may end at any moment.
+AXIOMS_JWKS_INLINE void token_memo::keep(remembered_token token, const jwk_set& by) noexcept {
+  if (std::find(by.begin(), by.end(), token.content->key) == by.end()) return;
+  token.memo = id_;
+  token.index = index_of(token.content->text);
+  set& where = set_of(token.index);
+  const fork_gate inside;
+  const std::lock_guard lock(where.mutex);
+  token = where.ring.put(std::move(token), room_);
+}
 
 // RFC 7515 section 4.1.9: compared without case, and application/ may be left out where there is no other slash.
 AXIOMS_JWKS_INLINE std::string media_type(std::string_view typ) {
@@ -9324,9 +9568,9 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> broken_rule(const token_rules& r
   return broken;
 }
 
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> given) {
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> given, memo_clock time) {
   const auto core = std::make_shared<token_core>();
-  auto& [rules, broken] = *core;
+  auto& [rules, broken, memo] = *core;
   rules = std::move(given);
   std::size_t before = 0;
   if (rules.empty()) broken = make_error(errc::invalid_config, "there are no rules; there must be some");
@@ -9349,13 +9593,15 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<t
     if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     for (auto& type : each.types) type = media_type(type);
   }
+  if (!broken && time != memo_clock::no_memo && rules[0].memo > 0)
+    memo = std::make_unique<token_memo>(rules[0].memo, time);
   return core;
 }
 
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(token_rules rules) {
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(token_rules rules, memo_clock time) {
   std::vector<token_rules> one;
   one.push_back(std::move(rules));
-  return compile_rules(std::move(one));
+  return compile_rules(std::move(one), time);
 }
 
 // -- tokens: form --
@@ -9383,8 +9629,8 @@ AXIOMS_JWKS_INLINE result<json_tree> read_object(std::string_view what, std::str
 }
 
 AXIOMS_JWKS_INLINE result<std::shared_ptr<const token_header>> read_header(std::string_view segment) {
-  thread_local std::shared_ptr<const token_header> last;
-  if (last && last->segment == segment) return last;
+  auto* const last = of_this_thread<std::shared_ptr<const token_header>>();
+  if (last != nullptr && *last != nullptr && (*last)->segment == segment) return *last;
   const auto refuse = [](const auto&... why) { return make_error(errc::malformed_token, "the header ", why...); };
   std::string text;
   if (!decode_strictly(segment, text)) return refuse("is no base64url");
@@ -9415,7 +9661,7 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<const token_header>> read_header(std::
     const json_node* found = root.find(name, json_node::kind::string);
     if (found != nullptr && found->text.size() <= max_kid_bytes) *field = found->text;
   }
-  if (segment.size() <= 1024) last = made;
+  if (last != nullptr && segment.size() <= 1024) *last = made;
   return std::shared_ptr<const token_header>(made);
 }
 
@@ -9520,10 +9766,6 @@ AXIOMS_JWKS_INLINE std::optional<double> date_of(const json_node& claim, bool te
     out = out * 10 + (c - '0');
   }
   return out;
-}
-
-inline double seconds_of(std::chrono::system_clock::time_point when) noexcept {
-  return std::chrono::duration<double>(when.time_since_epoch()).count();
 }
 
 AXIOMS_JWKS_INLINE axioms::error wrong_type(std::string_view claim, std::string_view what) {
@@ -9656,6 +9898,14 @@ class token_check {
   [[nodiscard]] bool has_read() const noexcept { return rules_ != nullptr; }
   [[nodiscard]] result<verified_token> take_result() { return *std::move(out_); }
   void end(axioms::error why) { out_.emplace(std::move(why)); }
+  // The memo's: before a token is read, and when it is accepted.
+  [[nodiscard]] static std::optional<result<verified_token>> recall(const token_core& rules, engine& core,
+                                                                    std::string_view text) {
+    auto known = rules.memo ? rules.memo->find(core, text) : nullptr;
+    return known ? std::optional<result<verified_token>>(verified_token(std::move(known))) : std::nullopt;
+  }
+  void recall(engine& core) { out_ = recall(*core_, core, text_); }
+  void remember(const engine& core, const jwks_ptr& by) const noexcept;
   // What it needs is not to be had: there is only this key set.
   void end_with(const jwk_set& keys, need what);
 
@@ -9668,13 +9918,14 @@ class token_check {
   std::shared_ptr<const token_core> core_;
   std::string_view text_;
   std::string kept_;
+  token_parts parts_{};
   const token_rules* rules_ = nullptr;
   std::shared_ptr<const token_header> header_;
   std::string signature_, payload_;
   std::optional<json_tree> claims_;
   jwks_ptr brought_;
   key_ptr key_;
-  double expires_ = 0;
+  double expires_ = 0, begins_ = 0;
   need needs_ = need::nothing;
   bool fetched_again_ = false;
   std::optional<result<verified_token>> out_;
@@ -9686,7 +9937,8 @@ AXIOMS_JWKS_INLINE bool token_check::read() {
   if (core_->broken) return fail(*core_->broken);
   const auto parts = token_parts::of(text_, core_->rules.front().max_token_bytes);
   if (!parts) return fail(parts.error());
-  auto header = read_header(parts->header);
+  parts_ = *parts;
+  auto header = read_header(parts_.header);
   if (!header) return fail(header.error());
   header_ = *std::move(header);
   if (kinds_of_alg(header_->alg) == 0)
@@ -9697,7 +9949,7 @@ AXIOMS_JWKS_INLINE bool token_check::read() {
     return fail(make_error(errc::unsupported_algorithm, "alg ", quote(header_->alg), " is not accepted"));
   if (std::find(rules_->types.begin(), rules_->types.end(), header_->typ) == rules_->types.end())
     return fail(make_error(errc::token_type_mismatch, "typ ", quote(header_->typ), " is not accepted"));
-  if (!decode_strictly(parts->signature, signature_))
+  if (!decode_strictly(parts_.signature, signature_))
     return fail(make_error(errc::malformed_token, "the signature is no base64url"));
   return true;
 }
@@ -9722,8 +9974,7 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::pick_rules() {
 // Once; a token whose key is at hand is read only after its signature.
 AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::read_claims() {
   if (claims_) return std::nullopt;
-  const auto parts = token_parts::of(text_, text_.size());
-  if (!decode_strictly(parts->payload, payload_))
+  if (!decode_strictly(parts_.payload, payload_))
     return make_error(errc::malformed_token, "the payload is no base64url");
   auto tree = read_object("payload", payload_);
   if (!tree) return std::move(tree).error();
@@ -9740,6 +9991,8 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::check_claims(std::c
   if (auto why = check_audience(*rules_, claims, root)) return why;
   if (auto why = check_dates(*rules_, claims, seconds_of(now))) return why;
   expires_ = claims.exp->real;
+  for (const json_node* each : {claims.nbf, claims.iat})
+    begins_ = std::max(begins_, each != nullptr ? *date_of(*each, true) : begins_);
   return check_required(*rules_, claims, root);
 }
 
@@ -9761,7 +10014,7 @@ AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
     if (auto why = check_claims(now)) return fail(*std::move(why));
     return needs_ = query_of(*header_, nullptr).kid.empty() ? need::document : need::key;
   }
-  const signature_state state = keys.check(header_->alg, text_.substr(0, text_.rfind('.')), signature_);
+  const signature_state state = keys.check(header_->alg, parts_.signed_text, signature_);
   if (state == signature_state::failed) return fail(no_verification_error());
   if (state == signature_state::bad) {
     if (fetched_again_ || check_claims(now)) return fail(bad_signature_error());
@@ -9781,11 +10034,19 @@ AXIOMS_JWKS_INLINE void token_check::accept(key_ptr key) {
   made->key = std::move(key);
   const json_node& claims = made->claims.root();
   made->expires = expires_;
+  made->begins = begins_;
   made->scopes = first_claim(claims, rules_->scope_claims);
   made->roles = first_claim(claims, rules_->role_claims);
   made->permissions = first_claim(claims, rules_->permission_claims);
   made->split_roles = rules_->split_roles;
   out_.emplace(verified_token(std::move(made)));
+}
+
+AXIOMS_JWKS_INLINE void token_check::remember(const engine& core, const jwks_ptr& by) const noexcept {
+  if (core_->memo && by && out_ && *out_)
+    core_->memo->keep(
+        {.engine = core.id(), .generation = by->generation(), .rules = rules_, .content = (*out_)->content_},
+        by->keys());
 }
 
 AXIOMS_JWKS_INLINE void token_check::end_with(const jwk_set& keys, need what) {
@@ -9841,7 +10102,9 @@ AXIOMS_JWKS_INLINE token_check::need proceed(token_check& check, engine& core) {
     check.end(clock_error());
     return token_check::need::nothing;
   }
-  return check.look(served ? &served->keys() : nullptr, now);
+  const auto need = check.look(served ? &served->keys() : nullptr, now);
+  check.remember(core, served);
+  return need;
 }
 
 AXIOMS_JWKS_INLINE result<verified_token> verify_alone(const std::shared_ptr<const token_core>& rules,
@@ -9855,6 +10118,7 @@ AXIOMS_JWKS_INLINE result<verified_token> verify_alone(const std::shared_ptr<con
 AXIOMS_JWKS_INLINE std::optional<result<verified_token>> verify_at_once(engine& core,
                                                                         const std::shared_ptr<const token_core>& rules,
                                                                         std::string_view token) {
+  if (auto known = token_check::recall(*rules, core, token)) return known;
   token_check check(rules, token);
   if (proceed(check, core) != token_check::need::nothing) return std::nullopt;
   return check.take_result();
@@ -9863,6 +10127,7 @@ AXIOMS_JWKS_INLINE std::optional<result<verified_token>> verify_at_once(engine& 
 AXIOMS_JWKS_INLINE result<verified_token> verify_waiting(thread_engine& core,
                                                          const std::shared_ptr<const token_core>& rules,
                                                          std::string_view token, const stop_token& stop) {
+  if (auto known = token_check::recall(*rules, core, token)) return *std::move(known);
   token_check check(rules, token);
   for (auto need = proceed(check, core); need != token_check::need::nothing; need = proceed(check, core))
     check.take(core.ask(check.asked(need), stop));
@@ -9909,6 +10174,7 @@ struct token_canceller {
 AXIOMS_JWKS_INLINE void token_task::start(const stop_token& stop) {
   if (stop.stop_possible())
     on_stop_ = std::make_shared<stop_callback<token_canceller>>(stop, token_canceller{weak_from_this()});
+  check_->recall(*core_);
   if (go_on()) return;
   if (!where_) return complete();
   self_ = shared_from_this();
@@ -10088,7 +10354,7 @@ AXIOMS_JWKS_INLINE result<std::string_view> bearer_token(std::string_view author
 AXIOMS_JWKS_INLINE result<verified_token> verify_token(std::string_view token, const jwk_set& keys,
                                                        const token_rules& rules,
                                                        std::chrono::system_clock::time_point now) {
-  return detail::verify_alone(detail::compile_rules(rules), token, keys, now);
+  return detail::verify_alone(detail::compile_rules(rules, detail::memo_clock::no_memo), token, keys, now);
 }
 
 AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, const jwk_set& keys) {
