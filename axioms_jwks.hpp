@@ -140,8 +140,10 @@
 // Of the hit path: with several callers in one TU compilers would call what is worth inlining.
 #if defined(__GNUC__)
 #define AXIOMS_JWKS_HOT __attribute__((always_inline))
+#define AXIOMS_JWKS_COLD __attribute__((noinline, cold))
 #else
 #define AXIOMS_JWKS_HOT
+#define AXIOMS_JWKS_COLD
 #endif
 
 // Lets clang warn where a reference is kept longer than what it refers to.
@@ -188,6 +190,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <ctime>
 #include <exception>
 #include <functional>
 #include <list>
@@ -2017,12 +2021,47 @@ class fork_gate {
   [[nodiscard]] static bool closing() noexcept;  // a fork waits: come to an end
 };
 
+// The time for a thread's hits. To read the precise clock is most of what a hit costs, so it is read only when the
+// second of the wall clock is another one, when time is short, and at every 256th hit: a wall clock may stand still.
+class sparing_clock {
+ public:
+  using time_point = std::chrono::steady_clock::time_point;
+  static constexpr unsigned most_spared = 255;
+  static constexpr std::chrono::seconds short_of_time{2};  // a second, and one more that is inserted or set back
+
+  // tick: the wall clock's second, read before this call: so no reading is spared for longer than a second.
+  // until: what the time is asked for. False: the precise clock failed.
+  template <class Read>
+  [[nodiscard]] bool now(std::int64_t tick, time_point until, time_point& out, Read&& read) noexcept {
+    if (tick != tick_ || spared_ == most_spared || until - now_ <= short_of_time) {
+      spared_ = most_spared;
+      if (!read(now_)) return false;
+      tick_ = tick;
+      spared_ = 0;
+    } else {
+      ++spared_;
+    }
+    out = now_;
+    return true;
+  }
+
+ private:
+  std::int64_t tick_ = 0;
+  unsigned spared_ = most_spared;
+  time_point now_{};
+};
+
 }  // namespace detail
 
 /// Real time: the default clock of both managers.
 ///
 /// On Linux now() counts suspended time too (CLOCK_BOOTTIME): keys must not look fresh after a night in a closed
 /// laptop.
+///
+/// Lookups that are answered from what their thread keeps do not read it each time, but when the second of time() is
+/// another one, in the last two seconds before `cache_ttl`, and every 256th time. So a document is served past its
+/// `cache_ttl` only where time() is set back to, or stands still in, the second that the thread has seen last: by each
+/// thread at most 255 times, and no longer than that second lasts. A clock of your own is read at every lookup.
 struct steady_clock {
   [[nodiscard]] std::chrono::steady_clock::time_point now() const noexcept {
 #if defined(__linux__)
@@ -2227,16 +2266,85 @@ template <class T>
 
 // -- engine: what a thread keeps --
 
+// Hits of one manager, counted by one thread at a time; the next one counts on.
+struct alignas(64) hit_counter {
+  std::atomic<std::uint64_t> count{0};
+  std::atomic<bool> taken{true};
+  hit_counter* next = nullptr;
+  void add() noexcept { count.store(count.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); }
+};
+
+// The counters of one manager, as many as threads have counted at the same time. Of its engine and of those threads:
+// the last one frees it. No lock, which a forked child could find taken.
+class hit_counters {
+ public:
+  hit_counters() = default;
+  ~hit_counters();
+  hit_counters(const hit_counters&) = delete;
+  hit_counters& operator=(const hit_counters&) = delete;
+  // For the calling thread, until it lets go.
+  [[nodiscard]] static std::shared_ptr<hit_counter> take(const std::shared_ptr<hit_counters>& from);
+  [[nodiscard]] std::uint64_t sum() const noexcept;
+
+ private:
+  std::atomic<hit_counter*> first_{nullptr};
+};
+
+[[nodiscard]] AXIOMS_JWKS_HOT inline bool same_bytes(std::string_view a, std::string_view b) noexcept {
+  if (a.size() != b.size()) [[unlikely]]
+    return false;
+  return b.empty() || std::memcmp(a.data(), b.data(), b.size()) == 0;
+}
+
+// A document that a thread keeps, and the keys that it has given lately. Its control block is the thread's own, and so
+// is that of every handle it gives: copies do not fight over a cache line.
+class kept_document {
+ public:
+  explicit kept_document(jwks_ptr document) noexcept : document_(std::move(document)) {}
+
+  // What select() gives, or null.
+  [[nodiscard]] const jwk* find(const key_query& query);
+
+ private:
+  struct choice {
+    const jwk* key = nullptr;
+    std::string_view kid;  // within the key
+    std::array<char, 15> alg{};
+    std::uint8_t alg_size = 0;
+  };
+  const jwk* choose(const key_query& query);
+
+  const jwks_ptr document_;
+  std::array<choice, 4> lately_{};
+  std::size_t oldest_ = 0;
+};
+
 // A document that this thread has got lately. A hit reads nothing else: no lock, no allocation, no parsing.
 struct hit_slot {
   std::uint64_t engine = 0;  // never reused, so a new manager at an old address is no hit
   std::string url;           // as the caller spells it; empty: the configured one
   std::shared_ptr<publication> source;
   std::uint64_t version = 0;
-  jwks_ptr document;  // with a control block of this thread's own: copies do not fight over a cache line
-  steady_point until{}, touch{};
-  std::uint64_t hash = 0;
+  jwks_ptr document;  // with the control block of what is kept
+  kept_document* kept = nullptr;
+  std::shared_ptr<hit_counter> counter;
+  steady_point until{};
+  steady_point look{};    // a hit from then on has more to do than to answer
   std::uint8_t next = 0;  // of the same bucket, counted from 1
+  std::uint64_t hash = 0;
+
+  [[nodiscard]] AXIOMS_JWKS_HOT inline bool is(std::uint64_t of, std::string_view at) const noexcept {
+    if (engine != of) [[unlikely]]
+      return false;
+    return same_bytes(url, at);
+  }
+  // What it has, counted as a hit. No key: it may be worth a fetch.
+  [[nodiscard]] const jwks_ptr& give() const noexcept { return counter->add(), document; }
+  [[nodiscard]] AXIOMS_JWKS_HOT inline const jwk* give(const key_query& query) const {
+    const jwk* const key = kept->find(query);
+    if (key != nullptr) counter->add();
+    return key;
+  }
 };
 
 // As many as a manager keeps looked-up URLs, so that going round all of them costs no lock either.
@@ -2245,7 +2353,7 @@ struct hit_cache {
   std::array<std::uint8_t, 2 * max_looked_up_urls> buckets{};  // the first slot of each, counted from 1
   hit_slot* recent = slots.data();
   std::size_t oldest = 0;
-  std::size_t shard = 0;  // of the counters
+  sparing_clock clock;
 };
 
 // A plain pointer costs no guard on the hit path; the object behind it is made on the first refill and freed at thread
@@ -2253,58 +2361,46 @@ struct hit_cache {
 inline thread_local constinit hit_cache* this_thread_hits = nullptr;
 
 [[nodiscard]] hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept;
-void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept;
+[[nodiscard]] bool still_good(hit_slot& slot, steady_point now) noexcept;
+void keep_hit(std::uint64_t engine, const std::shared_ptr<hit_counters>& counters, std::string_view url,
+              const outcome& served) noexcept;
 
-// The slot used last is looked at first, inline; a thread that goes back and forth between URLs pays for a call.
-[[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* find_hit(hit_cache& cache, std::uint64_t engine, std::string_view url,
-                                                        steady_point now) noexcept {
-  hit_slot* slot = cache.recent;
-  if (slot->engine != engine || slot->url != url) {
-    slot = find_slot(cache, engine, url);
+// Reads again what a hit would else keep at hand for it.
+template <class Engine>
+[[nodiscard]] AXIOMS_JWKS_COLD hit_slot* find_slot(const Engine& core, std::string_view url) noexcept {
+  return find_slot(*this_thread_hits, core.id(), url);
+}
+
+// The slot that this thread may serve without the engine's slow path. The slot used last is looked at first, inline; a
+// thread that goes back and forth between URLs pays for a call.
+template <class Engine>
+[[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* warm_hit(Engine&& core, std::string_view url) noexcept {
+  if (this_thread_hits == nullptr) return nullptr;
+  hit_slot* slot = this_thread_hits->recent;
+  if (!slot->is(core.id(), url)) [[unlikely]] {
+    slot = find_slot(core, url);
     if (slot == nullptr) return nullptr;
   }
-  if (slot->source->version.load(std::memory_order_acquire) != slot->version || now >= slot->until) return nullptr;
-  if (now >= slot->touch) {
-    slot->source->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
-    slot->touch = later(now, std::chrono::seconds(1));
-  }
+  if (slot->source->version.load(std::memory_order_acquire) != slot->version) return nullptr;
+  steady_point now{};
+  if (!core.time_of_hit(this_thread_hits->clock, slot->until, now)) return nullptr;
+  if (now >= slot->look && !still_good(*slot, now)) return nullptr;
   return slot;
 }
 
-// A document that this thread may serve without the engine's slow path, and where the hit is counted.
-struct warm_document {
-  const jwks_ptr* document = nullptr;
-  std::size_t shard = 0;
-};
-template <class Engine>
-[[nodiscard]] AXIOMS_JWKS_HOT inline warm_document warm_hit(Engine& core, std::string_view url) noexcept {
-  steady_point now{};
-  hit_cache* const cache = this_thread_hits;
-  if (cache == nullptr || !core.read_clock(now)) return {};
-  const hit_slot* slot = find_hit(*cache, core.id(), url, now);
-  return slot != nullptr ? warm_document{&slot->document, cache->shard} : warm_document{};
-}
-
-// What a verb returns, if this thread has it. A query that finds no key may be worth a fetch, so it is not answered
-// here.
+// What a verb returns, if this thread has it.
 template <class T, class Engine>
-[[nodiscard]] AXIOMS_JWKS_HOT inline std::optional<T> answer_warm(Engine& core, const question& asked) {
+[[nodiscard]] AXIOMS_JWKS_HOT inline std::optional<T> answer_warm(Engine&& core, const question& asked) {
   if constexpr (std::same_as<T, result<jwks_ptr>> || std::same_as<T, result<key_ptr>>) {
     if (asked.url && asked.url->empty()) return std::nullopt;  // which would stand for the configured one
-    const auto hit = warm_hit(core, asked.url.value_or(std::string_view()));
-    if (hit.document == nullptr) return std::nullopt;
+    const hit_slot* const slot = warm_hit(core, asked.url.value_or(std::string_view()));
+    if (slot == nullptr) return std::nullopt;
+    if constexpr (std::same_as<T, result<jwks_ptr>>) return slot->give();
     if constexpr (std::same_as<T, result<key_ptr>>) {
-      auto key = (*hit.document)->keys().select(asked.query);
-      if (!key) return std::nullopt;
-      core.count_hit(hit.shard);
-      return key;
-    } else {
-      core.count_hit(hit.shard);
-      return T(*hit.document);
+      if (const jwk* const key = slot->give(asked.query)) return key_ptr(slot->document, key);
     }
-  } else {
-    return std::nullopt;
   }
+  return std::nullopt;
 }
 
 // -- engine: callers that wait --
@@ -2355,6 +2451,8 @@ class engine_io {
   engine_io& operator=(const engine_io&) = delete;
   [[nodiscard]] virtual bool now(steady_point& out) noexcept = 0;
   [[nodiscard]] virtual bool now(wall_point& out) noexcept = 0;
+  // For a hit, which is good until then: of a clock that is known, fewer readings will do.
+  [[nodiscard]] virtual bool time_of_hit(sparing_clock& spared, steady_point until, steady_point& out) noexcept = 0;
   [[nodiscard]] virtual result<void> check() noexcept = 0;  // of a fetcher that can tell that no fetch will succeed
 };
 
@@ -2404,6 +2502,14 @@ class io_base : public Io {
   bool now(wall_point& out) noexcept override {
     AXIOMS_JWKS_TRY { return out = users_->second.system_now(), true; }
     AXIOMS_JWKS_CATCH_ALL { return false; }
+  }
+  AXIOMS_JWKS_HOT inline bool time_of_hit(sparing_clock& spared, steady_point until,
+                                          steady_point& out) noexcept override {
+    if constexpr (std::same_as<Clock, steady_clock>) {
+      return spared.now(std::time(nullptr), until, out, [this](steady_point& precise) { return now(precise); });
+    } else {
+      return now(out);
+    }
   }
   result<void> check() noexcept override {
     AXIOMS_JWKS_TRY {
@@ -2482,11 +2588,12 @@ class engine : public std::enable_shared_from_this<engine> {
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] bool forked() const noexcept { return epoch_ != fork_epoch(); }
   [[nodiscard]] bool running() const noexcept { return state_.load(std::memory_order_acquire) == life::running; }
-  void count_hit(std::size_t shard) noexcept {
-    hits_[shard % hits_.size()].count.fetch_add(1, std::memory_order_relaxed);
-  }
+  [[nodiscard]] engine_io& io() const noexcept { return *io_; }
   [[nodiscard]] bool read_clock(steady_point& now) noexcept { return io_->now(now); }
   [[nodiscard]] bool read_clock(wall_point& now) noexcept { return io_->now(now); }
+  [[nodiscard]] bool time_of_hit(sparing_clock& spared, steady_point until, steady_point& now) noexcept {
+    return io_->time_of_hit(spared, until, now);
+  }
 
   // Of its holder. It owns itself until the holder lets go; threads that still run keep it a little longer.
   void own_itself(std::shared_ptr<engine> self) noexcept {
@@ -2525,13 +2632,9 @@ class engine : public std::enable_shared_from_this<engine> {
   [[nodiscard]] virtual jwks_stats stats() const = 0;
 
  protected:
-  struct alignas(64) counter {
-    std::atomic<std::uint64_t> count{0};
-  };
-
   std::shared_ptr<engine_io> io_;  // set by the driver
   std::atomic<life> state_{life::idle};
-  std::array<counter, 16> hits_;
+  const std::shared_ptr<hit_counters> hits_ = std::make_shared<hit_counters>();
 
  private:
   static inline std::atomic<std::uint64_t> last_id{0};
@@ -2571,7 +2674,7 @@ class engine_holder {
     }
   }
 
-  [[nodiscard]] engine& get() {
+  [[nodiscard]] AXIOMS_JWKS_HOT inline engine& get() {
     engine* now = current_.load(std::memory_order_acquire);
     return now->forked() ? renewed(now) : *now;
   }
@@ -2582,7 +2685,14 @@ class engine_holder {
   }
 
  private:
-  engine& renewed(engine* old);
+  AXIOMS_JWKS_COLD engine& renewed(engine* old) {
+    const std::shared_ptr<engine> fresh = make_();
+    fresh->start_down();
+    if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel))
+      return *old;  // another thread was faster
+    fresh->own_itself(fresh);
+    return *fresh;
+  }
 
   std::function<std::shared_ptr<engine>()> make_;
   std::atomic<engine*> current_{nullptr};
@@ -2749,8 +2859,8 @@ class basic_jwks_manager : public jwks_manager_verbs {
   ///         started. cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was asked
   ///         before the call). shut_down: shutdown() was called meanwhile.
   result<void> initialize(jwks_config config, stop_token stop = {}) {
-    return detail::answer_of<result<void>>(engine_.get().ask({.what = detail::verb::initialize}, stop,
-                                                             std::make_shared<const jwks_config>(std::move(config))));
+    return missed<result<void>>({.what = detail::verb::initialize}, stop,
+                                std::make_shared<const jwks_config>(std::move(config)));
   }
 
   /// Stops everything: waiting callers get `shut_down`, fetches in flight are stopped, threads joined, documents
@@ -2771,13 +2881,15 @@ class basic_jwks_manager : public jwks_manager_verbs {
   /// Errors:   invalid_url, unsupported_scheme, cancelled, shut_down, no_resources, throttled, timed_out, and every
   ///           error of a fetch.
   /// Lifetime: the document lives as long as the returned pointer, also after it has been replaced.
-  [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url, stop_token stop = {}) const {
-    detail::thread_engine& core = engine_.get();
+  [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url, stop_token stop) const {
+    return ask<result<jwks_ptr>>({.url = url}, stop);
+  }
+  [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url) const {
+    detail::engine& core = engine_.get();
     if (!url.empty()) {  // which stands for the configured URL in there
-      if (const auto hit = detail::warm_hit(core, url); hit.document != nullptr)
-        return core.count_hit(hit.shard), *hit.document;
+      if (const detail::hit_slot* const slot = detail::warm_hit(hot(core), url)) return slot->give();
     }
-    return detail::answer_of<result<jwks_ptr>>(core.ask({.url = url}, stop));
+    return missed<result<jwks_ptr>>({.url = url}, {});
   }
   /// The same for the URL of initialize(). Errors: also invalid_config, if there is none.
   [[nodiscard]] result<jwks_ptr> get_jwks(stop_token stop = {}) const { return ask<result<jwks_ptr>>({}, stop); }
@@ -2788,10 +2900,17 @@ class basic_jwks_manager : public jwks_manager_verbs {
   /// With the budget used up it is `key_not_found` if the provider was asked less than `unknown_kid_interval` ago, else
   /// `throttled`. With a `withdrawn_key_grace`, a key that left the set is still given for that long.
   ///
-  /// Blocks: as get_jwks(), and for an unknown kid until `unknown_kid_wait` after the fetch began.
-  /// Errors: as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled.
+  /// Blocks:   as get_jwks(), and for an unknown kid until `unknown_kid_wait` after the fetch began.
+  /// Errors:   as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled.
+  /// Lifetime: the key lives as long as the returned pointer, and with it the document that it was found in.
   [[nodiscard]] result<key_ptr> get_key(std::string_view url, const key_query& query, stop_token stop = {}) const {
-    return ask<result<key_ptr>>({.what = detail::verb::key, .url = url, .query = query}, stop);
+    detail::engine& core = engine_.get();
+    if (!url.empty()) {
+      if (const detail::hit_slot* const slot = detail::warm_hit(hot(core), url)) {
+        if (const jwk* const key = slot->give(query)) return key_ptr(slot->document, key);
+      }
+    }
+    return missed<result<key_ptr>>({.what = detail::verb::key, .url = url, .query = query}, stop);
   }
   /// The same for the URL of initialize().
   [[nodiscard]] result<key_ptr> get_key(const key_query& query, stop_token stop = {}) const {
@@ -2833,8 +2952,27 @@ class basic_jwks_manager : public jwks_manager_verbs {
   template <class T>
   T ask(const detail::question& asked, const stop_token& stop) const {
     detail::engine& core = engine_.get();
-    if (auto warm = detail::answer_warm<T>(core, asked)) return *std::move(warm);
-    return detail::answer_of<T>(core.ask(asked, stop));
+    if (auto warm = detail::answer_warm<T>(hot(core), asked)) return *std::move(warm);
+    return missed<T>(asked, stop);
+  }
+  template <class T>
+  AXIOMS_JWKS_COLD T missed(const detail::question& asked, const stop_token& stop,
+                            std::shared_ptr<const jwks_config> config = nullptr) const {
+    return detail::answer_of<T>(engine_.get().ask(asked, stop, std::move(config)));
+  }
+
+  // The engine as a hit sees it: with a clock that is known, and so inlined.
+  struct warm_side {
+    const detail::engine& core;
+    detail::blocking_io_of<Fetcher, Clock>& io;
+    [[nodiscard]] std::uint64_t id() const noexcept { return core.id(); }
+    [[nodiscard]] AXIOMS_JWKS_HOT inline bool time_of_hit(detail::sparing_clock& spared, detail::steady_point until,
+                                                          detail::steady_point& now) const noexcept {
+      return io.time_of_hit(spared, until, now);
+    }
+  };
+  [[nodiscard]] static warm_side hot(const detail::engine& core) noexcept {
+    return {core, static_cast<detail::blocking_io_of<Fetcher, Clock>&>(core.io())};
   }
 };
 
@@ -3222,9 +3360,16 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   template <class T, class Callback, class How>
   void call(const detail::question& asked, Callback&& callback, const How& how,
             std::shared_ptr<const jwks_config> config = nullptr) const {
-    const auto core = engine_.get().shared_from_this();
     const auto [wished, stop] = detail::taken_apart(how);
     const executor_ref executor = wished ? wished : shell_.default_executor;
+    if constexpr (!std::is_void_v<T>) {
+      // Before a reference to the engine is taken: threads would fight over its count.
+      if (!executor) {
+        if (auto warm = detail::answer_warm<T>(engine_.get(), asked))
+          return static_cast<void>(callback(*std::move(warm)));
+      }
+    }
+    const auto core = engine_.get().shared_from_this();
     detail::url_asked where = std::optional<detail::parsed_url>();
     if (executor) {
       where = detail::url_asked_of(asked);
@@ -3742,7 +3887,6 @@ void shutdown_jwks_manager() noexcept;
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstring>
 #include <iterator>
 #include <limits>
 #include <random>
@@ -7017,6 +7161,55 @@ inline std::uint64_t hash_of(std::uint64_t engine, std::string_view url) noexcep
   return hash;
 }
 
+AXIOMS_JWKS_INLINE hit_counters::~hit_counters() {
+  for (hit_counter* each = first_.load(std::memory_order_acquire); each != nullptr;) {
+    const std::unique_ptr<hit_counter> last(std::exchange(each, each->next));
+  }
+}
+
+AXIOMS_JWKS_INLINE std::shared_ptr<hit_counter> hit_counters::take(const std::shared_ptr<hit_counters>& from) {
+  hit_counter* mine = from->first_.load(std::memory_order_acquire);
+  while (mine != nullptr && mine->taken.exchange(true, std::memory_order_acquire)) mine = mine->next;
+  if (mine == nullptr) {
+    mine = new hit_counter;
+    mine->next = from->first_.load(std::memory_order_relaxed);
+    while (
+        !from->first_.compare_exchange_weak(mine->next, mine, std::memory_order_acq_rel, std::memory_order_relaxed)) {}
+  }
+  return {mine, [from](hit_counter* counter) { counter->taken.store(false, std::memory_order_release); }};
+}
+
+AXIOMS_JWKS_INLINE std::uint64_t hit_counters::sum() const noexcept {
+  std::uint64_t out = 0;
+  for (const hit_counter* each = first_.load(std::memory_order_acquire); each != nullptr; each = each->next)
+    out += each->count.load(std::memory_order_relaxed);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE const jwk* kept_document::find(const key_query& query) {
+  for (const choice& each : lately_) {
+    if (each.key != nullptr && same_bytes(each.kid, query.kid) &&
+        same_bytes({each.alg.data(), each.alg_size}, query.alg))
+      return each.key;
+  }
+  return choose(query);
+}
+
+AXIOMS_JWKS_INLINE const jwk* kept_document::choose(const key_query& query) {
+  const auto chosen = document_->keys().select(query);
+  if (!chosen) return nullptr;
+  const jwk& key = **chosen;
+  // The query's own bytes are the caller's. What select() goes by stands in the key as well.
+  for (const std::string_view kid : {std::string_view(), key.kid(), key.x5t(), key.x5t_s256()}) {
+    if (kid != query.kid || query.alg.size() > sizeof choice::alg) continue;
+    choice& place = lately_[oldest_++ % lately_.size()];
+    place = {.key = &key, .kid = kid, .alg_size = static_cast<std::uint8_t>(query.alg.size())};
+    query.alg.copy(place.alg.data(), place.alg.size());
+    break;
+  }
+  return &key;
+}
+
 AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept {
   const std::uint64_t hash = hash_of(engine, url);
   for (std::size_t at = cache.buckets[hash % cache.buckets.size()]; at != 0; at = cache.slots[at - 1].next) {
@@ -7039,14 +7232,28 @@ inline hit_slot& reused_slot(hit_cache& cache, std::uint64_t hash) noexcept {
   return slot;
 }
 
-AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, const outcome& served) noexcept {
+// One for all documents of a manager.
+inline std::shared_ptr<hit_counter> counter_of(const hit_cache& cache, std::uint64_t engine,
+                                               const std::shared_ptr<hit_counters>& counters) {
+  for (const hit_slot& slot : cache.slots) {
+    if (slot.engine == engine) return slot.counter;
+  }
+  return hit_counters::take(counters);
+}
+
+// Once a second it is noted that the document was used.
+AXIOMS_JWKS_INLINE bool still_good(hit_slot& slot, steady_point now) noexcept {
+  if (now >= slot.until) return false;
+  slot.source->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+  slot.look = std::min(later(now, std::chrono::seconds(1)), slot.until);
+  return true;
+}
+
+AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, const std::shared_ptr<hit_counters>& counters,
+                                 std::string_view url, const outcome& served) noexcept {
   struct owner {
     hit_cache cache;
-    owner() noexcept {
-      static std::atomic<std::size_t> threads{0};
-      cache.shard = threads.fetch_add(1, std::memory_order_relaxed);
-      this_thread_hits = &cache;
-    }
+    owner() noexcept { this_thread_hits = &cache; }
     // Destructors of other thread_locals may still look keys up: they find no cache and take the slow path.
     ~owner() { this_thread_hits = nullptr; }
   };
@@ -7062,32 +7269,25 @@ AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, std::string_view url, con
   AXIOMS_JWKS_TRY {
     hit_cache& cache = mine.cache;
     std::string spelled(url);
-    // A control block per thread: the counts of copies made here stay in this core's cache.
-    const auto block = std::make_shared<const jwks_ptr>(served.document);
+    auto kept = std::make_shared<kept_document>(served.document);
     hit_slot* slot = find_slot(cache, engine, url);
+    auto counter = slot != nullptr ? slot->counter : counter_of(cache, engine, counters);
     if (slot == nullptr) slot = &reused_slot(cache, hash_of(engine, url));
     slot->engine = engine;
     slot->url = std::move(spelled);
     slot->source = served.source;
     slot->version = served.version;
-    slot->document = jwks_ptr(block, served.document.get());
+    slot->kept = kept.get();
+    slot->document = jwks_ptr(std::move(kept), served.document.get());
+    slot->counter = std::move(counter);
     slot->until = served.document->expires_at();
-    slot->touch = steady_point{};
+    slot->look = steady_point{};
     cache.recent = slot;
   }
   AXIOMS_JWKS_CATCH_ALL {}  // out of memory: the next lookup takes the slow path again
 }
 
 // -- engine: flights, events and the table of URLs --
-
-AXIOMS_JWKS_INLINE engine& engine_holder::renewed(engine* old) {
-  const std::shared_ptr<engine> fresh = make_();
-  fresh->start_down();
-  if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel))
-    return *old;  // another thread was faster
-  fresh->own_itself(fresh);
-  return *fresh;
-}
 
 AXIOMS_JWKS_INLINE url_asked url_asked_of(const question& asked) {
   if (!asked.url) return std::optional<parsed_url>();
@@ -7725,7 +7925,7 @@ class lookups : public waiting_callers {
       if (said.waits()) return std::nullopt;
       conclude(std::move(said), asked, **on, now, out, todo, false);
     }
-    if (out.source) keep_hit(id(), asked.url.value_or(std::string_view()), out);
+    if (out.source) keep_hit(id(), hits_, asked.url.value_or(std::string_view()), out);
     perform(todo);
     return out;
   }
@@ -8290,7 +8490,7 @@ class known_urls : public saved_documents {
       const std::lock_guard lock(mutex_);
       out = stats_;
     }
-    for (const auto& shard : hits_) out.hits += shard.count.load(std::memory_order_relaxed);
+    out.hits += hits_->sum();
     return out;
   }
 
@@ -9972,6 +10172,7 @@ namespace detail {
 #undef AXIOMS_JWKS_CPLUSPLUS
 #undef AXIOMS_JWKS_DEFAULT_FETCHER
 #undef AXIOMS_JWKS_HOT
+#undef AXIOMS_JWKS_COLD
 #undef AXIOMS_JWKS_INLINE
 #undef AXIOMS_JWKS_LIFETIMEBOUND
 #undef AXIOMS_JWKS_SUSPENDS
