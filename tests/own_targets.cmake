@@ -4,7 +4,7 @@ set(AXIOMS_JWKS_TEST_PREFIX "" CACHE STRING "Stands before the name of every tes
 mark_as_advanced(AXIOMS_JWKS_TEST_PREFIX)
 
 if(MSVC)
-  set(axioms_jwks_strict_flags /W4 /WX)
+  set(axioms_jwks_strict_flags /W4 /WX /bigobj)
 else()
   set(axioms_jwks_strict_flags
     -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wold-style-cast -Werror)

@@ -55,31 +55,34 @@ complaint of(const jwks_config& config) {
 }
 
 // Sets variables for one test and puts back what was there.
+// nullptr: none. Windows has no setenv(), and takes an empty value for none.
+bool set_variable(const char* name, const char* value) {
+#if defined(_WIN32)
+  return ::_putenv_s(name, value != nullptr ? value : "") == 0;
+#else
+  return (value != nullptr ? ::setenv(name, value, 1) : ::unsetenv(name)) == 0;
+#endif
+}
+
 class environment {
  public:
   environment() {
     for (const char* name : names) {
       const char* value = ::getenv(name);
       before_.emplace_back(name, value != nullptr ? std::optional<std::string>(value) : std::nullopt);
-      ::unsetenv(name);
+      set_variable(name, nullptr);
     }
   }
   ~environment() {
-    for (const auto& [name, value] : before_) {
-      if (value) {
-        ::setenv(name, value->c_str(), 1);
-      } else {
-        ::unsetenv(name);
-      }
-    }
+    for (const auto& [name, value] : before_) set_variable(name, value ? value->c_str() : nullptr);
   }
   environment(const environment&) = delete;
   environment& operator=(const environment&) = delete;
 
   void set(const std::string& name, const std::string& value) const {
-    REQUIRE(::setenv(name.c_str(), value.c_str(), 1) == 0);
+    REQUIRE(set_variable(name.c_str(), value.c_str()));
   }
-  void unset(const std::string& name) const { REQUIRE(::unsetenv(name.c_str()) == 0); }
+  void unset(const std::string& name) const { REQUIRE(set_variable(name.c_str(), nullptr)); }
 
  private:
   static constexpr const char* names[] = {"AXIOMS_JWKS_URL",       "AXIOMS_ISS_URL",
