@@ -396,6 +396,11 @@ class conductor {
   void show(const key_ptr& withdrawn, bool quiet) {
     std::vector<const support::signing_key*> signers;
     for (const key_ptr& each : published_) signers.push_back(&each->signer);
+    // Others that come and go with each rotation: whoever keeps an old set is seen in memory.
+    std::vector<support::signing_key> others;
+    for (int i = 0; i < 32; ++i)
+      others.emplace_back("ES256", "other-" + std::to_string(made_) + '-' + std::to_string(i));
+    for (const support::signing_key& each : others) signers.push_back(&each);
     on_.idp.publish(support::set_of_keys(signers));
     const auto now = steady::now();
     for (const key_ptr& each : published_) {
