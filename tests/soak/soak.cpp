@@ -51,10 +51,11 @@ using answer = axioms::result<axioms::verified_token>;
 
 constexpr std::string_view issuer = "https://idp.example.com/", audience = "https://api.example.com";
 constexpr std::chrono::milliseconds period{5000}, failing = period / 3;
-constexpr std::chrono::seconds refresh_interval{1};
+constexpr std::chrono::seconds refresh_interval{2};
 constexpr auto backoff_max = 500ms, fetch_timeout = 500ms;
 // So long must the provider have answered until everything it says is known.
-constexpr auto refresh_known = refresh_interval + backoff_max + fetch_timeout;
+constexpr auto refresh_known = refresh_interval + fetch_timeout + 100ms;
+// The same of a key whose tokens come: they make the manager ask.
 constexpr auto publication_known = 1s;
 // A memo may ask a clock that ticks every few milliseconds.
 constexpr auto clock_tick = 20ms;
@@ -359,7 +360,7 @@ class conductor {
   void tick() {
     const auto now = steady::now();
     if (!failing_) {
-      const auto told = now - (refresh_known + 100ms);
+      const auto told = now - refresh_known;
       for (const key_ptr& each : published_) each->known = each->known || told >= std::max(answering_, each->published);
       if (withdrawn_ && told >= std::max(answering_, withdrawn_->withdrawn_at)) withdrawn_->gone = true;
     }
@@ -395,6 +396,11 @@ class conductor {
   void show(const key_ptr& withdrawn, bool quiet) {
     std::vector<const support::signing_key*> signers;
     for (const key_ptr& each : published_) signers.push_back(&each->signer);
+    // Others that come and go with each rotation: whoever keeps an old set is seen in memory.
+    std::vector<support::signing_key> others;
+    for (int i = 0; i < 32; ++i)
+      others.emplace_back("ES256", "other-" + std::to_string(made_) + '-' + std::to_string(i));
+    for (const support::signing_key& each : others) signers.push_back(&each);
     on_.idp.publish(support::set_of_keys(signers));
     const auto now = steady::now();
     for (const key_ptr& each : published_) {
@@ -417,7 +423,7 @@ class conductor {
     period_ = now;
     const bool quiet = rotations_ % 2 == 1;
     constexpr auto room = period - failing;
-    const auto early = std::chrono::milliseconds(random_() % 700);
+    const auto early = std::chrono::milliseconds(random_() % 300);
     const auto any = std::chrono::milliseconds(random_() % static_cast<std::uint64_t>(room.count()));
     fails_from_ = period_ + (!quiet ? any : random_() % 2 == 0 ? early : room - early);
   }
