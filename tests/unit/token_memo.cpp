@@ -169,10 +169,10 @@ TEST_CASE("in an outage what is known is known, and nothing is once no key set m
   remembering v;
   v.provider.always(response(500));
   const std::string token = key_one().token(claims_from(4000000000));
-  const void* const content = v.remember(token);
+  v.remember(token);
   v.clock.advance(7200s + 1s);
   CHECK(v.code(token) == errc{});
-  CHECK(v.is(content, token));
+  REQUIRE(eventually([&] { return v.known(token); }));  // once no caller would wait for the request any more
   v.clock.advance(7200s);
   const auto gone = v.verifier.verify(token);
   REQUIRE_FALSE(gone);
@@ -183,12 +183,11 @@ TEST_CASE("in an outage what is known is known, and nothing is once no key set m
 TEST_CASE("shut down, nothing is known") {
   remembering v;
   const std::string token = v.good();
-  const void* const content = v.remember(token);
+  v.remember(token);
   v.manager.shutdown();
   CHECK(v.code(token) == errc::shut_down);
   v.start();
   v.quiet();
-  static_cast<void>(content);
   CHECK(v.code(token) == errc{});
 }
 
