@@ -3557,9 +3557,9 @@ class token_check;
 /// Threads: callable from any number at once. Lifetime: outlives the verifier and the manager.
 class verified_token {
  public:
-  [[nodiscard]] std::string_view issuer() const noexcept;   ///< `iss`; empty: none
-  [[nodiscard]] std::string_view subject() const noexcept;  ///< `sub`
-  [[nodiscard]] std::string_view id() const noexcept;       ///< `jti`
+  [[nodiscard]] std::string_view issuer() const noexcept { return claims()["iss"].string(); }   ///< `iss`; empty: none
+  [[nodiscard]] std::string_view subject() const noexcept { return claims()["sub"].string(); }  ///< `sub`
+  [[nodiscard]] std::string_view id() const noexcept { return claims()["jti"].string(); }       ///< `jti`
   /// `client_id`, else `azp`, else `cid`, else `appid`.
   [[nodiscard]] std::string_view client_id() const noexcept;
   /// `exp`, at most what the clock's type can hold.
@@ -3641,7 +3641,6 @@ concept async_keys = requires(const Manager& keys) {
 };
 
 [[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules, memo_clock time);
-[[nodiscard]] std::shared_ptr<const token_core> compile_rules(token_rules rules, memo_clock time);
 // With the keys at hand: no manager.
 [[nodiscard]] result<verified_token> verify_alone(const std::shared_ptr<const token_core>& rules,
                                                   std::string_view token, const jwk_set& keys,
@@ -3795,7 +3794,7 @@ class basic_token_verifier {
  public:
   /// With broken rules each verify() is invalid_config.
   basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, token_rules rules)
-      : keys_(keys), rules_(detail::compile_rules(std::move(rules), detail::token_access::clock_of(keys))) {}
+      : keys_(keys), rules_(detail::compile_rules({std::move(rules)}, detail::token_access::clock_of(keys))) {}
   /// Several issuers: the token's `iss` picks the rules, and only keys of that issuer's `jwks_url` count.
   ///
   /// The issuers must differ, each must have a `jwks_url`, and `max_token_bytes` and `memo` must be the same in all.
@@ -9274,6 +9273,75 @@ struct token_content {
   bool split_roles = false;
 };
 
+// RFC 7515 section 4.1.9: compared without case, and application/ may be left out where there is no other slash.
+AXIOMS_JWKS_INLINE std::string media_type(std::string_view typ) {
+  std::string out = lower(typ);
+  constexpr std::string_view prefix = "application/";
+  const bool plain = out.size() > prefix.size() && out.starts_with(prefix);
+  if (plain && out.find('/', prefix.size()) == std::string::npos) out.erase(0, prefix.size());
+  return out;
+}
+
+// RFC 6901, where the name begins with a slash.
+AXIOMS_JWKS_INLINE const json_node* claim_at(const json_node& root, std::string_view name) {
+  if (!name.starts_with('/')) return root.find(name);
+  const json_node* at = &root;
+  while (at != nullptr && !name.empty()) {
+    name.remove_prefix(1);
+    const std::string_view raw = name.substr(0, name.find('/'));
+    name.remove_prefix(raw.size());
+    std::string step;
+    for (std::size_t i = 0; i < raw.size(); ++i) {
+      const bool escaped = raw[i] == '~' && i + 1 < raw.size() && (raw[i + 1] == '0' || raw[i + 1] == '1');
+      step += !escaped ? raw[i] : raw[i + 1] == '0' ? '~' : '/';
+      i += escaped ? 1U : 0U;
+    }
+    const json_node* next = nullptr;
+    std::uint32_t index = 0;
+    for (const json_node& each : *at) {
+      if (at->type == json_node::kind::array ? std::to_string(index++) == step : each.name == step) next = &each;
+    }
+    at = next;
+  }
+  return at;
+}
+
+// The claim, where null is as good as none.
+AXIOMS_JWKS_INLINE const json_node* claim_there(const json_node& root, std::string_view name) {
+  const json_node* found = claim_at(root, name);
+  return found != nullptr && found->type != json_node::kind::null ? found : nullptr;
+}
+
+AXIOMS_JWKS_INLINE const json_node* first_claim(const json_node& root, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (const json_node* found = claim_there(root, name)) return found;
+  }
+  return nullptr;
+}
+
+inline bool is_text(const json_node& node, std::string_view text) noexcept {
+  return node.type == json_node::kind::string && node.text == text;
+}
+
+// Whether a name is granted: a list with blanks between (RFC 6749 section 3.3), one name, or an array of names.
+AXIOMS_JWKS_INLINE bool grants(const json_node* where, bool split, std::string_view name) noexcept {
+  if (where == nullptr || name.empty()) return false;
+  if (where->type == json_node::kind::array) {
+    for (const json_node& each : *where) {
+      if (is_text(each, name)) return true;
+    }
+    return false;
+  }
+  if (where->type != json_node::kind::string) return false;
+  if (!split) return where->text == name;
+  for (std::string_view rest = where->text; !rest.empty();) {
+    const std::string_view one = rest.substr(0, rest.find(' '));
+    if (one == name) return true;
+    rest.remove_prefix(std::min(one.size() + 1, rest.size()));
+  }
+  return false;
+}
+
 // What a thread keeps of a kind. nullptr: its thread_locals are gone, which the destructors of others may outlive.
 template <class Kept>
 [[nodiscard]] Kept* of_this_thread() noexcept {
@@ -9341,13 +9409,6 @@ class token_memo {
   const memo_clock time_;
   std::vector<set> sets_;
   const std::size_t room_;  // of each set
-};
-
-// The rules of a verifier, checked once and made ready.
-struct token_core {
-  std::vector<token_rules> rules;
-  std::optional<axioms::error> broken;
-  std::unique_ptr<token_memo> memo;
 };
 
 AXIOMS_JWKS_INLINE token_memo::token_memo(std::size_t most, memo_clock time)
@@ -9459,76 +9520,14 @@ AXIOMS_JWKS_INLINE void token_memo::keep(remembered_token token, const jwk_set& 
   token = where.ring.put(std::move(token), room_);
 }
 
-// RFC 7515 section 4.1.9: compared without case, and application/ may be left out where there is no other slash.
-AXIOMS_JWKS_INLINE std::string media_type(std::string_view typ) {
-  std::string out = lower(typ);
-  constexpr std::string_view prefix = "application/";
-  const bool plain = out.size() > prefix.size() && out.starts_with(prefix);
-  if (plain && out.find('/', prefix.size()) == std::string::npos) out.erase(0, prefix.size());
-  return out;
-}
-
-// RFC 6901, where the name begins with a slash.
-AXIOMS_JWKS_INLINE const json_node* claim_at(const json_node& root, std::string_view name) {
-  if (!name.starts_with('/')) return root.find(name);
-  const json_node* at = &root;
-  while (at != nullptr && !name.empty()) {
-    name.remove_prefix(1);
-    const std::string_view raw = name.substr(0, name.find('/'));
-    name.remove_prefix(raw.size());
-    std::string step;
-    for (std::size_t i = 0; i < raw.size(); ++i) {
-      const bool escaped = raw[i] == '~' && i + 1 < raw.size() && (raw[i + 1] == '0' || raw[i + 1] == '1');
-      step += !escaped ? raw[i] : raw[i + 1] == '0' ? '~' : '/';
-      i += escaped ? 1U : 0U;
-    }
-    const json_node* next = nullptr;
-    std::uint32_t index = 0;
-    for (const json_node& each : *at) {
-      if (at->type == json_node::kind::array ? std::to_string(index++) == step : each.name == step) next = &each;
-    }
-    at = next;
-  }
-  return at;
-}
-
-// The claim, where null is as good as none.
-AXIOMS_JWKS_INLINE const json_node* claim_there(const json_node& root, std::string_view name) {
-  const json_node* found = claim_at(root, name);
-  return found != nullptr && found->type != json_node::kind::null ? found : nullptr;
-}
-
-AXIOMS_JWKS_INLINE const json_node* first_claim(const json_node& root, const std::vector<std::string>& names) {
-  for (const std::string& name : names) {
-    if (const json_node* found = claim_there(root, name)) return found;
-  }
-  return nullptr;
-}
-
-inline bool is_text(const json_node& node, std::string_view text) noexcept {
-  return node.type == json_node::kind::string && node.text == text;
-}
-
-// Whether a name is granted: a list with blanks between (RFC 6749 section 3.3), one name, or an array of names.
-AXIOMS_JWKS_INLINE bool grants(const json_node* where, bool split, std::string_view name) noexcept {
-  if (where == nullptr || name.empty()) return false;
-  if (where->type == json_node::kind::array) {
-    for (const json_node& each : *where) {
-      if (is_text(each, name)) return true;
-    }
-    return false;
-  }
-  if (where->type != json_node::kind::string) return false;
-  if (!split) return where->text == name;
-  for (std::string_view rest = where->text; !rest.empty();) {
-    const std::string_view one = rest.substr(0, rest.find(' '));
-    if (one == name) return true;
-    rest.remove_prefix(std::min(one.size() + 1, rest.size()));
-  }
-  return false;
-}
-
 // -- tokens: rules --
+
+// The rules of a verifier, checked once and made ready.
+struct token_core {
+  std::vector<token_rules> rules;
+  std::optional<axioms::error> broken;
+  std::unique_ptr<token_memo> memo;
+};
 
 AXIOMS_JWKS_INLINE std::optional<axioms::error> broken_rule(const token_rules& rules) {
   std::optional<axioms::error> broken;
@@ -9596,12 +9595,6 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<t
   if (!broken && time != memo_clock::no_memo && rules[0].memo > 0)
     memo = std::make_unique<token_memo>(rules[0].memo, time);
   return core;
-}
-
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(token_rules rules, memo_clock time) {
-  std::vector<token_rules> one;
-  one.push_back(std::move(rules));
-  return compile_rules(std::move(one), time);
 }
 
 // -- tokens: form --
@@ -10271,9 +10264,6 @@ AXIOMS_JWKS_INLINE std::optional<std::int64_t> claim_view::integer() const noexc
   return static_cast<std::int64_t>(node_->real);
 }
 
-AXIOMS_JWKS_INLINE std::string_view verified_token::issuer() const noexcept { return claims()["iss"].string(); }
-AXIOMS_JWKS_INLINE std::string_view verified_token::subject() const noexcept { return claims()["sub"].string(); }
-AXIOMS_JWKS_INLINE std::string_view verified_token::id() const noexcept { return claims()["jti"].string(); }
 AXIOMS_JWKS_INLINE std::string_view verified_token::client_id() const noexcept {
   for (const std::string_view name : {"client_id", "azp", "cid", "appid"}) {
     if (const auto text = claims()[name].string(); !text.empty()) return text;
@@ -10354,7 +10344,7 @@ AXIOMS_JWKS_INLINE result<std::string_view> bearer_token(std::string_view author
 AXIOMS_JWKS_INLINE result<verified_token> verify_token(std::string_view token, const jwk_set& keys,
                                                        const token_rules& rules,
                                                        std::chrono::system_clock::time_point now) {
-  return detail::verify_alone(detail::compile_rules(rules, detail::memo_clock::no_memo), token, keys, now);
+  return detail::verify_alone(detail::compile_rules({rules}, detail::memo_clock::no_memo), token, keys, now);
 }
 
 AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, const jwk_set& keys) {
