@@ -34,10 +34,10 @@
 //     config.jwks_url = "https://idp.example.com/.well-known/jwks.json";
 //     if (auto ok = manager.initialize(config); !ok) return std::cerr << ok.error().description << '\n', 1;
 //
-//     auto key = manager.get_key({.kid = "2026-01", .alg = "RS256"});   // no I/O while the set is cached
+//     // Whoever verifies tokens takes a token_verifier. This is the key alone; no I/O while the set is cached.
+//     auto key = manager.get_key({.kid = "2026-01", .alg = "RS256"});
 //     if (!key) return std::cerr << key.error().description << '\n', 1;
-//     EVP_PKEY* pkey = (*key)->native_handle();                         // for EVP_DigestVerifyInit
-//     return pkey != nullptr ? 0 : 1;
+//     std::cout << (*key)->to_pem();
 //   }
 //
 // Contents (each name is a ruler line below; each part uses only parts above it):
@@ -1113,13 +1113,31 @@ struct fetch_callback_probe {
 ///
 /// Any status is a response, not an error. It must keep `timeout` in real time and return within 50 ms of a stop.
 /// What it throws becomes `fetch_failed`. A fetcher that can tell beforehand that no fetch of its will succeed may have
-/// `check() -> result<void>`, which initialize() and add() call, on the caller's thread; its error is theirs.
+/// `check() -> result<void>`, which initialize() and add() call, on the caller's thread; its error is theirs. One that
+/// names `options_type` and can be made from it lets the managers be made from it too.
 ///
 /// Threads: called from several threads at once.
 template <class F>  // compilers show the line that a type does not keep to, and so what stands beside it here and below
 concept fetcher = requires(F& f, const fetch_request& request, stop_token stop) {
   { f(request, stop) } -> std::same_as<result<fetch_response>>;  // a fetcher is called so, and returns that result
 };
+
+namespace detail {
+
+// What a fetcher is made from, if it says so; else a type that nobody has.
+template <class Fetcher>
+struct fetcher_options {
+  using type = fetcher_options;
+};
+template <class Fetcher>
+  requires requires { typename Fetcher::options_type; }
+struct fetcher_options<Fetcher> {
+  using type = typename Fetcher::options_type;
+};
+template <class Fetcher>
+concept made_from_options = std::constructible_from<Fetcher, typename Fetcher::options_type>;
+
+}  // namespace detail
 
 /// An event loop's HTTP client: `f.async_fetch(fetch_request, stop_token, callback)`.
 ///
@@ -1238,11 +1256,14 @@ struct jwks_event {
   std::chrono::milliseconds duration{0};  ///< of the fetch, by the manager's clock
   std::vector<std::string> added, removed,
       changed;  ///< kids (thumbprints of keys without kid); changed: same kid, new key
-  std::chrono::steady_clock::time_point next_attempt{};  ///< when the next fetch is due, by the manager's clock
+  /// When the next fetch is due, by the manager's clock, which is no time of day: by default
+  /// `next_attempt - axioms::steady_clock().now()` is the time until then.
+  std::chrono::steady_clock::time_point next_attempt{};
+  std::string key_set_url{};  ///< of `fetched` and `loaded`: where the keys came from; with `discovery` not `url`
 };
 
-/// One line for a log: kind, URL, status, duration, kids and error, as far as there are any. What comes from outside is
-/// escaped and cut.
+/// One line for a log: kind, URL, where the keys came from if it was elsewhere, status, duration, kids and error, as
+/// far as there are any. What comes from outside is escaped and cut.
 [[nodiscard]] std::string to_string(const jwks_event& event);
 
 /// Counters since the manager was made; they only grow.
@@ -1266,7 +1287,7 @@ struct jwks_health {
   std::chrono::milliseconds age{0};         ///< of the document; 0 if there is none
   std::optional<axioms::error> last_error;  ///< of the last fetch, none if it succeeded
   int consecutive_failures = 0;
-  /// Of a fetch, by the manager's clock: now while one runs; max(): none is planned.
+  /// Of a fetch, by the manager's clock as in jwks_event: now while one runs; max(): none is planned.
   std::chrono::steady_clock::time_point next_attempt = std::chrono::steady_clock::time_point::max();
 };
 
@@ -1465,6 +1486,9 @@ class jwk {
   /// The public members as JSON.
   [[nodiscard]] const std::string& to_json() const noexcept { return json_; }
   /// The OpenSSL key. Owned by this object: do not free; EVP_PKEY_up_ref to keep it longer.
+  ///
+  /// For tokens use verify() or a token_verifier: OpenSSL wants an ECDSA signature in DER, a JWS has r and s in a row
+  /// (RFC 7518 section 3.4), and EVP_DigestVerify refuses that.
   [[nodiscard]] EVP_PKEY* native_handle() const noexcept { return key_.get(); }
   /// Whether the signature, as a JWS has it (RFC 7518 section 3), is good. False if @p alg does not go with the key,
   /// and if OpenSSL cannot carry it out.
@@ -1754,7 +1778,12 @@ class refetch_budget {
   void configure(int burst, milliseconds interval) noexcept { burst_ = burst, interval_ = interval; }
   [[nodiscard]] bool never() const noexcept { return burst_ == 0; }
   [[nodiscard]] bool has_one(steady_point now) const noexcept { return level(now).first > 0; }
-  void spend(steady_point now) noexcept;
+  void spend(steady_point now) noexcept {
+    const auto [left, since] = level(now);
+    touched_ = true;
+    left_ = left - 1;
+    since_ = since;
+  }
 
  private:
   [[nodiscard]] std::pair<int, steady_point> level(steady_point now) const noexcept;
@@ -1777,7 +1806,10 @@ class backoff {
   void clear() noexcept { failures_ = 0; }
   // For somebody whose patience with our own backoff ends that long after the failure. What the provider asked for is
   // kept.
-  [[nodiscard]] bool blocks(steady_point now, steady_point::duration patience) const noexcept;
+  [[nodiscard]] bool blocks(steady_point now, steady_point::duration patience) const noexcept {
+    const steady_point own_end = later(failed_at_, patience) < own_end_ ? later(failed_at_, patience) : own_end_;
+    return failures_ > 0 && (now < own_end || now < asked_end_);
+  }
   [[nodiscard]] int failures() const noexcept { return failures_; }
 
  private:
@@ -1789,9 +1821,12 @@ class backoff {
 // Kids that a good answer lacked, each for a while.
 class missing_kids {
  public:
-  [[nodiscard]] bool contains(steady_point now, std::string_view kid) const;
+  [[nodiscard]] bool contains(steady_point now, std::string_view kid) const {
+    const auto found = until_.find(kid);
+    return found != until_.end() && now < found->second;
+  }
   void remember(steady_point now, std::string_view kid);
-  void clear() noexcept;
+  void clear() noexcept { until_.clear(); }
   [[nodiscard]] std::size_t size() const noexcept { return until_.size(); }
 
  private:
@@ -1803,7 +1838,7 @@ class withdrawn_keys {
  public:
   void configure(seconds grace) noexcept { grace_ = grace; }
   // Makes replace() allocate nothing.
-  void reserve(std::size_t served);
+  void reserve(std::size_t served) { keys_.reserve(keys_.size() + (grace_.count() > 0 ? served : 0)); }
   // served: what the new set takes the place of; null if it was served no more.
   void replace(steady_point now, const jwk_set* served, const jwk_set& keys);
   [[nodiscard]] result<key_ptr> select(steady_point now, const key_query& query) const;
@@ -1859,10 +1894,16 @@ class refresh_policy {
 
   [[nodiscard]] answer ask(steady_point now) const noexcept;
   // waiting: how many others wait because of a token.
-  [[nodiscard]] kid_answer ask_unknown_kid(steady_point now, std::string_view kid, std::size_t waiting) const;
+  [[nodiscard]] kid_answer ask_unknown_kid(steady_point now, std::string_view kid, std::size_t waiting) const {
+    const bool missing = pinned_ || kid.size() > max_kid_bytes || missing_.contains(now, kid);
+    return missing ? kid_answer::missing : ask_for_refetch(now, waiting);
+  }
   // What a caller gets whose key of a known kid did not verify a signature. missing: the set is what the provider said
   // just now. insist: that answer may be older than the question.
-  [[nodiscard]] kid_answer ask_bad_signature(steady_point now, std::size_t waiting, bool insist) const noexcept;
+  [[nodiscard]] kid_answer ask_bad_signature(steady_point now, std::size_t waiting, bool insist) const noexcept {
+    const bool answered = pinned_ || (!insist && now < later(fetched_at_, negative_kid_ttl));
+    return answered ? kid_answer::missing : ask_for_refetch(now, waiting);
+  }
   // A flight is begun for a token.
   void pay(steady_point now) noexcept { budget_.spend(now); }
   // How long a caller waits because of a token: counted from the beginning of the first flight that it joins, so that a
@@ -1888,7 +1929,12 @@ class refresh_policy {
   // is spread, for many processes may start at once. False: there is one that is served, or younger.
   [[nodiscard]] bool restore(steady_point now, steady_point fetched_at, std::uint64_t random) noexcept;
 
-  std::uint64_t begin(steady_point now) noexcept;
+  std::uint64_t begin(steady_point now) noexcept {
+    in_flight_ = true;
+    begun_ = now;
+    deadline_ = later(now, timeout_);
+    return ++newest_;
+  }
   // A flight came back, in time or late. served: the set that a new one would replace.
   landing land(std::uint64_t flight, steady_point now, const verdict& brought, bool confirms_current,
                std::uint64_t random, const jwk_set* served = nullptr);
@@ -1929,7 +1975,10 @@ class refresh_policy {
   void succeed(std::uint64_t flight, steady_point now, const std::optional<seconds>& freshness,
                std::uint64_t random) noexcept;
   void fail(steady_point now, axioms::error&& why, const std::optional<seconds>& retry_after,
-            std::uint64_t random) noexcept;
+            std::uint64_t random) noexcept {
+    last_error_ = std::move(why);
+    next_attempt_ = backoff_.fail(now, retry_after, random);
+  }
   [[nodiscard]] kid_answer ask_for_refetch(steady_point now, std::size_t waiting) const noexcept;
   [[nodiscard]] steady_point restored_attempt() const noexcept;
 
@@ -2124,6 +2173,8 @@ struct httplib_options {
 ///          cancelled, response_too_large, no_resources; invalid_config for options that cannot be right.
 class httplib_fetcher {
  public:
+  using options_type = httplib_options;
+
   explicit httplib_fetcher(httplib_options options = {});
   // Without moves: a moved-from handle would have no state to fetch with.
   httplib_fetcher(const httplib_fetcher&) noexcept = default;
@@ -2166,29 +2217,32 @@ struct httplib_access {
 // The way of a lookup, from get_jwks(url) to its answer:
 //
 //   warm_hit()              this thread has the document that is published now: no lock, no more
-//   thread_engine::ask()    the URL is parsed, once, before any lock
-//   engine::answer_now()    under the mutex: find() the URL's entry, decide() what it has now, conclude()
-//   engine::submit()        there is none yet: the caller becomes a waiter of the entry, a flight is prepared and begun
-//   engine::perform()       the mutex is free: the flight is launched, on a fetch thread or an event loop
-//   engine::arrive()        its response is judged; with discovery there may be more to ask for
-//   engine::land()          the policy takes it, publish(), and settle(): each waiter decides again and is finished
+//   engine::ask()           the URL is parsed, once, before any lock
+//   lookups::answer_now()   under the mutex: find() the URL's entry, decide() what it has now, conclude()
+//   lookups::look_up()      there is none yet: place() makes the caller a waiter of the entry, and begins a flight
+//   perform()               the mutex is free: the flight is launched, on a fetch thread or an event loop
+//   flights::arrive()       its response is judged; with discovery there may be more to ask for
+//   flights::land()         the policy takes it, publish(), and settle(): each waiter decides again and is finished
 //   waiter::done()          the caller wakes up, or goes on where it wants to
 //
 // decide() changes nothing, and perform() does what must not be done under the mutex. In between everything that needs
 // memory is made before anything is changed, so a caller that runs out of it leaves no trace; what happens on other
 // threads needs none (noexcept), or fails the flight.
+//
+// Here stands what the managers and other templates need. The rest is in the bodies: a chain of classes, from
+// engine_state to engine_life, each a room that uses those above it, and at its end the two drivers, engine_on_threads
+// and engine_on_loop.
 
 namespace axioms {
 inline namespace AXIOMS_JWKS_ABI {
 namespace detail {
 
+class engine;
 class waiter;
 struct entry;
 struct flight;
-struct saved_document;
-struct saved_set;
+struct process_wide;
 using waiter_list = std::list<std::shared_ptr<waiter>>;  // they and flights go from list to list without memory
-using flight_list = std::list<std::shared_ptr<flight>>;
 
 // Of every new content of every manager. A forked child counts on.
 inline std::atomic<std::uint64_t> generations{0};
@@ -2375,14 +2429,14 @@ template <class T, class Engine>
   return std::nullopt;
 }
 
-// -- engine: callers that wait, flights, events --
+// -- engine: callers that wait --
 
 // One caller that waits, blocked or suspended. Everything below the constants is guarded by the engine's mutex until
 // done() is called, which happens once, without the mutex.
 class waiter : public std::enable_shared_from_this<waiter> {
  public:
   waiter(const question& asked, url_asked where);
-  AXIOMS_JWKS_INLINE virtual ~waiter();
+  virtual ~waiter() = default;
   waiter(const waiter&) = delete;
   waiter& operator=(const waiter&) = delete;
 
@@ -2412,102 +2466,128 @@ class waiter : public std::enable_shared_from_this<waiter> {
   std::string kid_, alg_;
 };
 
-// One fetch in progress. It belongs to the manager; whoever waits for it may leave.
-struct flight {
-  std::shared_ptr<entry> on;
-  std::uint64_t number = 0;
-  fetch_request request;
-  jwk_options accepts;
-  stop_source stop;
-  std::shared_ptr<const document_content> basis;  // whose validators were sent
-  steady_point begun{}, deadline{};
-  bool foreground = false;
-  bool for_token = false;
-  // With discovery:
-  bool reads_metadata = false;                    // its next response is metadata
-  std::shared_ptr<const metadata_source> source;  // by which it is led
-  std::optional<verdict> refused;                 // the key set was not to be had
-  std::string refused_at;                         // from that URL
-  std::shared_ptr<flight> next;                   // of those that are to be stopped
-};
+// -- engine: the user's fetcher and clock --
 
-// An event as it is queued; the kids are compared when it is delivered, not under the engine's lock.
-struct event_record {
-  std::shared_ptr<const jwks_config> listener;
-  jwks_event event;
-  std::shared_ptr<const document_content> before, after;
-};
-
-// Events that wait for their listener.
-class event_queue {
+// Nothing that they throw gets past it. False: the clock failed.
+class engine_io {
  public:
-  static constexpr std::size_t most = 256;
-  [[nodiscard]] bool push(event_record&& record) noexcept;  // false: full, or no memory
-  [[nodiscard]] bool empty() const noexcept { return records_.empty(); }
-  [[nodiscard]] std::size_t size() const noexcept { return records_.size(); }
-  // The oldest, for somebody who destroys it without the mutex: it may hold the last reference to its listener.
-  void take(std::list<event_record>& to, std::size_t count = 1) noexcept;
+  engine_io() = default;
+  virtual ~engine_io() = default;
+  engine_io(const engine_io&) = delete;
+  engine_io& operator=(const engine_io&) = delete;
+  [[nodiscard]] virtual bool now(steady_point& out) noexcept = 0;
+  [[nodiscard]] virtual bool now(wall_point& out) noexcept = 0;
+  [[nodiscard]] virtual result<void> check() noexcept = 0;  // of a fetcher that can tell that no fetch will succeed
+};
+
+class blocking_io : public engine_io {
+ public:
+  [[nodiscard]] virtual result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept = 0;
+  [[nodiscard]] virtual bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv,
+                                  const stop_token& stop, steady_point deadline,
+                                  const std::function<bool()>& ready) noexcept = 0;
+};
+
+// What an event loop is given. They hold the engine weakly: the manager may be gone when they are called.
+struct landing {
+  landing(std::weak_ptr<engine> whose, std::shared_ptr<flight> which) noexcept
+      : core(std::move(whose)), what(std::move(which)) {}
+  landing(landing&&) noexcept = default;
+  landing& operator=(landing&&) noexcept = default;
+  void operator()(result<fetch_response> response);
+  std::weak_ptr<engine> core;
+  std::shared_ptr<flight> what;
+};
+struct alarm {
+  void operator()() const;
+  std::weak_ptr<engine> core;
+};
+
+class loop_io : public engine_io {
+ public:
+  // False: the fetcher threw.
+  [[nodiscard]] virtual bool fetch(const fetch_request& request, const stop_token& stop, landing&& call) noexcept = 0;
+  // In place of the alarm that was set before. steady_point::max(): none.
+  virtual void call_at(steady_point when, const alarm& call) noexcept = 0;
+};
+
+[[nodiscard]] inline error fetcher_threw() noexcept {
+  return short_error(errc::fetch_failed, 0, "the fetcher threw an exception");
+}
+
+template <class Io, class Fetcher, class Clock>
+class io_base : public Io {
+ public:
+  explicit io_base(std::shared_ptr<std::pair<Fetcher, Clock>> users) noexcept : users_(std::move(users)) {}
+  bool now(steady_point& out) noexcept override {
+    AXIOMS_JWKS_TRY { return out = users_->second.now(), true; }
+    AXIOMS_JWKS_CATCH_ALL { return false; }
+  }
+  bool now(wall_point& out) noexcept override {
+    AXIOMS_JWKS_TRY { return out = users_->second.system_now(), true; }
+    AXIOMS_JWKS_CATCH_ALL { return false; }
+  }
+  result<void> check() noexcept override {
+    AXIOMS_JWKS_TRY {
+      if constexpr (requires(Fetcher & fetch) {
+                      { fetch.check() } -> std::same_as<result<void>>;
+                    })
+        return users_->first.check();
+      return {};
+    }
+    AXIOMS_JWKS_CATCH_ALL { return fetcher_threw(); }
+  }
+
+ protected:
+  const std::shared_ptr<std::pair<Fetcher, Clock>> users_;
+};
+
+template <fetcher Fetcher, clock_source Clock>
+class blocking_io_of final : public io_base<blocking_io, Fetcher, Clock> {
+ public:
+  using io_base<blocking_io, Fetcher, Clock>::io_base;
+  result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept override {
+    AXIOMS_JWKS_TRY { return this->users_->first(request, stop); }
+    AXIOMS_JWKS_CATCH_ALL { return fetcher_threw(); }
+  }
+  bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, const stop_token& stop,
+            steady_point deadline, const std::function<bool()>& ready) noexcept override {
+    AXIOMS_JWKS_TRY {
+      static_cast<void>(this->users_->second.wait_until(lock, cv, stop, deadline, ready));
+      return true;
+    }
+    AXIOMS_JWKS_CATCH_ALL {
+      if (!lock.owns_lock()) lock.lock();
+      return false;
+    }
+  }
+};
+
+template <async_fetcher Fetcher, timer_source Timer>
+class loop_io_of final : public io_base<loop_io, Fetcher, Timer> {
+ public:
+  using io_base<loop_io, Fetcher, Timer>::io_base;
+  bool fetch(const fetch_request& request, const stop_token& stop, landing&& call) noexcept override {
+    AXIOMS_JWKS_TRY { return this->users_->first.async_fetch(request, stop, std::move(call)), true; }
+    AXIOMS_JWKS_CATCH_ALL { return false; }
+  }
+  void call_at(steady_point when, const alarm& call) noexcept override {
+    AXIOMS_JWKS_TRY {
+      if (timer_) timer_->cancel();
+      timer_.reset();
+      if (when != steady_point::max()) timer_.emplace(this->users_->second.call_at(when, std::function<void()>(call)));
+    }
+    AXIOMS_JWKS_CATCH_ALL {}  // the next lookup or landing sets it again
+  }
 
  private:
-  std::list<event_record> records_;
+  std::optional<decltype(std::declval<Timer&>().call_at(steady_point{}, std::function<void()>()))> timer_;
 };
 
-// -- engine: the table of URLs --
+// -- engine: as its manager sees it --
 
-// Which URLs may be looked up: what initialize() said, also for what an earlier life has looked up, and after
-// shutdown().
-struct url_rules {
-  bool require_https = false, only_configured = false;
-  [[nodiscard]] std::optional<axioms::error> refuse(std::string_view url, bool insecure, bool configured) const;
-};
-
-// All URLs of a manager. Guarded by the engine's mutex.
-class url_table {
- public:
-  using map = std::map<std::string, std::shared_ptr<entry>, std::less<>>;
-
-  [[nodiscard]] std::shared_ptr<entry> find(std::string_view normalized) const;
-  // The one maker of entries. Gives a map of one, to be added.
-  [[nodiscard]] static map make(const parsed_url& at, std::shared_ptr<const jwks_config> config, steady_point now);
-  void add(map&& one) noexcept;
-  void drop(entry& on, map& to) noexcept;
-  // Looked-up URLs may come from anywhere, so their number is bounded.
-  [[nodiscard]] bool full() const noexcept;
-  // Who goes for one more: nobody, or the one that was not used for the longest time.
-  [[nodiscard]] result<std::shared_ptr<entry>> crowded_out() const;
-
-  map all;
-};
-
-// -- engine: locks, flights and waiters --
-
-// What is to be done when the mutex is free again.
-struct errands {
-  bool here = true;  // on a thread where continuations may run: the caller's own that asked, or the manager's
-  bool rescheduled = false, events = false;
-  waiter_list finished{};
-  flight_list launches{};
-  std::shared_ptr<flight> stopped{};
-  url_table::map dropped{};
-  // The last reference to a document frees all its keys, and that to a configuration destroys what the user's listener
-  // captured, which may call us. Room is made before anything is changed.
-  std::vector<std::shared_ptr<const void>> released{};
-
-  void reserve(std::size_t more);
-  void stop(std::shared_ptr<flight>& what) noexcept {
-    if (what) what->next = std::exchange(stopped, what);
-    what.reset();
-  }
-  [[nodiscard]] bool empty() const noexcept {
-    return finished.empty() && launches.empty() && !stopped && dropped.empty() && released.empty() && !rescheduled &&
-           !events;
-  }
-};
-
-struct decision;
-
-// Locks, flights and waiters of one manager. How flights are launched and when it is woken is its driver's: threads
-// (thread_engine) or an event loop (loop_engine).
+// Locks, flights and waiters of one manager. How flights are launched and when it is woken is its driver's: threads or
+// an event loop. All of that is in the bodies.
 //
 // After fork() the child must touch nothing here, for the mutex may be held by a thread that does not exist there.
 // Verbs get a new engine from their engine_holder; what comes later by itself (a response, a timer, a stop callback,
@@ -2516,432 +2596,149 @@ class engine : public std::enable_shared_from_this<engine> {
  public:
   enum class life { idle, lazy, running, down };
 
-  engine();
-  AXIOMS_JWKS_INLINE virtual ~engine();
+  engine() = default;
+  virtual ~engine() = default;
   engine(const engine&) = delete;
   engine& operator=(const engine&) = delete;
 
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] bool forked() const noexcept { return epoch_ != fork_epoch(); }
   [[nodiscard]] bool running() const noexcept { return state_.load(std::memory_order_acquire) == life::running; }
-  [[nodiscard]] virtual bool read_clock(steady_point& now) noexcept = 0;
-  [[nodiscard]] virtual bool read_clock(wall_point& now) noexcept = 0;
-  // For a hit, which is good until then: of a clock that is known, fewer readings will do.
-  [[nodiscard]] virtual bool time_of_hit(sparing_clock&, steady_point, steady_point& now) noexcept {
-    return read_clock(now);
+  [[nodiscard]] bool read_clock(steady_point& now) noexcept { return io_->now(now); }
+  [[nodiscard]] bool read_clock(wall_point& now) noexcept { return io_->now(now); }
+  // For a hit, which is good until then. Of steady_clock fewer readings will do.
+  [[nodiscard]] AXIOMS_JWKS_HOT inline bool time_of_hit(sparing_clock& spared, steady_point until,
+                                                        steady_point& now) noexcept {
+    if (!sparing_) [[unlikely]]
+      return read_clock(now);
+    return spared.now(std::time(nullptr), until, now,
+                      [](steady_point& precise) { return precise = steady_clock().now(), true; });
   }
-  [[nodiscard]] virtual result<void> check_fetcher() noexcept = 0;
 
   // Of its holder. It owns itself until the holder lets go; threads that still run keep it a little longer.
   void own_itself(std::shared_ptr<engine> self) noexcept {
     const std::shared_ptr<engine> last = std::exchange(self_, std::move(self));
   }
+  void spare_clock(bool known) noexcept { sparing_ = known; }
   void start_down() noexcept { state_.store(life::down, std::memory_order_release); }
-  // The manager is being destroyed: no new life any more, whatever a continuation asks for.
-  void start_no_more() noexcept { closed_.store(true, std::memory_order_release); }
 
-  // Lookups. answer_now: the answer, if it needs no waiting.
-  [[nodiscard]] std::optional<outcome> answer_now(const question& asked, const url_asked& where);
-  // Finishes the waiter now or lets it wait. If it throws, it has done nothing.
-  void submit(const std::shared_ptr<waiter>& who);
+  // The answer, if it needs no waiting.
+  [[nodiscard]] virtual std::optional<outcome> answer_now(const question& asked, const url_asked& where) = 0;
+  // Finishes the waiter now or lets it wait. If it throws, it has done nothing. config: of initialize.
+  virtual void submit(const std::shared_ptr<waiter>& who, std::shared_ptr<const jwks_config> config = nullptr) = 0;
+  // The same for a caller that blocks until the answer, the stop, or an end by the manager's clock. Not with a loop.
+  [[nodiscard]] virtual outcome ask(const question& asked, const stop_token& stop,
+                                    std::shared_ptr<const jwks_config> config = nullptr) = 0;
   // A stop token asked: the waiter alone is finished, with `cancelled`.
-  void cancel(waiter& who) noexcept;
+  virtual void cancel(waiter& who) noexcept = 0;
   // The frame of the waiter is gone: nobody may be told.
-  void abandon(waiter& who) noexcept;
+  virtual void abandon(waiter& who) noexcept = 0;
 
-  // Life. With a prefetch, who is submitted to wait for it.
-  void start(jwks_config config, const std::shared_ptr<waiter>& who);
-  [[nodiscard]] result<void> add(jwks_config config);
-  [[nodiscard]] bool forget(std::string_view url);
+  [[nodiscard]] virtual result<void> add(std::shared_ptr<const jwks_config> config) = 0;
+  [[nodiscard]] virtual bool forget(std::string_view url) = 0;
   // Ends this life at once; threads and flights wind down by themselves, then those in last are finished.
-  void begin_shutdown(waiter_list&& last = {}) noexcept;
+  virtual void begin_shutdown(waiter_list&& last) noexcept = 0;
+  // Waits until the threads of all past lives have ended; returns at once on one of them.
+  virtual void join() noexcept = 0;
+  // The manager is being destroyed: no new life any more, whatever a continuation asks for.
+  virtual void close() noexcept = 0;
 
-  // Documents that no flight brought.
-  [[nodiscard]] result<void> add_static(std::string_view url, std::string_view json);
-  [[nodiscard]] std::string export_cache();
-  [[nodiscard]] result<std::size_t> import_cache(std::string_view text);
-
-  // What is known.
-  [[nodiscard]] std::optional<jwks_ptr> peek(const question& asked);
-  [[nodiscard]] std::optional<std::string> published_metadata(std::string_view url) const;
-  [[nodiscard]] std::vector<std::string> urls() const;
-  [[nodiscard]] jwks_health health(std::string_view url);
-  [[nodiscard]] jwks_stats stats() const;
+  [[nodiscard]] virtual result<void> add_static(std::string_view url, std::string_view json) = 0;
+  [[nodiscard]] virtual std::string export_cache() = 0;
+  [[nodiscard]] virtual result<std::size_t> import_cache(std::string_view text) = 0;
+  [[nodiscard]] virtual std::optional<jwks_ptr> peek(const question& asked) = 0;
+  [[nodiscard]] virtual std::optional<std::string> published_metadata(std::string_view url) const = 0;
+  [[nodiscard]] virtual std::vector<std::string> urls() const = 0;
+  [[nodiscard]] virtual jwks_health health(std::string_view url) = 0;
+  [[nodiscard]] virtual jwks_stats stats() const = 0;
 
  protected:
-  // Of the driver. Those marked (locked) are called under the mutex.
-  virtual result<void> open(bool with_listener) = 0;  // be ready to launch flights
-  // (locked) A life ends: finishes those who waited, and the last when its threads have ended.
-  virtual void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept = 0;
-  virtual void wind_down() noexcept = 0;                        // after retire, unlocked
-  virtual void launch(flight_list&& one) noexcept = 0;          // may come back inside
-  virtual void wake() noexcept = 0;                             // next_wake() may be sooner now
-  [[nodiscard]] virtual std::size_t busy() const noexcept = 0;  // (locked) flights that hold a slot
-  [[nodiscard]] virtual waiter_list* deferred() noexcept = 0;   // (locked) for a manager thread to finish; none: here
-  [[nodiscard]] virtual event_queue* events() noexcept = 0;     // (locked)
-  virtual void deliver_events() noexcept = 0;
-
-  // For the driver.
-  bool tick_now() noexcept;                                       // unlocked; false: the clock failed
-  [[nodiscard]] std::size_t flights_in_the_air() const noexcept;  // locked
-  // A response came: judges it. True: the flight goes on, with another request.
-  [[nodiscard]] bool arrive(const std::shared_ptr<flight>& what, result<fetch_response> response) noexcept;
-  void land(const std::shared_ptr<flight>& what, verdict&& brought) noexcept;
-  void land_failed(const std::shared_ptr<flight>& what, errc code, std::string_view why) noexcept;
-  void tick(steady_point now, std::uint64_t random, errands& todo) noexcept;  // locked
-  void perform(errands& todo) noexcept;                                       // unlocked
-  [[nodiscard]] steady_point next_wake() const noexcept;                      // locked
-  [[nodiscard]] std::uint64_t draw() const noexcept;                          // unlocked: it may be the user's function
-  static void deliver(event_record& record) noexcept;
-  void finish(waiter& who, errands& todo) noexcept;                                           // locked
-  [[nodiscard]] std::size_t slots() const noexcept { return config_->max_parallel_fetches; }  // locked
-  void count_dropped_events(std::size_t count) noexcept { stats_.events_dropped += count; }   // locked
-
-  mutable std::mutex
-      mutex_;  // guards everything below but the atomics; never held over I/O, parsing or a call of the user's
+  std::shared_ptr<engine_io> io_;  // set by the driver
+  std::atomic<life> state_{life::idle};
+  const std::shared_ptr<hit_counters> hits_ = std::make_shared<hit_counters>();
 
  private:
-  // What a URL of initialize() or add() needs, made before anything is changed.
-  struct new_terms {
-    std::shared_ptr<const jwks_config> config;
-    jwks_ptr stamp;  // of the document that is there
-    std::shared_ptr<const metadata_source> source;
-  };
-  // Something that happened, for a listener.
-  struct happening {
-    jwks_event_kind kind{};
-    const std::optional<axioms::error>* why = nullptr;
-    int status = 0;
-    milliseconds duration{0};
-    std::shared_ptr<const document_content> before{}, after{};
-  };
-
-  // lookups
-  [[nodiscard]] result<std::shared_ptr<entry>> find(const url_asked& where, steady_point now) const;
-  void place(const std::shared_ptr<waiter>& who, std::shared_ptr<entry> on, steady_point now, waiter_list& ticket,
-             errands& todo);
-  void conclude(decision&& said, const question& asked, entry& on, steady_point now, outcome& out, errands& todo,
-                bool waited) noexcept;
-  void keep_waiting(waiter& who, const decision& said, steady_point now, flight_list&& fresh, errands& todo) noexcept;
-  void settle(entry& on, steady_point now, errands& todo) noexcept;
-  void turn_away(entry& on, const axioms::error& why, errands& todo) noexcept;
-  void drop(entry& on, errands& todo) noexcept;
-
-  // flights
-  [[nodiscard]] static flight_list prepare_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground,
-                                                  bool for_token = false);
-  void begin_flight(flight_list&& fresh, steady_point now, errands& todo) noexcept;
-  static void aim(flight& what, entry& on, discovery_policy::step next, steady_point now);
-  [[nodiscard]] bool goes_on(flight& what, result<fetch_response>&& response, verdict& brought);
-  [[nodiscard]] bool next_request(flight& what, steady_point now, metadata&& said, verdict& brought, errands& todo);
-  void receive(const std::shared_ptr<flight>& what, steady_point now, wall_point wall, std::uint64_t random,
-               verdict& brought, errands& todo) noexcept;
-  void publish(entry& on, jwks_ptr&& stamp, errands& todo) noexcept;
-  void flight_failed(entry& on, int status, milliseconds duration, errands& todo) noexcept;
-  void tell(const entry& on, happening&& what, errands& todo) noexcept;
-
-  // life
-  result<void> ensure_open();
-  [[nodiscard]] bool background_runs() const noexcept;
-  result<bool> try_start(std::shared_ptr<const jwks_config> config, waiter& who);  // true: there is a prefetch
-  [[nodiscard]] static new_terms terms_for(const entry& on, std::shared_ptr<const jwks_config> config, bool named);
-  static void configure(entry& on, new_terms&& terms, errands& todo) noexcept;
-  std::shared_ptr<entry> take_over(const parsed_url& at, const std::shared_ptr<const jwks_config>& config,
-                                   steady_point now, steady_point first, errands& todo);
-
-  // saved documents
-  [[nodiscard]] verdict judge_given(const parsed_url& at, fetch_response given, wall_point wall);
-  void load(entry& on, steady_point now, verdict&& given, jwks_ptr&& stamp, errands& todo) noexcept;
-  [[nodiscard]] result<std::optional<saved_set>> judge_saved(const saved_document& saved);
-  [[nodiscard]] result<std::size_t> restore(std::vector<saved_set>& sets);
-
-  [[nodiscard]] std::shared_ptr<entry> known(std::string_view url) const;
-
-  const std::uint64_t id_;
-  const std::uint64_t epoch_;
-  std::atomic<life> state_{life::idle};
-  std::atomic<bool> closed_{false};
-  const std::shared_ptr<hit_counters> hits_ = std::make_shared<hit_counters>();
-  std::mutex life_mutex_;  // start, add, ensure_open and begin_shutdown one after the other; taken before mutex_
-  const std::shared_ptr<const jwks_config> plain_ = std::make_shared<const jwks_config>();
-  std::shared_ptr<const jwks_config> config_ = plain_;
-  std::shared_ptr<entry> configured_;
-  url_table urls_;
-  url_rules rules_;
-  jwks_stats stats_;
+  bool sparing_ = false;
+  static inline std::atomic<std::uint64_t> last_id{0};
+  const std::uint64_t id_ = last_id.fetch_add(1, std::memory_order_relaxed) + 1;
+  const std::uint64_t epoch_ = fork_epoch();
   std::shared_ptr<engine> self_;
 };
+using thread_engine = engine;  // of a blocking manager
+
+[[nodiscard]] std::shared_ptr<engine> make_engine(std::shared_ptr<blocking_io> io);
+[[nodiscard]] std::shared_ptr<engine> make_engine(std::shared_ptr<loop_io> io);
 
 // Holds the engine that is in use. A forked child gets a new one: the old one's locks may be held by threads that do
 // not exist here, so it is left as it is and never touched again.
-template <class Engine>
 class engine_holder {
  public:
-  template <class Make>
-  explicit engine_holder(Make make) : make_(std::move(make)) {
+  template <bool OnLoop, class Fetcher, class Clock>
+  engine_holder(std::bool_constant<OnLoop>, Fetcher&& fetch, Clock&& time)
+      : make_([users = std::make_shared<std::pair<Fetcher, Clock>>(std::move(fetch), std::move(time))] {
+          std::shared_ptr<engine> made;
+          if constexpr (OnLoop) {
+            made = make_engine(std::make_shared<loop_io_of<Fetcher, Clock>>(users));
+          } else {
+            made = make_engine(std::make_shared<blocking_io_of<Fetcher, Clock>>(users));
+          }
+          made->spare_clock(std::same_as<Clock, steady_clock>);
+          return made;
+        }) {
     watch_forks();
-    std::shared_ptr<Engine> first = make_();
+    const std::shared_ptr<engine> first = make_();
     current_.store(first.get(), std::memory_order_release);
     first->own_itself(first);
   }
   engine_holder(const engine_holder&) = delete;
   engine_holder& operator=(const engine_holder&) = delete;
-  ~engine_holder() {
-    if (Engine* const last = inherited()) {
-      last->start_no_more();
+  void close() noexcept {
+    if (engine* const last = inherited()) {
       last->close();
       last->own_itself(nullptr);
     }
   }
 
-  [[nodiscard]] AXIOMS_JWKS_HOT inline Engine& get() {
-    Engine* now = current_.load(std::memory_order_acquire);
+  [[nodiscard]] AXIOMS_JWKS_HOT inline engine& get() {
+    engine* now = current_.load(std::memory_order_acquire);
     return now->forked() ? renewed(now) : *now;
   }
   // None in a forked child that has asked for nothing yet: its manager is down, and to say so needs no memory.
-  [[nodiscard]] Engine* inherited() const noexcept {
-    Engine* const now = current_.load(std::memory_order_acquire);
+  [[nodiscard]] engine* inherited() const noexcept {
+    engine* const now = current_.load(std::memory_order_acquire);
     return now->forked() ? nullptr : now;
   }
 
  private:
-  AXIOMS_JWKS_COLD Engine& renewed(Engine* old) {
-    std::shared_ptr<Engine> fresh = make_();
-    fresh->start_down();
-    if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel))
-      return *old;  // another thread was faster
-    fresh->own_itself(fresh);
-    return *fresh;
-  }
+  engine& renewed(engine* old);
 
-  std::function<std::shared_ptr<Engine>()> make_;
-  std::atomic<Engine*> current_{nullptr};
+  std::function<std::shared_ptr<engine>()> make_;
+  std::atomic<engine*> current_{nullptr};
 };
-
-class async_shell;
 
 // For the parts below: what a manager works with.
 struct manager_access {
   template <class Manager>
-  [[nodiscard]] static auto& core(const Manager& manager) {
+  [[nodiscard]] static engine& core(const Manager& manager) {
     return manager.engine_.get();
   }
   template <class Manager>
-  [[nodiscard]] static const async_shell& shell(const Manager& manager) noexcept {
-    return manager;
+  [[nodiscard]] static auto& shell(const Manager& manager) noexcept {
+    return manager.shell_;
   }
-};
-
-// -- engine: threads --
-
-// A reference to a predicate, so that the threads below need no template.
-class ready_ref {
- public:
-  template <class Ready>
-    requires(!std::same_as<std::remove_cvref_t<Ready>, ready_ref>)
-  ready_ref(const Ready& ready)
-  noexcept
-      : target_(std::addressof(ready)),
-        call_([](const void* target) -> bool { return (*static_cast<const Ready*>(target))(); }) {}
-  bool operator()() const { return call_(target_); }
-
- private:
-  const void* target_;
-  bool (*call_)(const void*);
-};
-
-// The user's fetcher and clock. Nothing they throw gets past it.
-class blocking_io {
- public:
-  blocking_io() = default;
-  virtual ~blocking_io() = default;
-  blocking_io(const blocking_io&) = delete;
-  blocking_io& operator=(const blocking_io&) = delete;
-  [[nodiscard]] virtual bool now(steady_point& out) noexcept = 0;
-  [[nodiscard]] virtual bool now(wall_point& out) noexcept = 0;
-  [[nodiscard]] virtual bool time_of_hit(sparing_clock& spared, steady_point until, steady_point& out) noexcept = 0;
-  [[nodiscard]] virtual result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept = 0;
-  [[nodiscard]] virtual result<void> check() noexcept = 0;
-  // False: the clock failed.
-  [[nodiscard]] virtual bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv,
-                                  const stop_token& stop, steady_point deadline, ready_ref ready) noexcept = 0;
-};
-
-template <class Clock, class Point>
-[[nodiscard]] bool guarded_now(Clock& clock, Point& out) noexcept {
-  AXIOMS_JWKS_TRY {
-    if constexpr (std::same_as<Point, steady_point>) {
-      out = clock.now();
-    } else {
-      out = clock.system_now();
-    }
-    return true;
-  }
-  AXIOMS_JWKS_CATCH_ALL { return false; }
-}
-
-// Of a fetcher that can tell beforehand that no fetch of its will succeed.
-template <class Fetcher>
-[[nodiscard]] result<void> guarded_check(Fetcher& fetch) noexcept {
-  AXIOMS_JWKS_TRY {
-    if constexpr (requires {
-                    { fetch.check() } -> std::same_as<result<void>>;
-                  })
-      return fetch.check();
-    return {};
-  }
-  AXIOMS_JWKS_CATCH_ALL { return short_error(errc::fetch_failed, 0, "the fetcher threw an exception"); }
-}
-
-template <fetcher Fetcher, clock_source Clock>
-class io_of final : public blocking_io {
- public:
-  io_of(Fetcher&& fetch, Clock&& time) : fetcher_(std::move(fetch)), clock_(std::move(time)) {}
-  bool now(steady_point& out) noexcept override { return guarded_now(clock_, out); }
-  bool now(wall_point& out) noexcept override { return guarded_now(clock_, out); }
-  AXIOMS_JWKS_HOT inline bool time_of_hit(sparing_clock& spared, steady_point until,
-                                          steady_point& out) noexcept override {
-    if constexpr (std::same_as<Clock, steady_clock>) {
-      return spared.now(std::time(nullptr), until, out, [this](steady_point& precise) { return now(precise); });
-    } else {
-      return now(out);
-    }
-  }
-  result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept override {
-    AXIOMS_JWKS_TRY { return fetcher_(request, stop); }
-    AXIOMS_JWKS_CATCH_ALL { return short_error(errc::fetch_failed, 0, "the fetcher threw an exception"); }
-  }
-  result<void> check() noexcept override { return guarded_check(fetcher_); }
-  bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, const stop_token& stop,
-            steady_point deadline, ready_ref ready) noexcept override {
-    AXIOMS_JWKS_TRY {
-      static_cast<void>(clock_.wait_until(lock, cv, stop, deadline, ready));
-      return true;
-    }
-    AXIOMS_JWKS_CATCH_ALL {
-      if (!lock.owns_lock()) lock.lock();
-      return false;
-    }
-  }
-
- private:
-  Fetcher fetcher_;
-  Clock clock_;
-};
-
-struct crew;
-
-// Drives the engine with one scheduler thread, fetch threads on demand, and a listener thread if somebody listens.
-class thread_engine final : public engine {
- public:
-  explicit thread_engine(std::shared_ptr<blocking_io> io);
-  AXIOMS_JWKS_INLINE ~thread_engine() override;
-
-  // Submits and blocks until the answer, the stop, or an end by the manager's clock.
-  [[nodiscard]] outcome ask(const question& asked, const stop_token& stop);
-  [[nodiscard]] outcome start_and_wait(jwks_config config, const stop_token& stop);
-  // Waits until the threads of all past lives have ended; returns at once on one of them.
-  void join() noexcept;
-  void close() noexcept;
-
-  [[nodiscard]] bool read_clock(steady_point& now) noexcept override { return io_->now(now); }
-  [[nodiscard]] bool read_clock(wall_point& now) noexcept override { return io_->now(now); }
-  [[nodiscard]] bool time_of_hit(sparing_clock& spared, steady_point until, steady_point& now) noexcept override {
-    return io_->time_of_hit(spared, until, now);
-  }
-  [[nodiscard]] result<void> check_fetcher() noexcept override { return io_->check(); }
-
- private:
-  AXIOMS_JWKS_INLINE result<void> open(bool with_listener) override;
-  AXIOMS_JWKS_INLINE void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept override;
-  AXIOMS_JWKS_INLINE void wind_down() noexcept override;
-  AXIOMS_JWKS_INLINE void launch(flight_list&& one) noexcept override;
-  AXIOMS_JWKS_INLINE void wake() noexcept override;
-  AXIOMS_JWKS_INLINE std::size_t busy() const noexcept override;
-  AXIOMS_JWKS_INLINE waiter_list* deferred() noexcept override;
-  AXIOMS_JWKS_INLINE event_queue* events() noexcept override;
-  AXIOMS_JWKS_INLINE void deliver_events() noexcept override;
-
-  [[nodiscard]] std::shared_ptr<crew> present() const noexcept;
-  void unlink(const crew& old) noexcept;
-  void reap() noexcept;
-  void schedule(crew& mine, const stop_token& stop) noexcept;
-  void end_of_life(crew& mine) noexcept;
-  void work(crew& mine) noexcept;
-  void listen(crew& mine) noexcept;
-  void spawn_worker(crew& mine) noexcept;
-  outcome wait_for(waiter& who, std::condition_variable_any& cv, const stop_token& stop) noexcept;
-
-  std::shared_ptr<blocking_io> io_;
-  std::shared_ptr<crew> crew_;     // of the present life
-  std::shared_ptr<crew> retired_;  // of past lives, the newest first, until joined
 };
 
 }  // namespace detail
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
 
-// ---- blocking manager ---------------------------------------------------------------------------
-
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
-
-/// Keeps the key sets of identity providers for threads that may block.
-///
-/// initialize() fetches the configured URL and keeps it fresh in the background; get_jwks() and get_key() answer from
-/// memory. A lookup without initialize() works too: it fetches on demand, with the default configuration, and from
-/// then on that URL is refreshed in the background as well. Fetches run on the manager's threads, one at a time per
-/// URL, never on the caller's.
-///
-/// Fetcher and Clock are held by value. For your own HTTP client write a type that models `fetcher`; if the compiler
-/// says "constraints not satisfied", its call operator is not `result<fetch_response> (const fetch_request&,
-/// stop_token)`.
-///
-/// Threads:  every member is callable from any number of threads at once.
-/// Blocks:   only where a member says so.
-/// Lifetime: documents and keys outlive the manager. The destructor calls shutdown(). After fork() the child's manager
-///           is down, without threads; initialize() starts it afresh there.
-template <fetcher Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, clock_source Clock = steady_clock>
-class basic_jwks_manager {
+/// What both managers have in common: the verbs that wait for nothing.
+class jwks_manager_verbs {
  public:
-  explicit basic_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
-      : io_(std::make_shared<detail::io_of<Fetcher, Clock>>(std::move(fetch), std::move(time))),
-        engine_([io = io_] { return std::make_shared<detail::thread_engine>(io); }) {}
-  basic_jwks_manager(const basic_jwks_manager&) = delete;
-  basic_jwks_manager& operator=(const basic_jwks_manager&) = delete;
-  ~basic_jwks_manager() = default;
+  jwks_manager_verbs(const jwks_manager_verbs&) = delete;
+  jwks_manager_verbs& operator=(const jwks_manager_verbs&) = delete;
 
-  /// Starts the manager: checks @p config, fetches its URL (unless `prefetch` is false), then refreshes it in the
-  /// background.
-  ///
-  /// A failed prefetch is success; on_event and health() tell it. While the manager runs it succeeds and changes
-  /// nothing. Documents that were looked up before stay cached.
-  ///
-  /// Blocks: for the prefetch, at most `fetch_timeout`.
-  /// Errors: invalid_config, invalid_url, unsupported_scheme: nothing was started. no_resources: no thread could be
-  ///         started. cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was asked
-  ///         before the call). shut_down: shutdown() was called meanwhile.
-  result<void> initialize(jwks_config config, stop_token stop = {}) {
-    return detail::answer_of<result<void>>(engine_.get().start_and_wait(std::move(config), stop));
-  }
-
-  /// Stops everything: waiting callers get `shut_down`, fetches in flight are stopped, threads joined, documents
-  /// dropped.
-  ///
-  /// Idempotent. Afterwards lookups give `shut_down` until initialize().
-  ///
-  /// Blocks: until the threads have ended, within 100 ms if the fetcher returns within 50 ms of a stop and no
-  ///         `on_event` is running.
-  void shutdown() noexcept {
-    detail::thread_engine* const core = engine_.inherited();
-    if (core == nullptr) return;
-    core->begin_shutdown();
-    core->join();
-  }
-
-  /// True between a successful initialize() and shutdown().
+  /// True between a successful initialize() and shutdown(); with the async manager from the start of the former.
   [[nodiscard]] bool running() const noexcept {
-    const detail::thread_engine* const core = engine_.inherited();
+    const detail::engine* const core = engine_.inherited();
     return core != nullptr && core->running();
   }
 
@@ -2951,7 +2748,9 @@ class basic_jwks_manager {
   /// only" are ignored; without an `on_event` of its own its events go to that of initialize().
   ///
   /// Errors: as initialize(), and shut_down.
-  result<void> add(jwks_config config) { return engine_.get().add(std::move(config)); }
+  result<void> add(jwks_config config) {
+    return engine_.get().add(std::make_shared<const jwks_config>(std::move(config)));
+  }
 
   /// Forgets @p url: its document goes, a fetch in flight is stopped, and whoever waits for it gets `cancelled`.
   ///
@@ -3009,6 +2808,92 @@ class basic_jwks_manager {
   ///          refused.
   result<std::size_t> import_cache(std::string_view text) { return engine_.get().import_cache(text); }
 
+  /// What is cached and may be served now, fresh or stale; none if there is nothing. Blocks: never.
+  [[nodiscard]] std::optional<jwks_ptr> peek(std::string_view url) const { return engine_.get().peek({.url = url}); }
+  [[nodiscard]] std::optional<jwks_ptr> peek() const { return engine_.get().peek({}); }
+
+  /// The state of @p url, of the configured one if it is empty. Never waits for a fetch.
+  [[nodiscard]] jwks_health health(std::string_view url = {}) const { return engine_.get().health(url); }
+  /// Counters of all URLs since the manager was made. Never waits for a fetch.
+  [[nodiscard]] jwks_stats stats() const { return engine_.get().stats(); }
+
+ protected:
+  template <bool OnLoop, class Fetcher, class Clock>
+  jwks_manager_verbs(std::bool_constant<OnLoop> on_loop, Fetcher&& fetch, Clock&& time)
+      : engine_(on_loop, std::move(fetch), std::move(time)) {}
+  ~jwks_manager_verbs() = default;
+  void shutdown_and_join() noexcept {
+    detail::engine* const core = engine_.inherited();
+    if (core == nullptr) return;
+    core->begin_shutdown({});
+    core->join();
+  }
+
+  mutable detail::engine_holder engine_;
+
+ private:
+  friend struct detail::manager_access;
+  friend struct detail::process_wide;
+};
+
+}  // namespace AXIOMS_JWKS_ABI
+}  // namespace axioms
+
+// ---- blocking manager ---------------------------------------------------------------------------
+
+namespace axioms {
+inline namespace AXIOMS_JWKS_ABI {
+
+/// Keeps the key sets of identity providers for threads that may block.
+///
+/// initialize() fetches the configured URL and keeps it fresh in the background; get_jwks() and get_key() answer from
+/// memory. A lookup without initialize() works too: it fetches on demand, with the default configuration, and from
+/// then on that URL is refreshed in the background as well. Fetches run on the manager's threads, one at a time per
+/// URL, never on the caller's.
+///
+/// Fetcher and Clock are held by value. For your own HTTP client write a type that models `fetcher`; if the compiler
+/// says "constraints not satisfied", its call operator is not `result<fetch_response> (const fetch_request&,
+/// stop_token)`.
+///
+/// Threads:  every member is callable from any number of threads at once.
+/// Blocks:   only where a member says so.
+/// Lifetime: documents and keys outlive the manager. The destructor calls shutdown(). After fork() the child's manager
+///           is down, without threads; initialize() starts it afresh there.
+template <fetcher Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, clock_source Clock = steady_clock>
+class basic_jwks_manager : public jwks_manager_verbs {
+ public:
+  explicit basic_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
+      : jwks_manager_verbs(std::false_type(), std::move(fetch), std::move(time)) {}
+  /// A fetcher with these options, as in `jwks_manager keys({.ca_file = "/etc/ssl/private_ca.pem"})`.
+  explicit basic_jwks_manager(typename detail::fetcher_options<Fetcher>::type options,
+                              Clock time = Clock()) requires detail::made_from_options<Fetcher>
+      : basic_jwks_manager(Fetcher(std::move(options)), std::move(time)) {}
+  ~basic_jwks_manager() { engine_.close(); }
+
+  /// Starts the manager: checks @p config, fetches its URL (unless `prefetch` is false), then refreshes it in the
+  /// background.
+  ///
+  /// A failed prefetch is success; on_event and health() tell it. While the manager runs it succeeds and changes
+  /// nothing. Documents that were looked up before stay cached.
+  ///
+  /// Blocks: for the prefetch, at most `fetch_timeout`.
+  /// Errors: invalid_config, invalid_url, unsupported_scheme: nothing was started. no_resources: no thread could be
+  ///         started. cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was asked
+  ///         before the call). shut_down: shutdown() was called meanwhile.
+  result<void> initialize(jwks_config config, stop_token stop = {}) {
+    return detail::answer_of<result<void>>(engine_.get().ask({.what = detail::verb::initialize}, stop,
+                                                             std::make_shared<const jwks_config>(std::move(config))));
+  }
+
+  /// Stops everything: waiting callers get `shut_down`, fetches in flight are stopped, threads joined, documents
+  /// dropped.
+  ///
+  /// Idempotent. Afterwards lookups give `shut_down` until initialize().
+  ///
+  /// Blocks: until the threads have ended, within 100 ms if the fetcher returns within 50 ms of a stop and no
+  ///         `on_event` is running.
+  void shutdown() noexcept { shutdown_and_join(); }
+
   /// Returns the key set published at @p url, from the cache when it is younger than `cache_ttl`.
   ///
   /// A miss makes the caller wait for one fetch; callers that miss together share it. Past `cache_ttl`, within
@@ -3022,9 +2907,9 @@ class basic_jwks_manager {
     return ask<result<jwks_ptr>>({.url = url}, stop);
   }
   [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url) const {
-    detail::thread_engine& core = engine_.get();
+    detail::engine& core = engine_.get();
     if (!url.empty()) {  // which stands for the configured URL in there
-      if (const detail::hit_slot* const slot = detail::warm_hit(hot(core), url)) return slot->give();
+      if (const detail::hit_slot* const slot = detail::warm_hit(core, url)) return slot->give();
     }
     return missed<result<jwks_ptr>>({.url = url}, {});
   }
@@ -3041,9 +2926,9 @@ class basic_jwks_manager {
   /// Errors:   as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled.
   /// Lifetime: the key lives as long as the returned pointer, and with it the document that it was found in.
   [[nodiscard]] result<key_ptr> get_key(std::string_view url, const key_query& query, stop_token stop = {}) const {
-    detail::thread_engine& core = engine_.get();
+    detail::engine& core = engine_.get();
     if (!url.empty()) {
-      if (const detail::hit_slot* const slot = detail::warm_hit(hot(core), url)) {
+      if (const detail::hit_slot* const slot = detail::warm_hit(core, url)) {
         if (const jwk* const key = slot->give(query)) return key_ptr(slot->document, key);
       }
     }
@@ -3069,10 +2954,6 @@ class basic_jwks_manager {
     return ask<result<bool>>({.what = detail::verb::bad_signature, .query = {.kid = kid}}, stop);
   }
 
-  /// What is cached and may be served now, fresh or stale; none if there is nothing. Blocks: never.
-  [[nodiscard]] std::optional<jwks_ptr> peek(std::string_view url) const { return engine_.get().peek({.url = url}); }
-  [[nodiscard]] std::optional<jwks_ptr> peek() const { return engine_.get().peek({}); }
-
   /// Fetches now, whatever the age of the document and the backoff, joining a fetch in progress.
   ///
   /// Blocks: until that fetch is over, at most `fetch_timeout`. Errors: as get_jwks(); the old document stays.
@@ -3089,39 +2970,16 @@ class basic_jwks_manager {
     return ask<bool>({.what = detail::verb::ready, .limit = limit}, {});
   }
 
-  /// The state of @p url, of the configured one if it is empty. Never waits for a fetch.
-  [[nodiscard]] jwks_health health(std::string_view url = {}) const { return engine_.get().health(url); }
-  /// Counters of all URLs since the manager was made. Never waits for a fetch.
-  [[nodiscard]] jwks_stats stats() const { return engine_.get().stats(); }
-
  private:
-  friend struct detail::manager_access;
-
   template <class T>
   T ask(const detail::question& asked, const stop_token& stop) const {
-    detail::thread_engine& core = engine_.get();
-    if (auto warm = detail::answer_warm<T>(hot(core), asked)) return *std::move(warm);
+    if (auto warm = detail::answer_warm<T>(engine_.get(), asked)) return *std::move(warm);
     return missed<T>(asked, stop);
   }
   template <class T>
   AXIOMS_JWKS_COLD T missed(const detail::question& asked, const stop_token& stop) const {
     return detail::answer_of<T>(engine_.get().ask(asked, stop));
   }
-
-  // The engine as a hit sees it: with a clock that is known, and so inlined.
-  struct warm_side {
-    const detail::thread_engine& core;
-    detail::io_of<Fetcher, Clock>& io;
-    [[nodiscard]] std::uint64_t id() const noexcept { return core.id(); }
-    [[nodiscard]] AXIOMS_JWKS_HOT inline bool time_of_hit(detail::sparing_clock& spared, detail::steady_point until,
-                                                          detail::steady_point& now) const noexcept {
-      return io.time_of_hit(spared, until, now);
-    }
-  };
-  [[nodiscard]] warm_side hot(const detail::thread_engine& core) const noexcept { return {core, *io_}; }
-
-  std::shared_ptr<detail::io_of<Fetcher, Clock>> io_;
-  mutable detail::engine_holder<detail::thread_engine> engine_;
 };
 
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
@@ -3170,6 +3028,10 @@ template <class How>
 concept async_how = std::same_as<How, async_options> || std::convertible_to<const How&, stop_token>;
 
 namespace detail {
+
+// A callback that takes what its verb ends with.
+template <class Callback, class... T>
+concept completes = std::invocable<Callback&, T...>;
 
 template <class How>
 [[nodiscard]] std::pair<executor_ref, stop_token> taken_apart(const How& how) noexcept {
@@ -3268,36 +3130,21 @@ class callback_waiter final : public async_waiter {
   std::optional<stop_callback<canceller>> on_stop_;
 };
 
-// What the awaitables need of their manager, so that they are no templates over its fetcher and clock.
-class async_shell {
- public:
-  async_shell() = default;
-  virtual ~async_shell() = default;
-  async_shell(const async_shell&) = delete;
-  async_shell& operator=(const async_shell&) = delete;
-  [[nodiscard]] virtual std::shared_ptr<engine> core() const = 0;
-  [[nodiscard]] virtual engine& hot_core() const = 0;
-  executor_ref default_executor;
+// What the awaitables need of their manager.
+struct async_shell {
+  [[nodiscard]] engine& hot_core() const { return engines.get(); }
+  [[nodiscard]] std::shared_ptr<engine> core() const { return engines.get().shared_from_this(); }
+  engine_holder& engines;
+  executor_ref default_executor{};
 };
 
 // Warm, then now: the answer if it needs no waiting, else what its waiter has to know.
 template <class T>
 [[nodiscard]] std::optional<T> answer_at_once(engine& core, const question& asked, url_asked& where) {
-  if (asked.what == verb::initialize || asked.what == verb::shutdown) return std::nullopt;
   if (auto warm = answer_warm<T>(core, asked)) return warm;
   where = url_asked_of(asked);
   if (auto now = core.answer_now(asked, where)) return answer_of<T>(*std::move(now));
   return std::nullopt;
-}
-
-inline void begin(engine& core, const std::shared_ptr<waiter>& who, std::unique_ptr<jwks_config> config) {
-  if (who->what == verb::initialize) {
-    core.start(std::move(*config), who);
-  } else if (who->what == verb::shutdown) {
-    core.begin_shutdown(waiter_list(1, who));
-  } else {
-    core.submit(who);
-  }
 }
 
 }  // namespace detail
@@ -3336,7 +3183,7 @@ class [[nodiscard]] async_operation {
       // From here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so.
       const auto core = core_;
       const auto who = who_;
-      detail::begin(*core, who, std::move(what_.config_));
+      core->submit(who, std::move(what_.config_));
       return who->suspend();
     }
     T await_resume() {
@@ -3353,7 +3200,7 @@ class [[nodiscard]] async_operation {
   };
 
   async_operation(const detail::async_shell& shell, const detail::question& asked, async_options options,
-                  std::unique_ptr<jwks_config> config = nullptr)
+                  std::shared_ptr<const jwks_config> config = nullptr)
       : shell_(&shell),
         asked_(asked),
         executor_(options.executor),
@@ -3372,145 +3219,8 @@ class [[nodiscard]] async_operation {
   detail::question asked_;
   executor_ref executor_;
   stop_token token_;
-  std::unique_ptr<jwks_config> config_;  // of initialize: it is larger than all the rest
+  std::shared_ptr<const jwks_config> config_;  // of initialize: it is larger than all the rest
 };
-
-namespace detail {
-
-// Drives the engine on an event loop: no thread of ours, and nothing ever waits.
-template <async_fetcher Fetcher, timer_source Timer>
-class loop_engine final : public engine {
- public:
-  struct io {
-    io(Fetcher&& fetch, Timer&& time) : fetcher(std::move(fetch)), timer(std::move(time)) {}
-    Fetcher fetcher;
-    Timer timer;
-  };
-  explicit loop_engine(std::shared_ptr<io> loop) noexcept : io_(std::move(loop)) {}
-
-  void join() noexcept {}
-  void close() noexcept { begin_shutdown(); }
-  bool read_clock(steady_point& now) noexcept override { return guarded_now(io_->timer, now); }
-  bool read_clock(wall_point& now) noexcept override { return guarded_now(io_->timer, now); }
-  result<void> check_fetcher() noexcept override { return guarded_check(io_->fetcher); }
-
- private:
-  using handle = decltype(std::declval<Timer&>().call_at(steady_point{}, std::function<void()>()));
-
-  // What the fetcher is given. It holds the engine weakly: the answer may come when the manager is gone.
-  struct landing {
-    std::weak_ptr<engine> core;
-    std::shared_ptr<flight> what;
-    landing(std::weak_ptr<engine> whose, std::shared_ptr<flight> which)
-        : core(std::move(whose)), what(std::move(which)) {}
-    landing(landing&&) noexcept = default;
-    landing& operator=(landing&&) noexcept = default;
-    void operator()(result<fetch_response> response) {
-      const auto still = core.lock();
-      if (!still) return;
-      auto& self = static_cast<loop_engine&>(*still);
-      if (self.arrive(what, std::move(response))) self.fetch(what);
-    }
-  };
-
-  result<void> open(bool) override { return {}; }
-  void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept override {
-    todo.finished.splice(todo.finished.end(), waiting);
-    todo.finished.splice(todo.finished.end(), last);
-  }
-  void wind_down() noexcept override { wake(); }  // nothing is due any more: takes the timer back
-  void launch(flight_list&& one) noexcept override { fetch(one.front()); }
-  void fetch(const std::shared_ptr<flight>& what) noexcept {
-    landing callback(weak_from_this(), what);
-    AXIOMS_JWKS_TRY { return io_->fetcher.async_fetch(what->request, what->stop.get_token(), std::move(callback)); }
-    AXIOMS_JWKS_CATCH_ALL { land_failed(what, errc::fetch_failed, "the fetcher threw an exception"); }
-  }
-  // One thread at a time sets the timer; whoever comes meanwhile makes it look again.
-  void wake() noexcept override {
-    {
-      const std::lock_guard lock(mutex_);
-      again_ = true;
-      if (arming_) return;
-      arming_ = true;
-    }
-    for (;;) {
-      steady_point when{};
-      {
-        const std::lock_guard lock(mutex_);
-        if (!again_) {
-          arming_ = false;
-          return;
-        }
-        again_ = false;
-        when = next_wake();
-      }
-      AXIOMS_JWKS_TRY {
-        if (timer_) timer_->cancel();
-        timer_.reset();
-        if (when == steady_point::max()) continue;
-        timer_.emplace(io_->timer.call_at(when, std::function<void()>([core = weak_from_this()] {
-                                            if (const auto still = core.lock()) {
-                                              static_cast<loop_engine&>(*still).on_timer();
-                                            }
-                                          })));
-      }
-      AXIOMS_JWKS_CATCH_ALL {}  // the next lookup or landing arms it again
-    }
-  }
-  void on_timer() noexcept {
-    if (tick_now()) wake();  // with a clock that throws it would come back at once, for ever
-  }
-  std::size_t busy() const noexcept override { return flights_in_the_air(); }
-  waiter_list* deferred() noexcept override { return nullptr; }
-  event_queue* events() noexcept override { return &events_; }
-  // On the thread that caused them, in order: a listener that causes another is not entered again.
-  void deliver_events() noexcept override {
-    std::unique_lock lock(mutex_);
-    if (delivering_) return;
-    delivering_ = true;
-    while (!events_.empty()) {
-      std::list<event_record> taken;
-      events_.take(taken);
-      lock.unlock();
-      deliver(taken.front());
-      taken.clear();
-      lock.lock();
-    }
-    delivering_ = false;
-  }
-
-  std::shared_ptr<io> io_;
-  std::optional<handle> timer_;  // of the thread that is arming
-  bool arming_ = false, again_ = false, delivering_ = false;
-  event_queue events_;
-};
-
-// Which engine a pair of policies gets. A loop is preferred: who brings a timer_source wants no threads.
-template <class Fetcher, class Clock>
-struct async_driver {
-  static constexpr bool on_loop = async_fetcher<Fetcher> && timer_source<Clock>;
-  static auto make_io(Fetcher&& fetch, Clock&& time) {
-    if constexpr (on_loop) {
-      return std::make_shared<typename loop_engine<Fetcher, Clock>::io>(std::move(fetch), std::move(time));
-    } else {
-      return std::shared_ptr<blocking_io>(std::make_shared<io_of<Fetcher, Clock>>(std::move(fetch), std::move(time)));
-    }
-  }
-  template <class Io>
-  static auto make_engine(std::shared_ptr<Io> io) {
-    if constexpr (on_loop) {
-      return std::make_shared<loop_engine<Fetcher, Clock>>(std::move(io));
-    } else {
-      return std::make_shared<thread_engine>(std::move(io));
-    }
-  }
-  using io_ptr = decltype(make_io(std::declval<Fetcher>(), std::declval<Clock>()));
-  using engine_type = typename decltype(make_engine(std::declval<io_ptr>()))::element_type;
-};
-
-struct process_wide;
-
-}  // namespace detail
 
 /// Keeps the key sets of identity providers for event loops and coroutines: what basic_jwks_manager does, without
 /// blocking anybody.
@@ -3535,92 +3245,77 @@ struct process_wide;
 ///           manager.
 template <class Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, class Clock = steady_clock>
   requires((fetcher<Fetcher> && clock_source<Clock>) || (async_fetcher<Fetcher> && timer_source<Clock>))
-class basic_async_jwks_manager : private detail::async_shell {
-  using driver = detail::async_driver<Fetcher, Clock>;
+class basic_async_jwks_manager : public jwks_manager_verbs {
+  // A loop is preferred: who brings a timer_source wants no threads.
+  using on_loop = std::bool_constant<async_fetcher<Fetcher> && timer_source<Clock>>;
 
  public:
   explicit basic_async_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
-      : io_(driver::make_io(std::move(fetch), std::move(time))),
-        engine_([io = io_] { return driver::make_engine(io); }) {}
-  ~basic_async_jwks_manager() override = default;
+      : jwks_manager_verbs(on_loop(), std::move(fetch), std::move(time)) {}
+  /// As that of basic_jwks_manager.
+  explicit basic_async_jwks_manager(typename detail::fetcher_options<Fetcher>::type options,
+                                    Clock time = Clock()) requires detail::made_from_options<Fetcher>
+      : basic_async_jwks_manager(Fetcher(std::move(options)), std::move(time)) {}
+  ~basic_async_jwks_manager() { engine_.close(); }
 
   /// Where continuations run that no executor was given for. Threads: set it before the first verb.
-  void set_executor(executor_ref executor) noexcept { default_executor = executor; }
+  void set_executor(executor_ref executor) noexcept { shell_.default_executor = executor; }
 
   /// As basic_jwks_manager::initialize(). Awaits the prefetch.
   ///
   /// Give the configuration a name: `co_await m.initialize({.jwks_url = url})` is miscompiled by g++ 12, which destroys
   /// an aggregate written in braces inside a co_await expression twice.
   [[nodiscard]] async_operation<result<void>> initialize(jwks_config config, async_options options = {}) {
-    return {*this, {.what = detail::verb::initialize}, options, std::make_unique<jwks_config>(std::move(config))};
+    return {
+        shell_, {.what = detail::verb::initialize}, options, std::make_shared<const jwks_config>(std::move(config))};
   }
-  template <class Callback, async_how How = async_options>
-    requires std::invocable<Callback&, result<void>>
+  template <detail::completes<result<void>> Callback, async_how How = async_options>
   void async_initialize(jwks_config config, Callback callback, How how = {}) {
     call<result<void>>({.what = detail::verb::initialize}, std::move(callback), how,
-                       std::make_unique<jwks_config>(std::move(config)));
+                       std::make_shared<const jwks_config>(std::move(config)));
   }
 
   /// As basic_jwks_manager::shutdown(). Completes when the threads of this life have ended; with
   /// an async_fetcher, when its fetches were told to stop.
   [[nodiscard]] async_operation<void> shutdown(async_options options = {}) {
     options.stop = stop_ref();  // it is not to be cancelled
-    return {*this, {.what = detail::verb::shutdown}, options};
+    return {shell_, {.what = detail::verb::shutdown}, options};
   }
-  template <class Callback>
-    requires std::invocable<Callback&>
+  template <detail::completes Callback>
   void async_shutdown(Callback callback, async_options options = {}) {
     options.stop = stop_ref();
     call<void>({.what = detail::verb::shutdown}, std::move(callback), options);
   }
 
-  /// True between the start of a successful initialize() and shutdown().
-  [[nodiscard]] bool running() const noexcept {
-    const auto* const core = engine_.inherited();
-    return core != nullptr && core->running();
-  }
-  /// As the members of basic_jwks_manager. They wait for nothing.
-  result<void> add(jwks_config config) { return engine_.get().add(std::move(config)); }
-  bool remove(std::string_view url) { return engine_.get().forget(url); }
-  [[nodiscard]] std::vector<std::string> urls() const { return engine_.get().urls(); }
-  [[nodiscard]] std::optional<std::string> metadata(std::string_view url = {}) const {
-    return engine_.get().published_metadata(url);
-  }
-  result<void> add_static(std::string_view url, std::string_view json) { return engine_.get().add_static(url, json); }
-  [[nodiscard]] std::string export_cache() const { return engine_.get().export_cache(); }
-  result<std::size_t> import_cache(std::string_view text) { return engine_.get().import_cache(text); }
-
   /// As basic_jwks_manager::get_jwks().
   [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(std::string_view url, async_options options = {}) const {
-    return {*this, {.url = url}, options};
+    return {shell_, {.url = url}, options};
   }
   [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(async_options options = {}) const {
-    return {*this, {}, options};
+    return {shell_, {}, options};
   }
-  template <class Callback, async_how How = async_options>
-    requires std::invocable<Callback&, result<jwks_ptr>>
+  template <detail::completes<result<jwks_ptr>> Callback, async_how How = async_options>
   void async_get_jwks(std::string_view url, Callback callback, How how = {}) const {
     call<result<jwks_ptr>>({.url = url}, std::move(callback), how);
   }
-  template <class Callback, async_how How = async_options>
-    requires std::invocable<Callback&, result<jwks_ptr>>
-  void async_get_jwks(Callback callback, How how = {}) const { call<result<jwks_ptr>>({}, std::move(callback), how); }
+  template <detail::completes<result<jwks_ptr>> Callback, async_how How = async_options>
+  void async_get_jwks(Callback callback, How how = {}) const {
+    call<result<jwks_ptr>>({}, std::move(callback), how);
+  }
 
   /// As basic_jwks_manager::get_key().
   [[nodiscard]] async_operation<result<key_ptr>> get_key(std::string_view url, const key_query& query,
                                                          async_options options = {}) const {
-    return {*this, {.what = detail::verb::key, .url = url, .query = query}, options};
+    return {shell_, {.what = detail::verb::key, .url = url, .query = query}, options};
   }
   [[nodiscard]] async_operation<result<key_ptr>> get_key(const key_query& query, async_options options = {}) const {
-    return {*this, {.what = detail::verb::key, .query = query}, options};
+    return {shell_, {.what = detail::verb::key, .query = query}, options};
   }
-  template <class Callback, async_how How = async_options>
-    requires std::invocable<Callback&, result<key_ptr>>
+  template <detail::completes<result<key_ptr>> Callback, async_how How = async_options>
   void async_get_key(std::string_view url, const key_query& query, Callback callback, How how = {}) const {
     call<result<key_ptr>>({.what = detail::verb::key, .url = url, .query = query}, std::move(callback), how);
   }
-  template <class Callback, async_how How = async_options>
-    requires std::invocable<Callback&, result<key_ptr>>
+  template <detail::completes<result<key_ptr>> Callback, async_how How = async_options>
   void async_get_key(const key_query& query, Callback callback, How how = {}) const {
     call<result<key_ptr>>({.what = detail::verb::key, .query = query}, std::move(callback), how);
   }
@@ -3628,76 +3323,55 @@ class basic_async_jwks_manager : private detail::async_shell {
   /// As basic_jwks_manager::refresh_after_bad_signature().
   [[nodiscard]] async_operation<result<bool>> refresh_after_bad_signature(std::string_view url, std::string_view kid,
                                                                           async_options options = {}) {
-    return {*this, {.what = detail::verb::bad_signature, .url = url, .query = {.kid = kid}}, options};
+    return {shell_, {.what = detail::verb::bad_signature, .url = url, .query = {.kid = kid}}, options};
   }
   [[nodiscard]] async_operation<result<bool>> refresh_after_bad_signature(std::string_view kid,
                                                                           async_options options = {}) {
-    return {*this, {.what = detail::verb::bad_signature, .query = {.kid = kid}}, options};
+    return {shell_, {.what = detail::verb::bad_signature, .query = {.kid = kid}}, options};
   }
-  template <class Callback, async_how How = async_options>
-    requires std::invocable<Callback&, result<bool>>
+  template <detail::completes<result<bool>> Callback, async_how How = async_options>
   void async_refresh_after_bad_signature(std::string_view url, std::string_view kid, Callback callback, How how = {}) {
     call<result<bool>>({.what = detail::verb::bad_signature, .url = url, .query = {.kid = kid}}, std::move(callback),
                        how);
   }
-  template <class Callback, async_how How = async_options>
-    requires std::invocable<Callback&, result<bool>>
+  template <detail::completes<result<bool>> Callback, async_how How = async_options>
   void async_refresh_after_bad_signature(std::string_view kid, Callback callback, How how = {}) {
     call<result<bool>>({.what = detail::verb::bad_signature, .query = {.kid = kid}}, std::move(callback), how);
   }
 
   /// As basic_jwks_manager::refresh().
   [[nodiscard]] async_operation<result<void>> refresh(std::string_view url, async_options options = {}) {
-    return {*this, {.what = detail::verb::refresh, .url = url}, options};
+    return {shell_, {.what = detail::verb::refresh, .url = url}, options};
   }
   [[nodiscard]] async_operation<result<void>> refresh(async_options options = {}) {
-    return {*this, {.what = detail::verb::refresh}, options};
+    return {shell_, {.what = detail::verb::refresh}, options};
   }
-  template <class Callback, async_how How = async_options>
-    requires std::invocable<Callback&, result<void>>
+  template <detail::completes<result<void>> Callback, async_how How = async_options>
   void async_refresh(std::string_view url, Callback callback, How how = {}) {
     call<result<void>>({.what = detail::verb::refresh, .url = url}, std::move(callback), how);
   }
-  template <class Callback, async_how How = async_options>
-    requires std::invocable<Callback&, result<void>>
+  template <detail::completes<result<void>> Callback, async_how How = async_options>
   void async_refresh(Callback callback, How how = {}) {
     call<result<void>>({.what = detail::verb::refresh}, std::move(callback), how);
   }
 
   /// As basic_jwks_manager::wait_ready().
   [[nodiscard]] async_operation<bool> wait_ready(std::chrono::milliseconds limit, async_options options = {}) const {
-    return {*this, {.what = detail::verb::ready, .limit = limit}, options};
+    return {shell_, {.what = detail::verb::ready, .limit = limit}, options};
   }
-  template <class Callback, async_how How = async_options>
-    requires std::invocable<Callback&, bool>
+  template <detail::completes<bool> Callback, async_how How = async_options>
   void async_wait_ready(std::chrono::milliseconds limit, Callback callback, How how = {}) const {
     call<bool>({.what = detail::verb::ready, .limit = limit}, std::move(callback), how);
   }
 
-  /// As basic_jwks_manager::peek(), health() and stats().
-  [[nodiscard]] std::optional<jwks_ptr> peek(std::string_view url) const { return engine_.get().peek({.url = url}); }
-  [[nodiscard]] std::optional<jwks_ptr> peek() const { return engine_.get().peek({}); }
-  [[nodiscard]] jwks_health health(std::string_view url = {}) const { return engine_.get().health(url); }
-  [[nodiscard]] jwks_stats stats() const { return engine_.get().stats(); }
-
  private:
-  friend struct detail::process_wide;
   friend struct detail::manager_access;
-
-  std::shared_ptr<detail::engine> core() const override { return engine_.get().shared_from_this(); }
-  detail::engine& hot_core() const override { return engine_.get(); }
-  void shutdown_and_join() noexcept {
-    auto* const core = engine_.inherited();
-    if (core == nullptr) return;
-    core->begin_shutdown();
-    core->join();
-  }
 
   template <class T, class Callback, class How>
   void call(const detail::question& asked, Callback&& callback, const How& how,
-            std::unique_ptr<jwks_config> config = nullptr) const {
+            std::shared_ptr<const jwks_config> config = nullptr) const {
     const auto [wished, stop] = detail::taken_apart(how);
-    const executor_ref executor = wished ? wished : default_executor;
+    const executor_ref executor = wished ? wished : shell_.default_executor;
     if constexpr (!std::is_void_v<T>) {
       // Before a reference to the engine is taken: threads would fight over its count.
       if (!executor) {
@@ -3714,14 +3388,13 @@ class basic_async_jwks_manager : private detail::async_shell {
       if (auto ready = detail::answer_at_once<T>(*core, asked, where))
         return static_cast<void>(callback(*std::move(ready)));
     }
-    const auto who =
-        std::make_shared<detail::callback_waiter<T, Callback>>(asked, std::move(where), executor, std::move(callback));
+    const auto who = std::make_shared<detail::callback_waiter<T, Callback>>(asked, std::move(where), executor,
+                                                                            std::forward<Callback>(callback));
     who->arm(stop, core);
-    detail::begin(*core, who, std::move(config));
+    core->submit(who, std::move(config));
   }
 
-  typename driver::io_ptr io_;
-  mutable detail::engine_holder<typename driver::engine_type> engine_;
+  detail::async_shell shell_{engine_};
 };
 
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
@@ -3766,7 +3439,7 @@ struct token_rules {
   std::string audience_claim{};
   /// `aud` is not looked at; `audience` must be empty then. Default false.
   bool any_audience = false;
-  /// In place of `issuer`, for SPIFFE JWT-SVIDs: `iss` is not needed, `sub` must begin with spiffe://<trust_domain>/,
+  /// In place of `issuer`, for SPIFFE JWT-SVIDs: `iss` is not needed, `sub` must begin with `spiffe://<trust_domain>/`,
   /// and `typ` may also be JOSE.
   std::string trust_domain{};
   /// Takes tokens with `cnf` (DPoP, mTLS); whoever sets it compares `token["/cnf/jkt"]` with the proof. Default false.
@@ -3777,7 +3450,9 @@ struct token_rules {
   bool split_roles = false;
   /// The longest token. 64 bytes to 1 MiB. Default 16 KiB.
   std::size_t max_token_bytes = 16384;
-  /// How many verified tokens may be remembered. Without effect in this version. 0 to 1 Mi. Default 0.
+  /// How many verified tokens are remembered, beside 16 by each thread: with the same text, byte for byte, one is good
+  /// again without its signature, as long as the key set that verified it is the one to be had, and its dates allow.
+  /// Takes 4 to 6 KiB a token. 0: none. 0 to 1 Mi. Default 0.
   std::size_t memo = 0;
 
   /// Reads AXIOMS_ISS_URL, else AXIOMS_DOMAIN (https:// is put before it), AXIOMS_AUDIENCE, AXIOMS_TOKEN_TYPS,
@@ -3933,6 +3608,9 @@ class verified_token {
 
 namespace detail {
 
+// Whether there is a memo, and how it learns the time: the manager's clock may be the system's.
+enum class memo_clock { no_memo, manager, system };
+
 // What the verifiers use of a manager.
 struct token_access {
   template <class Fetcher, class Clock>
@@ -3942,6 +3620,14 @@ struct token_access {
   template <class Fetcher, class Clock>
   static const async_shell& shell_of(const basic_async_jwks_manager<Fetcher, Clock>& keys) noexcept {
     return manager_access::shell(keys);
+  }
+  template <class Fetcher, class Clock>
+  static constexpr memo_clock clock_of(const basic_jwks_manager<Fetcher, Clock>&) noexcept {
+    return std::same_as<Clock, steady_clock> ? memo_clock::system : memo_clock::manager;
+  }
+  template <class Fetcher, class Clock>
+  static constexpr memo_clock clock_of(const basic_async_jwks_manager<Fetcher, Clock>&) noexcept {
+    return std::same_as<Clock, steady_clock> ? memo_clock::system : memo_clock::manager;
   }
 };
 
@@ -3954,8 +3640,8 @@ concept async_keys = requires(const Manager& keys) {
   token_access::shell_of(keys);
 };
 
-[[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules);
-[[nodiscard]] std::shared_ptr<const token_core> compile_rules(token_rules rules);
+[[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules, memo_clock time);
+[[nodiscard]] std::shared_ptr<const token_core> compile_rules(token_rules rules, memo_clock time);
 // With the keys at hand: no manager.
 [[nodiscard]] result<verified_token> verify_alone(const std::shared_ptr<const token_core>& rules,
                                                   std::string_view token, const jwk_set& keys,
@@ -4109,13 +3795,13 @@ class basic_token_verifier {
  public:
   /// With broken rules each verify() is invalid_config.
   basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, token_rules rules)
-      : keys_(keys), rules_(detail::compile_rules(std::move(rules))) {}
+      : keys_(keys), rules_(detail::compile_rules(std::move(rules), detail::token_access::clock_of(keys))) {}
   /// Several issuers: the token's `iss` picks the rules, and only keys of that issuer's `jwks_url` count.
   ///
   /// The issuers must differ, each must have a `jwks_url`, and `max_token_bytes` and `memo` must be the same in all.
   template <std::same_as<std::vector<token_rules>> Several>
   basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, Several rules)
-      : keys_(keys), rules_(detail::compile_rules(std::move(rules))) {}
+      : keys_(keys), rules_(detail::compile_rules(std::move(rules), detail::token_access::clock_of(keys))) {}
   basic_token_verifier(const basic_token_verifier&) = delete;
   basic_token_verifier& operator=(const basic_token_verifier&) = delete;
 
@@ -4227,6 +3913,7 @@ void shutdown_jwks_manager() noexcept;
 #include <iterator>
 #include <limits>
 #include <random>
+#include <set>
 #include <tuple>
 #include <unordered_map>
 
@@ -4494,6 +4181,8 @@ AXIOMS_JWKS_INLINE result<bool> boolean_from(std::string_view variable, std::str
 AXIOMS_JWKS_INLINE std::string to_string(const jwks_event& event) {
   constexpr std::size_t most = 8;
   std::string out = detail::concat(to_string(event.kind), ' ', detail::quote(event.url, 256));
+  if (!event.key_set_url.empty() && event.key_set_url != event.url)
+    out += detail::concat(", from ", detail::quote(event.key_set_url, 256));
   if (event.status != 0) out += detail::concat(", status ", event.status);
   if (event.duration.count() > 0) out += detail::concat(", ", event.duration.count(), " ms");
   for (const auto& [name, kids] :
@@ -4536,6 +4225,9 @@ AXIOMS_JWKS_INLINE result<jwks_config> jwks_config::from_environment() {
 
 namespace detail {
 
+// Where an issuer's key set is unless the configuration says something else. Most have theirs elsewhere.
+inline constexpr std::string_view default_jwks_path = "/.well-known/jwks.json";
+
 AXIOMS_JWKS_INLINE result<std::string> checked_url(std::string url) {
   if (auto parsed = parse_url(url); !parsed) return std::move(parsed).error();
   return url;
@@ -4574,7 +4266,8 @@ AXIOMS_JWKS_INLINE result<std::string> jwks_config::resolved_url() const {
   const auto base = detail::issuer_base(*this);
   if (!base) return base.error();
   if (discovery && !metadata_url.empty()) return detail::checked_url(metadata_url);
-  return detail::checked_url(*base + (discovery ? "/.well-known/openid-configuration" : "/.well-known/jwks.json"));
+  return detail::checked_url(
+      detail::concat(*base, discovery ? "/.well-known/openid-configuration" : detail::default_jwks_path));
 }
 
 AXIOMS_JWKS_INLINE result<void> jwks_config::validate() const {
@@ -4627,14 +4320,59 @@ namespace detail {
 
 using json = nlohmann::json;
 
+// A text as nlohmann's parser gets it: it finds the strings empty that are plain ASCII without an escape, for it takes
+// 60 instructions for each of their bytes. The reader takes them from here.
+class json_source {
+ public:
+  explicit json_source(std::string_view text) noexcept : at_(text.data()), end_(at_ + text.size()) {}
+
+  struct iterator {
+    using iterator_category = std::input_iterator_tag;
+    using value_type = char;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const char*;
+    using reference = const char&;
+
+    json_source* of;
+    const char& operator*() const noexcept { return *of->at_; }
+    iterator& operator++() noexcept { return of->step(), *this; }
+    bool operator==(const iterator& end) const noexcept { return of == end.of || of->at_ == of->end_; }
+  };
+  // The string that ended last, if it was found empty; else empty.
+  [[nodiscard]] std::string_view plain() const noexcept { return plain_; }
+  [[nodiscard]] std::size_t left_out() const noexcept { return left_out_; }
+
+ private:
+  void step() noexcept {
+    const char c = *at_++;
+    if (inside_) {
+      inside_ = c != '"' || escaped_;
+      escaped_ = c == '\\' && !escaped_;
+    } else if (c == '"') {
+      inside_ = true;
+      const char* last = at_;
+      while (last != end_ && *last >= ' ' && *last <= '~' && *last != '"' && *last != '\\') ++last;
+      plain_ = last != end_ && *last == '"' ? std::string_view(at_, last) : std::string_view();
+      at_ += plain_.size();
+      left_out_ += plain_.size();
+    }
+  }
+
+  const char *at_, *end_;
+  bool inside_ = false, escaped_ = false;  // of a string
+  std::string_view plain_{};
+  std::size_t left_out_ = 0;
+};
+
 // nlohmann's parser calls these for what it meets; false ends it.
 class json_reader {
  public:
-  json_reader(std::size_t bytes, const json_rules& rules) : rules_(rules) {
-    tree.nodes.reserve(std::min(bytes / 16 + 4, rules.values));
-    tree.texts = std::make_unique_for_overwrite<char[]>(bytes);  // without its escapes no text is longer
+  json_reader(std::string_view text, const json_rules& rules) : source_(text), rules_(rules) {
+    tree.nodes.reserve(std::min(text.size() / 16 + 4, rules.values));
+    tree.texts = std::make_unique_for_overwrite<char[]>(text.size());  // without its escapes no text is longer
     free_ = tree.texts.get();
   }
+  bool read() { return json::sax_parse(json_source::iterator{&source_}, json_source::iterator{nullptr}, this); }
   bool null() { return add({}); }
   bool boolean(bool value) { return add({.type = json_node::kind::boolean, .integer = value ? 1 : 0}); }
   bool number_integer(std::int64_t value) {
@@ -4646,23 +4384,27 @@ class json_reader {
   }
   bool number_float(double value, const std::string&) { return add({.type = json_node::kind::real, .real = value}); }
   bool string(const std::string& value) {
-    return add({.type = json_node::kind::string, .count = static_cast<std::uint32_t>(value.size()), .text = value});
+    const std::string_view text = whole(value);
+    return add({.type = json_node::kind::string, .count = static_cast<std::uint32_t>(text.size()), .text = text});
   }
   bool binary(const json::binary_t&) { return false; }
-  bool key(const std::string& name) { return name_ = keep(name), true; }
+  bool key(const std::string& name) { return name_ = keep(whole(name)), true; }
   bool start_object(std::size_t) { return open(json_node::kind::object); }
   bool start_array(std::size_t) { return open(json_node::kind::array); }
   bool end_object() { return look_for_repeated_names(close()), true; }
   bool end_array() { return close(), true; }
   // The texts that come with it quote what they are about. True would not mean that it goes on.
   bool parse_error(std::size_t at, const std::string&, const json::exception&) {
-    return refuse("is no JSON from byte ", at, " on");
+    return refuse("is no JSON from byte ", at + source_.left_out(), " on");
   }
 
   json_tree tree{};
   std::string fault{};
 
  private:
+  [[nodiscard]] std::string_view whole(const std::string& found) const noexcept {
+    return source_.plain().empty() ? std::string_view(found) : source_.plain();
+  }
   bool add(json_node node);
   bool open(json_node::kind type);
   json_node& close();
@@ -4676,6 +4418,7 @@ class json_reader {
   void look_for_repeated_names(json_node& object);
   bool refuse(const auto&... why) { return fault = concat(why...), false; }
 
+  json_source source_;
   const json_rules& rules_;
   char* free_ = nullptr;     // where the next text goes
   std::string_view name_{};  // of the next value
@@ -4718,7 +4461,9 @@ AXIOMS_JWKS_INLINE void json_reader::look_for_repeated_names(json_node& object) 
   names_.clear();
   names_.reserve(object.count);
   for (const json_node& each : object) names_.push_back(each.name);
-  std::sort(names_.begin(), names_.end());
+  // Most names differ in length, which is compared sooner than bytes.
+  std::sort(names_.begin(), names_.end(),
+            [](std::string_view a, std::string_view b) { return a.size() != b.size() ? a.size() < b.size() : a < b; });
   object.twice = std::adjacent_find(names_.begin(), names_.end()) != names_.end();
 }
 
@@ -4727,8 +4472,8 @@ AXIOMS_JWKS_INLINE result<json_tree> json_tree::read(std::string_view text, cons
   // nlohmann takes a zero byte for the end of the text.
   if (const auto zero = text.find('\0'); zero != text.npos)
     return make_error(rules.code, "is no JSON from byte ", zero + 1, " on, a zero byte");
-  json_reader reader(text.size(), rules);
-  if (!json::sax_parse(text.begin(), text.end(), &reader)) return axioms::error{rules.code, std::move(reader.fault)};
+  json_reader reader(text, rules);
+  if (!reader.read()) return axioms::error{rules.code, std::move(reader.fault)};
   return std::move(reader.tree);
 }
 
@@ -4838,14 +4583,13 @@ AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view 
   std::string out(text.size() / 4 * 3 + left * 3 / 4, '\0');
   char* to = out.data();
   std::uint32_t faults = 0;
-  const auto put = [&](std::uint32_t bits, std::size_t bytes) {
-    faults |= bits;
+  const auto put = [&](std::uint32_t bits, std::uint32_t digits, std::size_t bytes) {
+    faults |= digits;
     for (std::size_t i = 0; i < bytes; ++i) *to++ = static_cast<char>((bits >> (16 - 8 * i)) & 0xffU);
   };
   for (std::size_t i = 0; i < whole; i += 4)
-    put((value(i) << 18U | value(i + 1) << 12U | value(i + 2) << 6U | value(i + 3)) |
-            ((value(i) | value(i + 1) | value(i + 2) | value(i + 3)) & 0xff000000U),
-        3);
+    put(value(i) << 18U | value(i + 1) << 12U | value(i + 2) << 6U | value(i + 3),
+        value(i) | value(i + 1) | value(i + 2) | value(i + 3), 3);
   if (left > 0) {
     std::uint32_t bits = 0, digits = 0;
     for (std::size_t i = 0; i < left; ++i) {
@@ -4853,7 +4597,7 @@ AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view 
       bits |= (value(whole + i) & 0x3fU) << (18 - 6 * i);
     }
     if (!any_spare_bits && (bits & (left == 2 ? 0xffffU : 0xffU)) != 0) return std::nullopt;
-    put(bits | (digits & 0xff000000U), left - 1);
+    put(bits, digits, left - 1);
   }
   return (faults & 0xff000000U) == 0 ? std::optional(std::move(out)) : std::nullopt;
 }
@@ -5462,7 +5206,7 @@ AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const
   }
   const auto asked = [&]() -> std::string {
     if (query.kid.empty() && query.alg.empty()) return "a query without kid and alg";
-    const std::string kid = query.kid.empty() ? std::string() : concat("kid ", quote(query.kid));
+    std::string kid = query.kid.empty() ? std::string() : concat("kid ", quote(query.kid));
     if (query.alg.empty()) return kid;
     return concat(kid, kid.empty() ? "alg " : " and alg ", quote(query.alg));
   };
@@ -5522,12 +5266,22 @@ bool brings_body(const fetch_request& request, result<fetch_response>& response,
 
 // Short enough for a string that allocates nothing.
 inline axioms::error memory_error() noexcept { return {errc::no_resources, "out of memory", 0}; }
+template <class Judged = verdict>
+Judged failure_of(axioms::error&& why) noexcept {
+  Judged out;
+  out.why = std::move(why);
+  return out;
+}
 
 AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_response> response, wall_point now,
                                  const jwk_options& options) {
   verdict out;
   AXIOMS_JWKS_TRY {
-    if (!brings_body(request, response, now, out)) return out;
+    if (!brings_body(request, response, now, out)) {
+      if (out.status == 404 && std::string_view(request.url).ends_with(default_jwks_path))
+        out.why.description += "; if the issuer has its keys elsewhere, set jwks_config::discovery, or jwks_url";
+      return out;
+    }
     auto keys = jwk_set::parse(response->body, options);
     if (!keys) {
       out.refuse(
@@ -5541,10 +5295,7 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
     out.content = std::move(content);
     out.what = verdict::kind::document;
   }
-  AXIOMS_JWKS_CATCH_ALL {
-    out = verdict();
-    out.why = memory_error();
-  }
+  AXIOMS_JWKS_CATCH_ALL { out = failure_of(memory_error()); }
   return out;
 }
 
@@ -5624,10 +5375,7 @@ AXIOMS_JWKS_INLINE metadata judge_metadata(const fetch_request& request, result<
     if (out.what == metadata::kind::failure && absent && !out.retry_after && out.status != 408 && out.status != 429)
       out.what = metadata::kind::absent;
   }
-  AXIOMS_JWKS_CATCH_ALL {
-    out = metadata();
-    out.why = memory_error();
-  }
+  AXIOMS_JWKS_CATCH_ALL { out = failure_of<metadata>(memory_error()); }
   return out;
 }
 
@@ -5688,12 +5436,6 @@ AXIOMS_JWKS_INLINE std::pair<int, steady_point> refetch_budget::level(steady_poi
   return {static_cast<int>(left), left == burst_ ? now : since_ + earned * interval_};
 }
 
-AXIOMS_JWKS_INLINE void refetch_budget::spend(steady_point now) noexcept {
-  std::tie(left_, since_) = level(now);
-  touched_ = true;
-  --left_;
-}
-
 AXIOMS_JWKS_INLINE steady_point backoff::fail(steady_point now, const std::optional<seconds>& retry_after,
                                               std::uint64_t random) noexcept {
   failures_ = std::min(failures_ + 1, 1000000);
@@ -5709,16 +5451,6 @@ AXIOMS_JWKS_INLINE steady_point backoff::fail(steady_point now, const std::optio
   return std::max(own_end_, later(asked_end_, scaled(std::min(asked, most_), random)));
 }
 
-AXIOMS_JWKS_INLINE bool backoff::blocks(steady_point now, steady_point::duration patience) const noexcept {
-  return failures_ > 0 && now < std::max(std::min(own_end_, later(failed_at_, patience)), asked_end_);
-}
-
-AXIOMS_JWKS_INLINE bool missing_kids::contains(steady_point now, std::string_view kid) const {
-  const auto found = until_.find(kid);
-  return found != until_.end() && now < found->second;
-}
-
-AXIOMS_JWKS_INLINE void missing_kids::clear() noexcept { until_.clear(); }
 AXIOMS_JWKS_INLINE void missing_kids::remember(steady_point now, std::string_view kid) {
   const auto sooner = [](const auto& a, const auto& b) { return a.second < b.second; };
   if (until_.size() >= max_negative_kids && until_.find(kid) == until_.end())
@@ -5728,10 +5460,6 @@ AXIOMS_JWKS_INLINE void missing_kids::remember(steady_point now, std::string_vie
 
 // What the new set lacks is withdrawn now, and what came back is withdrawn no more. Keys of a set that was not served
 // any more are not brought back.
-AXIOMS_JWKS_INLINE void withdrawn_keys::reserve(std::size_t served) {
-  keys_.reserve(keys_.size() + (grace_.count() > 0 ? served : 0));
-}
-
 AXIOMS_JWKS_INLINE void withdrawn_keys::replace(steady_point now, const jwk_set* served, const jwk_set& keys) {
   const auto published = [&](const key_ptr& key) {
     return std::any_of(keys.begin(), keys.end(), [&](const key_ptr& other) {
@@ -5780,13 +5508,6 @@ AXIOMS_JWKS_INLINE refresh_policy::answer refresh_policy::ask(steady_point now) 
   }
   if (in_flight_) return answer::join;
   return backoff_.blocks(now, max_backoff_without_document) ? answer::refuse : answer::start;
-}
-
-AXIOMS_JWKS_INLINE std::uint64_t refresh_policy::begin(steady_point now) noexcept {
-  in_flight_ = true;
-  begun_ = now;
-  deadline_ = later(now, timeout_);
-  return ++newest_;
 }
 
 AXIOMS_JWKS_INLINE bool refresh_policy::expire(steady_point now, std::uint64_t random) noexcept {
@@ -5839,24 +5560,6 @@ AXIOMS_JWKS_INLINE void refresh_policy::succeed(std::uint64_t flight, steady_poi
     least = floor_;
   }
   next_attempt_ = later(now, std::max(wait - scaled(wait / 10, random), least));
-}
-
-AXIOMS_JWKS_INLINE void refresh_policy::fail(steady_point now, axioms::error&& why,
-                                             const std::optional<seconds>& retry_after, std::uint64_t random) noexcept {
-  last_error_ = std::move(why);
-  next_attempt_ = backoff_.fail(now, retry_after, random);
-}
-
-AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_unknown_kid(steady_point now, std::string_view kid,
-                                                                              std::size_t waiting) const {
-  if (pinned_ || kid.size() > max_kid_bytes || missing_.contains(now, kid)) return kid_answer::missing;
-  return ask_for_refetch(now, waiting);
-}
-
-AXIOMS_JWKS_INLINE refresh_policy::kid_answer refresh_policy::ask_bad_signature(steady_point now, std::size_t waiting,
-                                                                                bool insist) const noexcept {
-  if (pinned_ || (!insist && now < later(fetched_at_, negative_kid_ttl))) return kid_answer::missing;
-  return ask_for_refetch(now, waiting);
 }
 
 // The one budget of all that tokens can make us fetch.
@@ -7668,15 +7371,85 @@ AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, const std::shared_ptr<hit
   AXIOMS_JWKS_CATCH_ALL {}  // out of memory: the next lookup takes the slow path again
 }
 
+// -- engine: flights, events and the table of URLs --
+
+AXIOMS_JWKS_INLINE engine& engine_holder::renewed(engine* old) {
+  const std::shared_ptr<engine> fresh = make_();
+  fresh->start_down();
+  if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel))
+    return *old;  // another thread was faster
+  fresh->own_itself(fresh);
+  return *fresh;
+}
+
+AXIOMS_JWKS_INLINE url_asked url_asked_of(const question& asked) {
+  if (!asked.url) return std::optional<parsed_url>();
+  return parse_url(*asked.url).transform([](parsed_url&& url) { return std::optional(std::move(url)); });
+}
+
+inline error shut_down_error() {
+  return make_error(errc::shut_down, "the manager is shut down; initialize() starts it");
+}
+inline error cancelled_error() noexcept { return short_error(errc::cancelled, 0, "the caller asked to stop"); }
+inline error clock_error() noexcept { return short_error(errc::fetch_failed, 0, "the clock threw an exception"); }
+
+inline outcome failed(error&& why) noexcept {
+  outcome out;
+  out.failure = std::move(why);
+  return out;
+}
+
+AXIOMS_JWKS_INLINE waiter::waiter(const question& asked, url_asked at)
+    : what(asked.what),
+      limit(asked.limit),
+      where(std::move(at)),
+      out(failed(shut_down_error())),
+      kid_(asked.query.kid),
+      alg_(asked.query.alg) {}
+
+using flight_list = std::list<std::shared_ptr<flight>>;
+
+// One fetch in progress. It belongs to the manager; whoever waits for it may leave.
+struct flight {
+  std::shared_ptr<entry> on;
+  std::uint64_t number = 0;
+  fetch_request request;
+  jwk_options accepts;
+  stop_source stop;
+  std::shared_ptr<const document_content> basis;  // whose validators were sent
+  steady_point begun{}, deadline{};
+  bool foreground = false;
+  bool for_token = false;
+  // With discovery:
+  bool reads_metadata = false;                    // its next response is metadata
+  std::shared_ptr<const metadata_source> source;  // by which it is led
+  std::optional<verdict> refused;                 // the key set was not to be had
+  std::string refused_at;                         // from that URL
+  std::shared_ptr<flight> next;                   // of those that are to be stopped
+};
+
 // One URL of a manager. Guarded by the engine's mutex.
 struct entry {
-  entry(const parsed_url& at, std::shared_ptr<const jwks_config> its_config, steady_point now);
-  void touch(steady_point now) const noexcept;
-  [[nodiscard]] steady_point last_used() const noexcept;
-  [[nodiscard]] std::shared_ptr<const document_content> content() const noexcept;
+  entry(const parsed_url& at, std::shared_ptr<const jwks_config> its_config, steady_point now)
+      : url(at.normalized), insecure(!at.https), config(std::move(its_config)), policy(*config) {
+    touch(now);
+  }
+  void touch(steady_point now) const noexcept {
+    cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+  }
+  [[nodiscard]] steady_point last_used() const noexcept {
+    return steady_point(steady_point::duration(cell->last_used.load(std::memory_order_relaxed)));
+  }
+  [[nodiscard]] std::shared_ptr<const document_content> content() const noexcept {
+    return document ? document->content() : nullptr;
+  }
   [[nodiscard]] const jwk_set* served() const noexcept { return document ? &document->keys() : nullptr; }
-  [[nodiscard]] std::shared_ptr<const metadata_source> source() const noexcept;
-  [[nodiscard]] discovery_policy::step first_step(steady_point now, bool for_token) noexcept;
+  [[nodiscard]] std::shared_ptr<const metadata_source> source() const noexcept {
+    return discovery ? discovery->source() : nullptr;
+  }
+  [[nodiscard]] discovery_policy::step first_step(steady_point now, bool for_token) noexcept {
+    return discovery ? discovery->begin(now, for_token) : discovery_policy::step::keys;
+  }
 
   const std::string url;
   const bool insecure;
@@ -7695,6 +7468,119 @@ struct entry {
   std::size_t token_waiters = 0;
 };
 
+// An event as it is queued; the kids are compared when it is delivered, not under the engine's lock.
+struct event_record {
+  std::shared_ptr<const jwks_config> listener;
+  jwks_event event;
+  std::shared_ptr<const document_content> before, after;
+};
+
+// Events that wait for their listener.
+class event_queue {
+ public:
+  static constexpr std::size_t most = 256;
+  // False: full, or no memory.
+  [[nodiscard]] bool push(event_record&& record) noexcept {
+    if (records_.size() >= most) return false;
+    AXIOMS_JWKS_TRY {
+      records_.push_back(std::move(record));
+      return true;
+    }
+    AXIOMS_JWKS_CATCH_ALL { return false; }
+  }
+  [[nodiscard]] bool empty() const noexcept { return records_.empty(); }
+  [[nodiscard]] std::size_t size() const noexcept { return records_.size(); }
+  // The oldest, for somebody who destroys it without the mutex: it may hold the last reference to its listener.
+  void take(std::list<event_record>& to, std::size_t count = 1) noexcept {
+    const auto end = std::next(records_.begin(), static_cast<std::ptrdiff_t>(std::min(count, records_.size())));
+    to.splice(to.end(), records_, records_.begin(), end);
+  }
+
+ private:
+  std::list<event_record> records_;
+};
+
+// Which URLs may be looked up: what initialize() said, also for what an earlier life has looked up, and after
+// shutdown().
+struct url_rules {
+  bool require_https = false, only_configured = false;
+  [[nodiscard]] std::optional<error> refuse(std::string_view url, bool insecure, bool configured) const {
+    if (require_https && insecure) return insecure_url_error(url);
+    if (!only_configured || configured) return std::nullopt;
+    return make_error(errc::invalid_url, "URL ", quote(url), " is not configured, and only_configured_urls is set");
+  }
+};
+
+// All URLs of a manager. Guarded by the engine's mutex.
+class url_table {
+ public:
+  using map = std::map<std::string, std::shared_ptr<entry>, std::less<>>;
+
+  [[nodiscard]] std::shared_ptr<entry> find(std::string_view normalized) const {
+    const auto found = all.find(normalized);
+    return found != all.end() ? found->second : nullptr;
+  }
+  // The one maker of entries. One that is new is in a map of its own, to be added.
+  [[nodiscard]] std::pair<std::shared_ptr<entry>, map> find_or_make(const parsed_url& at,
+                                                                    std::shared_ptr<const jwks_config> config,
+                                                                    steady_point now) const {
+    std::pair<std::shared_ptr<entry>, map> out(find(at.normalized), map());
+    if (out.first) return out;
+    out.first = std::make_shared<entry>(at, std::move(config), now);
+    out.second.emplace(at.normalized, out.first);
+    return out;
+  }
+  void add(map&& one) noexcept { all.merge(one); }
+  void drop(entry& on, map& to) noexcept {
+    on.gone = true;
+    on.cell->version.fetch_add(1, std::memory_order_release);
+    to.insert(all.extract(on.url));
+  }
+  // Looked-up URLs may come from anywhere, so their number is bounded.
+  [[nodiscard]] bool full() const noexcept {
+    const auto looked_up = [](const auto& each) { return !each.second->configured; };
+    return std::count_if(all.begin(), all.end(), looked_up) >= static_cast<std::ptrdiff_t>(max_looked_up_urls);
+  }
+  // Who goes for one more: nobody, or the one that was not used for the longest time.
+  [[nodiscard]] result<std::shared_ptr<entry>> crowded_out() const {
+    std::shared_ptr<entry> oldest;
+    if (!full()) return oldest;
+    for (const auto& [url, on] : all) {
+      if (on->configured || !on->waiters.empty()) continue;
+      if (!oldest || on->last_used() < oldest->last_used()) oldest = on;
+    }
+    if (oldest) return oldest;
+    return make_error(errc::throttled, "lookups of ", max_looked_up_urls, " other URLs are waiting for their fetch");
+  }
+
+  map all;
+};
+
+// What is to be done when the mutex is free again.
+struct errands {
+  bool here = true;  // on a thread where continuations may run: the caller's own that asked, or the manager's
+  bool rescheduled = false, events = false;
+  waiter_list finished{};
+  flight_list launches{};
+  std::shared_ptr<flight> stopped{};
+  url_table::map dropped{};
+  // The last reference to a document frees all its keys, and that to a configuration destroys what the user's listener
+  // captured, which may call us. Room is made before anything is changed.
+  std::vector<std::shared_ptr<const void>> released{};
+
+  void reserve(std::size_t more) { released.reserve(released.size() + more); }
+  void stop(std::shared_ptr<flight>& what) noexcept {
+    if (what) what->next = std::exchange(stopped, what);
+    what.reset();
+  }
+  [[nodiscard]] bool empty() const noexcept {
+    return finished.empty() && launches.empty() && !stopped && dropped.empty() && released.empty() && !rescheduled &&
+           !events;
+  }
+};
+
+// -- engine: what a question gets --
+
 // What a question gets now. To say so changes nothing.
 struct decision {
   enum class act { answer, fail, wait, fetch };
@@ -7708,115 +7594,6 @@ struct decision {
 
   [[nodiscard]] bool waits() const noexcept { return what == act::wait || what == act::fetch; }
 };
-[[nodiscard]] decision decide(const question& asked, const entry& on, steady_point now, const waiter* again = nullptr);
-
-// -- engine: callers that wait, flights, events --
-
-inline error shut_down_error() {
-  return make_error(errc::shut_down, "the manager is shut down; initialize() starts it");
-}
-inline error cancelled_error() noexcept { return short_error(errc::cancelled, 0, "the caller asked to stop"); }
-inline error clock_error() noexcept { return short_error(errc::fetch_failed, 0, "the clock threw an exception"); }
-inline outcome failed(error&& why) noexcept {
-  outcome out;
-  out.failure = std::move(why);
-  return out;
-}
-
-AXIOMS_JWKS_INLINE url_asked url_asked_of(const question& asked) {
-  if (!asked.url) return std::optional<parsed_url>();
-  return parse_url(*asked.url).transform([](parsed_url&& url) { return std::optional(std::move(url)); });
-}
-
-AXIOMS_JWKS_INLINE waiter::waiter(const question& asked, url_asked at)
-    : what(asked.what),
-      limit(asked.limit),
-      where(std::move(at)),
-      out(failed(shut_down_error())),
-      kid_(asked.query.kid),
-      alg_(asked.query.alg) {}
-AXIOMS_JWKS_INLINE waiter::~waiter() = default;
-
-AXIOMS_JWKS_INLINE bool event_queue::push(event_record&& record) noexcept {
-  if (records_.size() >= most) return false;
-  AXIOMS_JWKS_TRY {
-    records_.push_back(std::move(record));
-    return true;
-  }
-  AXIOMS_JWKS_CATCH_ALL { return false; }
-}
-
-AXIOMS_JWKS_INLINE void event_queue::take(std::list<event_record>& to, std::size_t count) noexcept {
-  const auto end = std::next(records_.begin(), static_cast<std::ptrdiff_t>(std::min(count, records_.size())));
-  to.splice(to.end(), records_, records_.begin(), end);
-}
-
-// -- engine: the table of URLs --
-
-AXIOMS_JWKS_INLINE void url_table::add(map&& one) noexcept { all.merge(one); }
-AXIOMS_JWKS_INLINE void errands::reserve(std::size_t more) { released.reserve(released.size() + more); }
-
-AXIOMS_JWKS_INLINE entry::entry(const parsed_url& at, std::shared_ptr<const jwks_config> its_config, steady_point now)
-    : url(at.normalized), insecure(!at.https), config(std::move(its_config)), policy(*config) {
-  touch(now);
-}
-AXIOMS_JWKS_INLINE void entry::touch(steady_point now) const noexcept {
-  cell->last_used.store(now.time_since_epoch().count(), std::memory_order_relaxed);
-}
-AXIOMS_JWKS_INLINE steady_point entry::last_used() const noexcept {
-  return steady_point(steady_point::duration(cell->last_used.load(std::memory_order_relaxed)));
-}
-AXIOMS_JWKS_INLINE std::shared_ptr<const document_content> entry::content() const noexcept {
-  return document ? document->content() : nullptr;
-}
-AXIOMS_JWKS_INLINE std::shared_ptr<const metadata_source> entry::source() const noexcept {
-  return discovery ? discovery->source() : nullptr;
-}
-AXIOMS_JWKS_INLINE discovery_policy::step entry::first_step(steady_point now, bool for_token) noexcept {
-  return discovery ? discovery->begin(now, for_token) : discovery_policy::step::keys;
-}
-
-AXIOMS_JWKS_INLINE std::optional<error> url_rules::refuse(std::string_view url, bool insecure, bool configured) const {
-  if (require_https && insecure) return insecure_url_error(url);
-  if (!only_configured || configured) return std::nullopt;
-  return make_error(errc::invalid_url, "URL ", quote(url), " is not configured, and only_configured_urls is set");
-}
-
-AXIOMS_JWKS_INLINE std::shared_ptr<entry> url_table::find(std::string_view normalized) const {
-  const auto found = all.find(normalized);
-  return found != all.end() ? found->second : nullptr;
-}
-
-AXIOMS_JWKS_INLINE url_table::map url_table::make(const parsed_url& at, std::shared_ptr<const jwks_config> config,
-                                                  steady_point now) {
-  map one;
-  one.emplace(at.normalized, std::make_shared<entry>(at, std::move(config), now));
-  return one;
-}
-
-AXIOMS_JWKS_INLINE void url_table::drop(entry& on, map& to) noexcept {
-  on.gone = true;
-  on.cell->version.fetch_add(1, std::memory_order_release);
-  to.insert(all.extract(on.url));
-}
-
-AXIOMS_JWKS_INLINE bool url_table::full() const noexcept {
-  const auto looked_up = [](const auto& each) { return !each.second->configured; };
-  return std::count_if(all.begin(), all.end(), looked_up) >= static_cast<std::ptrdiff_t>(max_looked_up_urls);
-}
-
-AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> url_table::crowded_out() const {
-  std::shared_ptr<entry> oldest;
-  if (!full()) return oldest;
-  for (const auto& [url, on] : all) {
-    if (on->configured || !on->waiters.empty()) continue;
-    if (!oldest || on->last_used() < oldest->last_used()) oldest = on;
-  }
-  if (oldest) return oldest;
-  return make_error(errc::throttled, "lookups of ", max_looked_up_urls, " other URLs are waiting for their fetch");
-}
-
-// -- engine: lookups --
 
 // Has the kid other keys in the new set than it had before? A kid that is new has none to compare.
 inline bool has_other_keys(const jwk_set& before, const jwk_set& after, std::string_view kid) {
@@ -7868,7 +7645,7 @@ inline decision decide_for_token(const question& asked, const entry& on, steady_
   return out;
 }
 
-AXIOMS_JWKS_INLINE decision decide(const question& asked, const entry& on, steady_point now, const waiter* again) {
+inline decision decide(const question& asked, const entry& on, steady_point now, const waiter* again = nullptr) {
   using act = decision::act;
   const refresh_policy& policy = on.policy;
   const bool any_will_do = asked.what == verb::ready || asked.what == verb::initialize;
@@ -7893,248 +7670,166 @@ AXIOMS_JWKS_INLINE decision decide(const question& asked, const entry& on, stead
   return fail_with(std::move(key).error());
 }
 
-// Errors of the argument come before those of the state. Null: nobody has asked for it yet.
-AXIOMS_JWKS_INLINE result<std::shared_ptr<entry>> engine::find(const url_asked& where, steady_point now) const {
-  const bool down = state_ == life::down;
-  if (!where) return where.error();
-  if (!*where) {
-    if (down) return shut_down_error();
-    if (configured_) return configured_;
-    return make_error(errc::invalid_config, "there is no configured URL: call initialize(), or name one");
-  }
-  const parsed_url& url = **where;
-  auto known = urls_.find(url.normalized);
-  if (auto why = rules_.refuse(url.normalized, !url.https, down || (known && known->configured)))
-    return *std::move(why);
-  if (down) return shut_down_error();
-  if (known) known->touch(now);
-  return known;
-}
+// -- engine: what its rooms share --
 
-AXIOMS_JWKS_INLINE std::optional<outcome> engine::answer_now(const question& asked, const url_asked& where) {
-  steady_point now{};
-  if (!read_clock(now)) return failed(clock_error());
-  errands todo;
-  outcome out;
-  {
-    const std::lock_guard lock(mutex_);
-    auto on = find(where, now);
-    if (!on) return failed(std::move(on).error());
-    if (!*on) return std::nullopt;
-    if (state_ == life::idle && !(*on)->policy.pinned()) return std::nullopt;  // its background refresh is to begin
-    auto said = decide(asked, **on, now);
-    if (said.waits()) return std::nullopt;
-    conclude(std::move(said), asked, **on, now, out, todo, false);
-  }
-  if (out.source) keep_hit(id_, hits_, asked.url.value_or(std::string_view()), out);
-  perform(todo);
+// By kid, or by thumbprint where there is none: the thumbprints of all its keys.
+inline std::map<std::string_view, std::multiset<std::string_view>> prints_of(const document_content* content) {
+  std::map<std::string_view, std::multiset<std::string_view>> out;
+  if (content == nullptr) return out;
+  for (const auto& key : content->keys)
+    out[key->kid().empty() ? std::string_view(key->thumbprint()) : key->kid()].insert(key->thumbprint());
   return out;
 }
 
-AXIOMS_JWKS_INLINE void engine::submit(const std::shared_ptr<waiter>& who) {
-  errands todo;
-  waiter_list ticket(1, who);
-  steady_point now{};
-  std::optional<axioms::error> why;
-  if (!read_clock(now)) why = clock_error();
-  auto opened = who->where && *who->where ? ensure_open() : result<void>();
-  {
-    const std::lock_guard lock(mutex_);
-    auto on = find(who->where, now);
-    if (who->cancelled) {
-      why = cancelled_error();
-    } else if (!why && !on) {
-      why = std::move(on).error();
-    } else if (!why && !opened) {
-      why = std::move(opened).error();
-    }
-    if (!why) {
-      place(who, *std::move(on), now, ticket, todo);
-    } else {
-      who->out = failed(*std::move(why));
-      who->finished = true;
-      todo.finished.splice(todo.finished.end(), ticket);
-    }
-  }
-  perform(todo);
-}
-
-// on: null for a URL that is new.
-AXIOMS_JWKS_INLINE void engine::place(const std::shared_ptr<waiter>& who, std::shared_ptr<entry> on, steady_point now,
-                                      waiter_list& ticket, errands& todo) {
-  url_table::map fresh_entry;
-  auto victim = on ? std::shared_ptr<entry>() : urls_.crowded_out();
-  decision said;
-  if (!victim) {
-    said = {.what = decision::act::fail, .why = std::move(victim).error()};
-  } else {
-    if (!on) {
-      fresh_entry = url_table::make(**who->where, config_, now);
-      on = fresh_entry.begin()->second;
-    }
-    said = decide(who->asked(), *on, now);
-  }
-  flight_list fresh;
-  if (said.what == decision::act::fetch) fresh = prepare_flight(on, now, true, said.for_token);
-
-  // From here on nothing fails.
-  if (victim && *victim) drop(**victim, todo);
-  urls_.add(std::move(fresh_entry));
-  if (said.waits()) {
-    if (who->what == verb::lookup || who->what == verb::key || who->what == verb::bad_signature) ++stats_.misses;
-    if (who->what != verb::ready && on->policy.in_flight()) ++stats_.coalesced;
-    if (who->what == verb::ready)
-      who->deadline = later(now, std::clamp<milliseconds>(who->limit, milliseconds(0), max_duration));
-    who->on = on;
-    who->newest = on->policy.newest_flight();
-    if (on->policy.servable(now)) who->before = on->document;
-    who->place = ticket.begin();
-    on->waiters.splice(on->waiters.end(), ticket);
-    keep_waiting(*who, said, now, std::move(fresh), todo);
-    return;
-  }
-  if (on) {
-    conclude(std::move(said), who->asked(), *on, now, who->out, todo, false);
-  } else {
-    ++stats_.throttled;
-    who->out = failed(*std::move(said.why));
-  }
-  who->finished = true;
-  todo.finished.splice(todo.finished.end(), ticket);
-}
-
-// What was decided, as a caller gets it, with all that is counted and told.
-AXIOMS_JWKS_INLINE void engine::conclude(decision&& said, const question& asked, entry& on, steady_point now,
-                                         outcome& out, errands& todo, bool waited) noexcept {
-  out.failure = std::move(said.why);
-  out.key = std::move(said.key);
-  out.changed = said.changed;
-  if (said.throttled) {
-    ++stats_.throttled;
-    if (!std::exchange(on.throttled_told, true))
-      tell(on, {.kind = jwks_event_kind::throttled, .why = &out.failure}, todo);
-  }
-  if (asked.what == verb::ready || asked.what == verb::refresh || asked.what == verb::initialize) return;
-  if (!on.policy.servable(now)) {
-    if (!waited) ++stats_.misses;
-    return;
-  }
-  out.document = on.document;
-  if (said.for_token) return;
-  if (on.policy.stale(now)) {
-    ++stats_.stale_served;
-    if (!std::exchange(on.stale_told, true))
-      tell(on, {.kind = jwks_event_kind::stale, .why = &on.policy.last_error()}, todo);
-  } else if (!waited) {
-    ++stats_.hits;
-    out.source = on.cell;
-    out.version = on.cell->version.load(std::memory_order_relaxed);
-  }
-}
-
-// It stands in the list of its entry.
-AXIOMS_JWKS_INLINE void engine::keep_waiting(waiter& who, const decision& said, steady_point now, flight_list&& fresh,
-                                             errands& todo) noexcept {
-  entry& on = *who.on;
-  if (said.for_token) {
-    on.throttled_told = false;
-    if (!std::exchange(who.for_token, true)) {  // one that asks again has waited for a part of its time
-      ++on.token_waiters;
-      who.deadline = on.policy.token_deadline(now);
-    }
-    if (!fresh.empty()) on.policy.pay(now);
-  }
-  if (!fresh.empty()) begin_flight(std::move(fresh), now, todo);
-  who.joined = on.policy.newest_flight();
-  todo.rescheduled = todo.rescheduled || who.deadline != steady_point::max();
-}
-
-AXIOMS_JWKS_INLINE void engine::finish(waiter& who, errands& todo) noexcept {
-  if (who.for_token) --who.on->token_waiters;
-  who.finished = true;
-  if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled &&
-      who.out.failure->code != errc::shut_down && who.out.failure->code != errc::no_resources) {
-    who.out.failure.reset();  // on_event and health() tell it
-  }
-  // Elsewhere than where continuations may run, one without an executor is handed over.
-  waiter_list* const later = !todo.here && who.wants_manager_thread() ? deferred() : nullptr;
-  waiter_list& to = later != nullptr ? *later : todo.finished;
-  to.splice(to.end(), who.on->waiters, who.place);
-}
-
-// Those who wait decide again: after a flight ended, after a late answer came while the next flight is in the air, and
-// after a document was loaded.
-AXIOMS_JWKS_INLINE void engine::settle(entry& on, steady_point now, errands& todo) noexcept {
-  for (auto next = on.waiters.begin(); next != on.waiters.end();) {
-    waiter& who = **next++;
-    const question asked = who.asked();
-    AXIOMS_JWKS_TRY {
-      auto said = decide(asked, on, now, &who);
-      if (said.what != decision::act::answer && on.policy.in_flight(who.joined))
-        continue;  // its flight may still bring it
-      if (said.waits()) {
-        flight_list fresh;
-        if (said.what == decision::act::fetch) fresh = prepare_flight(who.on, now, true, said.for_token);
-        keep_waiting(who, said, now, std::move(fresh), todo);
-        continue;
+inline void deliver(event_record& record) noexcept {
+  jwks_event& event = record.event;
+  AXIOMS_JWKS_TRY {
+    if (event.kind == jwks_event_kind::fetched || event.kind == jwks_event_kind::loaded) {
+      if (record.after != nullptr) event.key_set_url = record.after->url;
+      const auto before = prints_of(record.before.get()), after = prints_of(record.after.get());
+      for (const auto& [kid, prints] : after) {
+        const auto old = before.find(kid);
+        if (old == before.end()) {
+          event.added.emplace_back(kid);
+        } else if (old->second != prints) {
+          event.changed.emplace_back(kid);
+        }
       }
-      if (said.proven && said.what == decision::act::fail) on.policy.remember_missing(now, asked.query.kid);
-      conclude(std::move(said), asked, on, now, who.out, todo, true);
+      for (const auto& [kid, prints] : before) {
+        if (!after.contains(kid)) event.removed.emplace_back(kid);
+      }
     }
-    AXIOMS_JWKS_CATCH_ALL { who.out = failed(memory_error()); }
-    finish(who, todo);
   }
+  AXIOMS_JWKS_CATCH_ALL {}  // out of memory: some kids are left out
+  AXIOMS_JWKS_TRY { record.listener->on_event(event); }
+  AXIOMS_JWKS_CATCH_ALL {}  // a listener's exception is its own
 }
 
-// Those that are called back later may be in a forked child by then.
-AXIOMS_JWKS_INLINE void engine::cancel(waiter& who) noexcept {
-  if (forked()) return;
-  errands todo{.here = false};
-  {
-    const std::lock_guard lock(mutex_);
-    if (who.finished) return;
-    who.cancelled = true;
-    if (!who.on) return;  // not submitted yet; submit() will see it
-    who.out = failed(cancelled_error());
-    finish(who, todo);
+// Something that happened, for a listener.
+struct happening {
+  jwks_event_kind kind{};
+  const std::optional<axioms::error>* why = nullptr;
+  int status = 0;
+  milliseconds duration{0};
+  std::shared_ptr<const document_content> before{}, after{};
+};
+
+class engine_state : public engine {
+ protected:
+  // The mutex, and what is to be done when it is free again: both at the end of the scope.
+  class visit : public errands {
+   public:
+    explicit visit(engine_state& core, bool from_here = true)
+        : errands{.here = from_here}, core_(core), lock_(core.mutex_) {}
+    visit(const visit&) = delete;
+    visit& operator=(const visit&) = delete;
+    ~visit() {
+      lock_.unlock();
+      core_.perform(*this);
+    }
+
+   private:
+    engine_state& core_;
+    std::unique_lock<std::mutex> lock_;
+  };
+
+  // Of the driver. Those marked (locked) are called under the mutex.
+  virtual result<void> open(bool with_listener) = 0;  // be ready to launch flights
+  // (locked) A life ends: finishes those who waited, and the last when its threads have ended.
+  virtual void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept = 0;
+  virtual void wind_down() noexcept = 0;                        // after retire, unlocked
+  virtual void launch(flight_list&& one) noexcept = 0;          // may come back inside
+  virtual void wake() noexcept = 0;                             // next_wake() may be sooner now
+  [[nodiscard]] virtual std::size_t busy() const noexcept = 0;  // (locked) flights that hold a slot
+  [[nodiscard]] virtual waiter_list* deferred() noexcept = 0;   // (locked) for a manager thread to finish; none: here
+  [[nodiscard]] virtual event_queue* events() noexcept = 0;     // (locked)
+  virtual void deliver_events() noexcept = 0;
+
+  [[nodiscard]] std::uint64_t draw() const noexcept {
+    std::shared_ptr<const jwks_config> config;
+    {
+      const std::lock_guard lock(mutex_);
+      config = config_;
+    }
+    if (!config->random) return default_random();
+    AXIOMS_JWKS_TRY { return config->random(); }
+    AXIOMS_JWKS_CATCH_ALL { return default_random(); }
   }
-  perform(todo);
-}
 
-AXIOMS_JWKS_INLINE void engine::abandon(waiter& who) noexcept {
-  if (forked()) return;
-  errands todo;
-  const std::lock_guard lock(mutex_);
-  if (who.on && !who.finished) finish(who, todo);
-  who.finished = true;
-}
+  // The one way to tell something. An event for which there is no memory is one that the listener lost.
+  void tell(const entry& on, happening&& what, errands& todo) noexcept {
+    const auto& listener = on.config->on_event ? on.config : config_;
+    if (!listener->on_event) return;
+    todo.events = true;
+    bool queued = false;
+    AXIOMS_JWKS_TRY {
+      jwks_event event;
+      event.kind = what.kind;
+      event.url = on.url;
+      if (what.why != nullptr) event.error = *what.why;
+      event.status = what.status;
+      event.duration = what.duration;
+      event.next_attempt = on.policy.next_attempt();
+      event_queue* const queue = events();
+      queued =
+          queue != nullptr && queue->push({listener, std::move(event), std::move(what.before), std::move(what.after)});
+    }
+    AXIOMS_JWKS_CATCH_ALL {}
+    if (!queued) ++stats_.events_dropped;
+  }
 
-// -- engine: flights --
+  void drop(entry& on, errands& todo) noexcept {
+    todo.stop(on.current);
+    urls_.drop(on, todo.dropped);
+  }
 
-AXIOMS_JWKS_INLINE flight_list engine::prepare_flight(const std::shared_ptr<entry>& on, steady_point now,
-                                                      bool foreground, bool for_token) {
-  flight_list one(1, std::make_shared<flight>());
-  flight& what = *one.front();
-  what.on = on;
-  what.begun = now;
-  what.deadline = later(now, on->config->fetch_timeout);
-  what.foreground = foreground;
-  what.for_token = for_token;
-  what.accepts.allow_es256k = on->config->allow_es256k;
-  aim(what, *on, on->first_step(now, for_token), now);
-  return one;
-}
+  void perform(errands& todo) noexcept {
+    if (todo.empty()) return;
+    const auto keep = shared_from_this();  // who goes on in there may destroy the manager
+    while (todo.stopped) {
+      const std::shared_ptr<flight> what = std::exchange(todo.stopped, todo.stopped->next);
+      what->next.reset();
+      what->stop.request_stop();
+    }
+    while (!todo.launches.empty()) {
+      flight_list one;
+      one.splice(one.end(), todo.launches, todo.launches.begin());
+      launch(std::move(one));
+    }
+    if (todo.rescheduled) wake();
+    if (todo.events) deliver_events();
+    // A flight that is still in the air keeps its entry, but not the keys.
+    for (const auto& [url, on] : todo.dropped) {
+      jwks_ptr document;
+      const std::lock_guard lock(mutex_);
+      document.swap(on->document);
+    }
+    while (!todo.finished.empty()) {
+      const std::shared_ptr<waiter> who = std::move(todo.finished.front());
+      todo.finished.pop_front();
+      who->done();
+    }
+    todo.dropped.clear();
+    todo.released.clear();
+  }
 
-AXIOMS_JWKS_INLINE void engine::begin_flight(flight_list&& fresh, steady_point now, errands& todo) noexcept {
-  const std::shared_ptr<flight>& what = fresh.front();
-  what->number = what->on->policy.begin(now);
-  what->on->current = what;
-  todo.launches.splice(todo.launches.end(), fresh);
-  todo.rescheduled = true;
-}
+  [[nodiscard]] std::size_t slots() const noexcept { return config_->max_parallel_fetches; }  // locked
+
+  // Guards everything below, and the entries; never held over I/O, parsing or a call of the user's.
+  mutable std::mutex mutex_;
+  std::mutex life_mutex_;  // start, add, ensure_open and begin_shutdown one after the other; taken before mutex_
+  const std::shared_ptr<const jwks_config> plain_ = std::make_shared<const jwks_config>();
+  std::shared_ptr<const jwks_config> config_ = plain_;
+  std::shared_ptr<entry> configured_;
+  url_table urls_;
+  url_rules rules_;
+  jwks_stats stats_;
+};
+
+// -- engine: callers that wait --
 
 // The next request of a flight: the metadata of the issuer, or the key set.
-AXIOMS_JWKS_INLINE void engine::aim(flight& what, entry& on, discovery_policy::step next, steady_point now) {
+inline void aim(flight& what, entry& on, discovery_policy::step next, steady_point now) {
   what.reads_metadata = next == discovery_policy::step::metadata;
   what.source = on.source();
   what.basis.reset();
@@ -8160,157 +7855,279 @@ AXIOMS_JWKS_INLINE void engine::aim(flight& what, entry& on, discovery_policy::s
   what.request = std::move(request);
 }
 
-AXIOMS_JWKS_INLINE bool engine::arrive(const std::shared_ptr<flight>& what, result<fetch_response> response) noexcept {
-  if (forked()) return false;
-  verdict brought;
-  AXIOMS_JWKS_TRY {
-    if (goes_on(*what, std::move(response), brought)) return !what->stop.stop_requested();
-  }
-  AXIOMS_JWKS_CATCH_ALL {
-    brought = verdict();
-    brought.why = memory_error();
-  }
-  land(what, std::move(brought));
-  return false;
+inline flight_list prepare_flight(const std::shared_ptr<entry>& on, steady_point now, bool foreground,
+                                  bool for_token = false) {
+  flight_list one(1, std::make_shared<flight>());
+  flight& what = *one.front();
+  what.on = on;
+  what.begun = now;
+  what.deadline = later(now, on->config->fetch_timeout);
+  what.foreground = foreground;
+  what.for_token = for_token;
+  what.accepts.allow_es256k = on->config->allow_es256k;
+  aim(what, *on, on->first_step(now, for_token), now);
+  return one;
 }
 
-AXIOMS_JWKS_INLINE bool engine::goes_on(flight& what, result<fetch_response>&& response, verdict& brought) {
-  steady_point now{};
-  wall_point wall{};
-  if (!read_clock(now) || !read_clock(wall)) {
-    brought.why = clock_error();
-    return false;
-  }
-  metadata said;
-  if (what.reads_metadata) {
-    said = judge_metadata(what.request, std::move(response), *what.source, wall);
-  } else {
-    brought = judge(what.request, std::move(response), wall, what.accepts);
-    if (!what.source && brought.what != verdict::kind::failure) return false;
-  }
-  errands todo;
-  bool on_its_way = false;
-  {
-    const std::lock_guard lock(mutex_);
-    // What came too late lands as such.
-    if (!what.on->gone && what.on->policy.in_flight(what.number))
-      on_its_way = next_request(what, now, std::move(said), brought, todo);
-  }
-  perform(todo);
-  return on_its_way;
-}
-
-// A response of a flight in the air was judged. True: it asks for something else now; else brought is what it ends
-// with.
-AXIOMS_JWKS_INLINE bool engine::next_request(flight& what, steady_point now, metadata&& said, verdict& brought,
-                                             errands& todo) {
-  using step = discovery_policy::step;
-  entry& on = *what.on;
-  step next = step::fail;
-  if (what.source != on.source()) {  // it was sent by a configuration that is gone
-    next = on.first_step(now, what.for_token);
-  } else if (!on.discovery) {
-    return false;
-  } else if (!what.reads_metadata) {
-    if (brought.what != verdict::kind::failure || brought.retry_after || brought.status == 408 || brought.status == 429)
-      return false;
-    next = on.discovery->keys_failed(now);
-    if (next == step::fail) return false;
-    what.refused_at = what.request.url;
-    what.refused = std::move(brought);
-  } else {
-    next = on.discovery->read(now, std::move(said));
-    const auto& failure = on.discovery->failure();
-    const bool same_place = next == step::keys && what.refused_at == on.discovery->jwks_uri();
-    if (what.refused && (next == step::fail || same_place)) {
-      brought = *std::exchange(what.refused, std::nullopt);
-      return false;
-    }
-    if (next == step::fail) {
-      static_cast<reply&>(brought) = *failure;
-      return false;
-    }
-    if (next == step::keys && failure) {
-      // The old ones are used. The flight may still end well, so this is the one place where it is told.
-      const std::optional<axioms::error> why = failure->why;
-      ++stats_.failed;
-      tell(on,
-           {jwks_event_kind::failed, &why, failure->status, std::chrono::duration_cast<milliseconds>(now - what.begun)},
-           todo);
-    }
-  }
-  aim(what, on, next, now);
-  return true;
-}
-
-AXIOMS_JWKS_INLINE void engine::land_failed(const std::shared_ptr<flight>& what, errc code,
-                                            std::string_view why) noexcept {
-  verdict none;
-  none.why = short_error(code, 0, why);
-  land(what, std::move(none));
-}
-
-AXIOMS_JWKS_INLINE void engine::land(const std::shared_ptr<flight>& what, verdict&& brought) noexcept {
-  if (forked()) return;
-  steady_point now{};
-  wall_point wall{};
-  if (!read_clock(now) || !read_clock(wall)) {
-    now = what->begun;
-    brought.what = verdict::kind::failure;
-    brought.why = clock_error();
-  }
-  const std::uint64_t random = draw();
-  errands todo;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
-  }
-  perform(todo);
-}
-
-AXIOMS_JWKS_INLINE void engine::receive(const std::shared_ptr<flight>& what, steady_point now, wall_point wall,
-                                        std::uint64_t random, verdict& brought, errands& todo) noexcept {
-  entry& on = *what->on;
-  const auto before = on.content();
-  const bool same = brought.content && before && is_same(*brought.content, *before);
-  if (same) brought.what = verdict::kind::not_modified;  // a 200 with the same bytes confirms like a 304
-  const bool fresh = brought.what == verdict::kind::document;
-  const bool confirms = before && (same || what->basis == before);
-  jwks_ptr stamp;
-  AXIOMS_JWKS_TRY {
-    todo.reserve(2);
-    on.policy.reserve(on.served());
-    std::shared_ptr<const document_content> content = fresh ? brought.content : before;
-    stamp = std::make_shared<const jwks_document>(std::move(content), now, on.policy.expiry_of(now), wall);
-  }
-  AXIOMS_JWKS_CATCH_ALL {
-    brought.what = verdict::kind::failure;
-    brought.why = memory_error();
-  }
-  const auto landing = on.policy.land(what->number, now, brought, confirms, random, on.served());
-  if (landing == refresh_policy::landing::dropped) return;
-  if (on.discovery) on.discovery->ended(landing != refresh_policy::landing::failed);
-  if (on.current == what) on.current.reset();
-  const auto took = std::chrono::duration_cast<milliseconds>(now - what->begun);
-  if (landing == refresh_policy::landing::failed) {
-    flight_failed(on, brought.status, took, todo);
-  } else {
-    if (fresh) brought.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1;
-    ++(fresh ? stats_.fetched : stats_.not_modified);
-    if (fresh || !brought.etag.empty()) on.etag = std::move(brought.etag);
-    if (fresh || !brought.last_modified.empty()) on.last_modified = std::move(brought.last_modified);
-    publish(on, std::move(stamp), todo);
-    tell(on,
-         {fresh ? jwks_event_kind::fetched : jwks_event_kind::not_modified, nullptr, brought.status, took, before,
-          on.content()},
-         todo);
-  }
-  settle(on, now, todo);
+inline void begin_flight(flight_list&& fresh, steady_point now, errands& todo) noexcept {
+  const std::shared_ptr<flight>& what = fresh.front();
+  what->number = what->on->policy.begin(now);
+  what->on->current = what;
+  todo.launches.splice(todo.launches.end(), fresh);
   todo.rescheduled = true;
 }
 
+class waiting_callers : public engine_state {
+ public:
+  // Those that are called back later may be in a forked child by then.
+  void cancel(waiter& who) noexcept override {
+    if (forked()) return;
+    visit todo(*this, false);
+    if (who.finished) return;
+    who.cancelled = true;
+    if (!who.on) return;  // not submitted yet; submit() will see it
+    who.out = failed(cancelled_error());
+    finish(who, todo);
+  }
+
+  void abandon(waiter& who) noexcept override {
+    if (forked()) return;
+    errands todo;
+    const std::lock_guard lock(mutex_);
+    if (who.on && !who.finished) finish(who, todo);
+    who.finished = true;
+  }
+
+ protected:
+  // What was decided, as a caller gets it, with all that is counted and told.
+  void conclude(decision&& said, const question& asked, entry& on, steady_point now, outcome& out, errands& todo,
+                bool waited) noexcept {
+    out.failure = std::move(said.why);
+    out.key = std::move(said.key);
+    out.changed = said.changed;
+    if (said.throttled) {
+      ++stats_.throttled;
+      if (!std::exchange(on.throttled_told, true))
+        tell(on, {.kind = jwks_event_kind::throttled, .why = &out.failure}, todo);
+    }
+    if (asked.what == verb::ready || asked.what == verb::refresh || asked.what == verb::initialize) return;
+    if (!on.policy.servable(now)) {
+      if (!waited) ++stats_.misses;
+      return;
+    }
+    out.document = on.document;
+    if (said.for_token) return;
+    if (on.policy.stale(now)) {
+      ++stats_.stale_served;
+      if (!std::exchange(on.stale_told, true))
+        tell(on, {.kind = jwks_event_kind::stale, .why = &on.policy.last_error()}, todo);
+    } else if (!waited) {
+      ++stats_.hits;
+      out.source = on.cell;
+      out.version = on.cell->version.load(std::memory_order_relaxed);
+    }
+  }
+
+  // It stands in the list of its entry.
+  void keep_waiting(waiter& who, const decision& said, steady_point now, flight_list&& fresh, errands& todo) noexcept {
+    entry& on = *who.on;
+    if (said.for_token) {
+      on.throttled_told = false;
+      if (!std::exchange(who.for_token, true)) {  // one that asks again has waited for a part of its time
+        ++on.token_waiters;
+        who.deadline = on.policy.token_deadline(now);
+      }
+      if (!fresh.empty()) on.policy.pay(now);
+    }
+    if (!fresh.empty()) begin_flight(std::move(fresh), now, todo);
+    who.joined = on.policy.newest_flight();
+    todo.rescheduled = todo.rescheduled || who.deadline != steady_point::max();
+  }
+
+  void finish(waiter& who, errands& todo) noexcept {
+    if (who.for_token) --who.on->token_waiters;
+    who.finished = true;
+    if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled &&
+        who.out.failure->code != errc::shut_down && who.out.failure->code != errc::no_resources) {
+      who.out.failure.reset();  // on_event and health() tell it
+    }
+    // Elsewhere than where continuations may run, one without an executor is handed over.
+    waiter_list* const later = !todo.here && who.wants_manager_thread() ? deferred() : nullptr;
+    waiter_list& to = later != nullptr ? *later : todo.finished;
+    to.splice(to.end(), who.on->waiters, who.place);
+  }
+
+  // One that has not waited.
+  static void finish(waiter& who, outcome&& out, waiter_list& ticket, errands& todo) noexcept {
+    who.out = std::move(out);
+    who.finished = true;
+    todo.finished.splice(todo.finished.end(), ticket);
+  }
+
+  // Those who wait decide again: after a flight ended, after a late answer came while the next flight is in the air, and
+  // after a document was loaded.
+  void settle(entry& on, steady_point now, errands& todo) noexcept {
+    for (auto next = on.waiters.begin(); next != on.waiters.end();) {
+      waiter& who = **next++;
+      const question asked = who.asked();
+      AXIOMS_JWKS_TRY {
+        auto said = decide(asked, on, now, &who);
+        if (said.what != decision::act::answer && on.policy.in_flight(who.joined))
+          continue;  // its flight may still bring it
+        if (said.waits()) {
+          flight_list fresh;
+          if (said.what == decision::act::fetch) fresh = prepare_flight(who.on, now, true, said.for_token);
+          keep_waiting(who, said, now, std::move(fresh), todo);
+          continue;
+        }
+        if (said.proven && said.what == decision::act::fail) on.policy.remember_missing(now, asked.query.kid);
+        conclude(std::move(said), asked, on, now, who.out, todo, true);
+      }
+      AXIOMS_JWKS_CATCH_ALL { who.out = failed(memory_error()); }
+      finish(who, todo);
+    }
+  }
+
+  // Those who wait for it are finished with that error, and it goes.
+  void turn_away(entry& on, const axioms::error& why, errands& todo) noexcept {
+    while (!on.waiters.empty()) {
+      waiter& who = *on.waiters.front();
+      who.out = failed(copy_of(why));
+      finish(who, todo);
+    }
+    drop(on, todo);
+  }
+};
+
+// -- engine: lookups --
+
+class lookups : public waiting_callers {
+ public:
+  [[nodiscard]] std::optional<outcome> answer_now(const question& asked, const url_asked& where) override {
+    if (asked.what == verb::initialize || asked.what == verb::shutdown) return std::nullopt;
+    steady_point now{};
+    if (!read_clock(now)) return failed(clock_error());
+    errands todo;
+    outcome out;
+    {
+      const std::lock_guard lock(mutex_);
+      auto on = find(where, now);
+      if (!on) return failed(std::move(on).error());
+      if (!*on) return std::nullopt;
+      if (state_ == life::idle && !(*on)->policy.pinned()) return std::nullopt;  // its background refresh is to begin
+      auto said = decide(asked, **on, now);
+      if (said.waits()) return std::nullopt;
+      conclude(std::move(said), asked, **on, now, out, todo, false);
+    }
+    if (out.source) keep_hit(id(), hits_, asked.url.value_or(std::string_view()), out);
+    perform(todo);
+    return out;
+  }
+
+  [[nodiscard]] std::optional<jwks_ptr> peek(const question& asked) override {
+    steady_point now{};
+    if (!read_clock(now)) return std::nullopt;
+    const url_asked where = url_asked_of(asked);
+    const std::lock_guard lock(mutex_);
+    const auto on = find(where, now);
+    if (!on || !*on || !(*on)->policy.servable(now)) return std::nullopt;
+    return (*on)->document;
+  }
+
+ protected:
+  // Finishes the waiter now or lets it wait.
+  void look_up(const std::shared_ptr<waiter>& who) {
+    waiter_list ticket(1, who);
+    steady_point now{};
+    const bool clock_works = read_clock(now);
+    auto opened = who->where && *who->where ? ensure_open() : result<void>();
+    visit todo(*this);
+    auto on = find(who->where, now);
+    if (on && !opened) on = std::move(opened).error();
+    if (!clock_works) on = clock_error();
+    if (who->cancelled) on = cancelled_error();
+    if (on) {
+      place(who, *std::move(on), now, ticket, todo);
+    } else {
+      finish(*who, failed(std::move(on).error()), ticket, todo);
+    }
+  }
+
+ private:
+  // Errors of the argument come before those of the state. Null: nobody has asked for it yet.
+  [[nodiscard]] result<std::shared_ptr<entry>> find(const url_asked& where, steady_point now) const {
+    const bool down = state_ == life::down;
+    if (!where) return where.error();
+    if (!*where) {
+      if (down) return shut_down_error();
+      if (configured_) return configured_;
+      return make_error(errc::invalid_config, "there is no configured URL: call initialize(), or name one");
+    }
+    const parsed_url& url = **where;
+    auto known = urls_.find(url.normalized);
+    if (auto why = rules_.refuse(url.normalized, !url.https, down || (known && known->configured)))
+      return *std::move(why);
+    if (down) return shut_down_error();
+    if (known) known->touch(now);
+    return known;
+  }
+
+  result<void> ensure_open() {
+    if (state_.load(std::memory_order_acquire) != life::idle) return {};
+    {
+      const std::lock_guard lock(life_mutex_);
+      if (state_ != life::idle) return {};
+      if (auto opened = open(false); !opened) return opened;
+      state_.store(life::lazy, std::memory_order_release);
+    }
+    wake();  // for what was imported before
+    return {};
+  }
+
+  // on: null for a URL that is new.
+  void place(const std::shared_ptr<waiter>& who, std::shared_ptr<entry> on, steady_point now, waiter_list& ticket,
+             errands& todo) {
+    url_table::map fresh_entry;
+    std::shared_ptr<entry> victim;
+    if (!on) {
+      auto crowded_out = urls_.crowded_out();
+      if (!crowded_out) {
+        ++stats_.throttled;
+        return finish(*who, failed(std::move(crowded_out).error()), ticket, todo);
+      }
+      victim = *std::move(crowded_out);
+      std::tie(on, fresh_entry) = urls_.find_or_make(**who->where, config_, now);
+    }
+    auto said = decide(who->asked(), *on, now);
+    flight_list fresh;
+    if (said.what == decision::act::fetch) fresh = prepare_flight(on, now, true, said.for_token);
+
+    // From here on nothing fails.
+    if (victim) drop(*victim, todo);
+    urls_.add(std::move(fresh_entry));
+    if (said.waits()) {
+      if (who->what == verb::lookup || who->what == verb::key || who->what == verb::bad_signature) ++stats_.misses;
+      if (who->what != verb::ready && on->policy.in_flight()) ++stats_.coalesced;
+      if (who->what == verb::ready)
+        who->deadline = later(now, std::clamp<milliseconds>(who->limit, milliseconds(0), max_duration));
+      who->on = on;
+      who->newest = on->policy.newest_flight();
+      if (on->policy.servable(now)) who->before = on->document;
+      who->place = ticket.begin();
+      on->waiters.splice(on->waiters.end(), ticket);
+      keep_waiting(*who, said, now, std::move(fresh), todo);
+      return;
+    }
+    outcome out;
+    conclude(std::move(said), who->asked(), *on, now, out, todo, false);
+    finish(*who, std::move(out), ticket, todo);
+  }
+};
+
+// -- engine: flights --
+
 // A new stamp: what the threads keep is out of date from here on.
-AXIOMS_JWKS_INLINE void engine::publish(entry& on, jwks_ptr&& stamp, errands& todo) noexcept {
+inline void publish(entry& on, jwks_ptr&& stamp, errands& todo) noexcept {
   if (on.document && on.document->content() != stamp->content())
     todo.released.push_back(std::exchange(on.previous, on.document->content()));
   todo.released.push_back(std::exchange(on.document, std::move(stamp)));
@@ -8318,503 +8135,214 @@ AXIOMS_JWKS_INLINE void engine::publish(entry& on, jwks_ptr&& stamp, errands& to
   on.stale_told = false;
 }
 
-AXIOMS_JWKS_INLINE void engine::flight_failed(entry& on, int status, milliseconds duration, errands& todo) noexcept {
-  ++stats_.failed;
-  tell(on, {jwks_event_kind::failed, &on.policy.last_error(), status, duration}, todo);
-}
+class flights : public lookups {
+ public:
+  [[nodiscard]] bool arrive(const std::shared_ptr<flight>& what, result<fetch_response> response) noexcept {
+    if (forked()) return false;
+    verdict brought;
+    AXIOMS_JWKS_TRY {
+      if (goes_on(*what, std::move(response), brought)) return !what->stop.stop_requested();
+    }
+    AXIOMS_JWKS_CATCH_ALL { brought = failure_of(memory_error()); }
+    land(what, std::move(brought));
+    return false;
+  }
 
-AXIOMS_JWKS_INLINE void engine::tick(steady_point now, std::uint64_t random, errands& todo) noexcept {
-  if (!background_runs()) return;
-  std::size_t free = slots() - std::min(slots(), busy());
-  for (auto next = urls_.all.begin(); next != urls_.all.end();) {
-    const std::shared_ptr<entry> on = (next++)->second;
-    if (on->policy.expire(now, random)) {
-      const std::shared_ptr<flight> late = on->current;
-      if (on->discovery && late) late->reads_metadata ? on->discovery->overstayed(now) : on->discovery->ended(false);
-      flight_failed(*on, 0, late ? std::chrono::duration_cast<milliseconds>(now - late->begun) : milliseconds(0), todo);
-      todo.stop(on->current);
-      settle(*on, now, todo);
+  void land(const std::shared_ptr<flight>& what, verdict&& brought) noexcept {
+    if (forked()) return;
+    steady_point now{};
+    wall_point wall{};
+    if (!read_clock(now) || !read_clock(wall)) {
+      now = what->begun;
+      brought.what = verdict::kind::failure;
+      brought.why = clock_error();
     }
-    for (auto place = on->waiters.begin(); place != on->waiters.end();) {
-      waiter& who = **place++;
-      if (now < who.deadline) continue;
-      who.out =
-          failed(who.what == verb::ready
-                     ? short_error(errc::timed_out, 0, "there was no document within the limit")
-                     : short_error(errc::timed_out, 0, "the refetch for a token took longer than unknown_kid_wait (",
-                                   on->config->unknown_kid_wait.count(), " ms)"));
-      finish(who, todo);
+    const std::uint64_t random = draw();
+    visit todo(*this);
+    if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
+  }
+
+ protected:
+  void flight_failed(entry& on, int status, milliseconds duration, errands& todo) noexcept {
+    ++stats_.failed;
+    tell(on, {jwks_event_kind::failed, &on.policy.last_error(), status, duration}, todo);
+  }
+
+ private:
+  [[nodiscard]] bool goes_on(flight& what, result<fetch_response>&& response, verdict& brought) {
+    steady_point now{};
+    wall_point wall{};
+    if (!read_clock(now) || !read_clock(wall)) {
+      brought.why = clock_error();
+      return false;
     }
-    if (!on->policy.due(now)) continue;
-    if (!on->configured && on->waiters.empty() && on->policy.unused(now, on->last_used())) {
-      drop(*on, todo);
-    } else if (free > 0) {
-      --free;
-      AXIOMS_JWKS_TRY { begin_flight(prepare_flight(on, now, false), now, todo); }
-      AXIOMS_JWKS_CATCH_ALL {  // it counts as one that failed, or this would be tried again at once
-        verdict none;
-        none.why = memory_error();
-        static_cast<void>(on->policy.land(on->policy.begin(now), now, none, false, random));
-        flight_failed(*on, 0, milliseconds(0), todo);
+    metadata said;
+    if (what.reads_metadata) {
+      said = judge_metadata(what.request, std::move(response), *what.source, wall);
+    } else {
+      brought = judge(what.request, std::move(response), wall, what.accepts);
+      if (!what.source && brought.what != verdict::kind::failure) return false;
+    }
+    visit todo(*this);
+    const bool in_time = !what.on->gone && what.on->policy.in_flight(what.number);  // else it lands as too late
+    return in_time && next_request(what, now, std::move(said), brought, todo);
+  }
+
+  // A response of a flight in the air was judged. True: it asks for something else now; else brought is what it ends
+  // with.
+  [[nodiscard]] bool next_request(flight& what, steady_point now, metadata&& said, verdict& brought, errands& todo) {
+    using step = discovery_policy::step;
+    entry& on = *what.on;
+    step next = step::fail;
+    if (what.source != on.source()) {  // it was sent by a configuration that is gone
+      next = on.first_step(now, what.for_token);
+    } else if (!on.discovery) {
+      return false;
+    } else if (!what.reads_metadata) {
+      if (brought.what != verdict::kind::failure || brought.retry_after || brought.status == 408 ||
+          brought.status == 429)
+        return false;
+      next = on.discovery->keys_failed(now);
+      if (next == step::fail) return false;
+      what.refused_at = what.request.url;
+      what.refused = std::move(brought);
+    } else {
+      next = on.discovery->read(now, std::move(said));
+      const auto& failure = on.discovery->failure();
+      const bool same_place = next == step::keys && what.refused_at == on.discovery->jwks_uri();
+      if (what.refused && (next == step::fail || same_place)) {
+        brought = *std::exchange(what.refused, std::nullopt);
+        return false;
+      }
+      if (next == step::fail) {
+        static_cast<reply&>(brought) = *failure;
+        return false;
+      }
+      if (next == step::keys && failure) {
+        // The old ones are used. The flight may still end well, so this is the one place where it is told.
+        const std::optional<axioms::error> why = failure->why;
+        ++stats_.failed;
+        tell(on,
+             {jwks_event_kind::failed, &why, failure->status,
+              std::chrono::duration_cast<milliseconds>(now - what.begun)},
+             todo);
       }
     }
+    aim(what, on, next, now);
+    return true;
   }
-}
 
-AXIOMS_JWKS_INLINE bool engine::tick_now() noexcept {
-  steady_point now{};
-  if (forked() || !read_clock(now)) return false;
-  const std::uint64_t random = draw();
-  errands todo;
-  {
-    const std::lock_guard lock(mutex_);
-    tick(now, random, todo);
-  }
-  perform(todo);
-  return true;
-}
-
-AXIOMS_JWKS_INLINE steady_point engine::next_wake() const noexcept {
-  steady_point soonest = steady_point::max();
-  if (!background_runs()) return soonest;
-  const bool full = busy() >= slots();
-  for (const auto& [url, on] : urls_.all) {
-    if (on->policy.in_flight() || !full)
-      soonest = std::min(soonest, on->policy.next_wake());  // a slot that gets free wakes us
-    for (const auto& who : on->waiters) soonest = std::min(soonest, who->deadline);
-  }
-  return soonest;
-}
-
-AXIOMS_JWKS_INLINE std::size_t engine::flights_in_the_air() const noexcept {
-  return static_cast<std::size_t>(
-      std::count_if(urls_.all.begin(), urls_.all.end(), [](const auto& at) { return at.second->policy.in_flight(); }));
-}
-
-AXIOMS_JWKS_INLINE void engine::perform(errands& todo) noexcept {
-  if (todo.empty()) return;
-  const auto keep = shared_from_this();  // who goes on in there may destroy the manager
-  while (todo.stopped) {
-    const std::shared_ptr<flight> what = std::exchange(todo.stopped, todo.stopped->next);
-    what->next.reset();
-    what->stop.request_stop();
-  }
-  while (!todo.launches.empty()) {
-    flight_list one;
-    one.splice(one.end(), todo.launches, todo.launches.begin());
-    launch(std::move(one));
-  }
-  if (todo.rescheduled) wake();
-  if (todo.events) deliver_events();
-  // A flight that is still in the air keeps its entry, but not the keys.
-  for (const auto& [url, on] : todo.dropped) {
-    jwks_ptr document;
-    const std::lock_guard lock(mutex_);
-    document.swap(on->document);
-  }
-  while (!todo.finished.empty()) {
-    const std::shared_ptr<waiter> who = std::move(todo.finished.front());
-    todo.finished.pop_front();
-    who->done();
-  }
-  todo.dropped.clear();
-  todo.released.clear();
-}
-
-AXIOMS_JWKS_INLINE std::uint64_t engine::draw() const noexcept {
-  std::shared_ptr<const jwks_config> config;
-  {
-    const std::lock_guard lock(mutex_);
-    config = config_;
-  }
-  if (!config->random) return default_random();
-  AXIOMS_JWKS_TRY { return config->random(); }
-  AXIOMS_JWKS_CATCH_ALL { return default_random(); }
-}
-
-// The one way to tell something. An event for which there is no memory is one that the listener lost.
-AXIOMS_JWKS_INLINE void engine::tell(const entry& on, happening&& what, errands& todo) noexcept {
-  const auto& listener = on.config->on_event ? on.config : config_;
-  if (!listener->on_event) return;
-  todo.events = true;
-  bool queued = false;
-  AXIOMS_JWKS_TRY {
-    jwks_event event;
-    event.kind = what.kind;
-    event.url = on.url;
-    if (what.why != nullptr) event.error = *what.why;
-    event.status = what.status;
-    event.duration = what.duration;
-    event.next_attempt = on.policy.next_attempt();
-    event_queue* const queue = events();
-    queued =
-        queue != nullptr && queue->push({listener, std::move(event), std::move(what.before), std::move(what.after)});
-  }
-  AXIOMS_JWKS_CATCH_ALL {}
-  if (!queued) ++stats_.events_dropped;
-}
-
-AXIOMS_JWKS_INLINE void engine::deliver(event_record& record) noexcept {
-  jwks_event& event = record.event;
-  AXIOMS_JWKS_TRY {
-    if (event.kind == jwks_event_kind::fetched || event.kind == jwks_event_kind::loaded) {
-      const auto index = [](const document_content* content) {
-        std::multimap<std::string_view, const std::string*> keys;  // kid, or the thumbprint of a key without one
-        if (content == nullptr) return keys;
-        for (const auto& key : content->keys)
-          keys.emplace(key->kid().empty() ? std::string_view(key->thumbprint()) : key->kid(), &key->thumbprint());
-        return keys;
-      };
-      const auto prints = [](const auto& keys, std::string_view kid) {
-        std::vector<std::string_view> all;
-        for (auto [at, end] = keys.equal_range(kid); at != end; ++at) all.push_back(*at->second);
-        std::sort(all.begin(), all.end());
-        return all;
-      };
-      const auto before = index(record.before.get()), after = index(record.after.get());
-      for (auto at = after.begin(); at != after.end(); at = after.upper_bound(at->first)) {
-        if (before.count(at->first) == 0) {
-          event.added.emplace_back(at->first);
-        } else if (prints(before, at->first) != prints(after, at->first)) {
-          event.changed.emplace_back(at->first);
-        }
-      }
-      for (auto at = before.begin(); at != before.end(); at = before.upper_bound(at->first)) {
-        if (after.count(at->first) == 0) event.removed.emplace_back(at->first);
-      }
+  void receive(const std::shared_ptr<flight>& what, steady_point now, wall_point wall, std::uint64_t random,
+               verdict& brought, errands& todo) noexcept {
+    entry& on = *what->on;
+    const auto before = on.content();
+    const bool same = brought.content && before && is_same(*brought.content, *before);
+    if (same) brought.what = verdict::kind::not_modified;  // a 200 with the same bytes confirms like a 304
+    const bool fresh = brought.what == verdict::kind::document;
+    const bool confirms = before && (same || what->basis == before);
+    jwks_ptr stamp;
+    AXIOMS_JWKS_TRY {
+      todo.reserve(2);
+      on.policy.reserve(on.served());
+      std::shared_ptr<const document_content> content = fresh ? brought.content : before;
+      stamp = std::make_shared<const jwks_document>(std::move(content), now, on.policy.expiry_of(now), wall);
     }
-  }
-  AXIOMS_JWKS_CATCH_ALL {}  // out of memory: some kids are left out
-  AXIOMS_JWKS_TRY { record.listener->on_event(event); }
-  AXIOMS_JWKS_CATCH_ALL {}  // a listener's exception is its own
-}
-
-// -- engine: life --
-
-AXIOMS_JWKS_INLINE engine::engine()
-    : id_([] {
-        static std::atomic<std::uint64_t> last{0};
-        return last.fetch_add(1, std::memory_order_relaxed) + 1;
-      }()),
-      epoch_(fork_epoch()) {}
-
-AXIOMS_JWKS_INLINE engine::~engine() = default;
-
-// What is imported before the first lookup or initialize() waits for it: nothing is fetched by a configuration that is
-// not there yet.
-AXIOMS_JWKS_INLINE bool engine::background_runs() const noexcept {
-  return state_ == life::lazy || state_ == life::running;
-}
-
-AXIOMS_JWKS_INLINE result<void> engine::ensure_open() {
-  if (state_.load(std::memory_order_acquire) != life::idle) return {};
-  {
-    const std::lock_guard lock(life_mutex_);
-    if (state_ != life::idle) return {};
-    if (auto opened = open(false); !opened) return opened;
-    state_.store(life::lazy, std::memory_order_release);
-  }
-  wake();  // for what was imported before
-  return {};
-}
-
-// named: it is the one of initialize() or add(), which may be led by discovery.
-AXIOMS_JWKS_INLINE engine::new_terms engine::terms_for(const entry& on, std::shared_ptr<const jwks_config> config,
-                                                       bool named) {
-  new_terms out;
-  if (on.document) {
-    const jwks_document& old = *on.document;
-    const auto expiry = on.policy.pinned() ? steady_point::max() : later(old.fetched_at(), config->cache_ttl);
-    out.stamp = std::make_shared<const jwks_document>(old.content(), old.fetched_at(), expiry, old.fetched_at_system());
-  }
-  if (named && config->discovery) out.source = std::make_shared<const metadata_source>(*metadata_source_of(*config));
-  out.config = std::move(config);
-  return out;
-}
-
-// A document that is there keeps its age.
-AXIOMS_JWKS_INLINE void engine::configure(entry& on, new_terms&& terms, errands& todo) noexcept {
-  todo.released.push_back(std::exchange(on.config, std::move(terms.config)));
-  on.policy.configure(*on.config);
-  if (terms.stamp) {
-    todo.released.push_back(std::exchange(on.document, std::move(terms.stamp)));
-    on.cell->version.fetch_add(1, std::memory_order_release);
-  }
-  todo.rescheduled = true;
-}
-
-// A URL of initialize() or add(): stays until shutdown, with limits of its own. first: its first fetch in the
-// background. Under both mutexes; if it throws, it has done nothing.
-AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::take_over(const parsed_url& at,
-                                                            const std::shared_ptr<const jwks_config>& config,
-                                                            steady_point now, steady_point first, errands& todo) {
-  url_table::map fresh;
-  auto on = urls_.find(at.normalized);
-  if (!on) {
-    fresh = url_table::make(at, config, now);
-    on = fresh.begin()->second;
-  }
-  auto terms = terms_for(*on, config, true);
-  todo.reserve(2);
-
-  // From here on nothing fails.
-  urls_.add(std::move(fresh));
-  const auto source = std::move(terms.source);
-  configure(*on, std::move(terms), todo);
-  on->configured = true;
-  if (!on->policy.servable(now)) {
-    on->policy.plan_first(first);
-  } else if (!config->prefetch) {
-    on->policy.put_off(first);
-  }
-  if (!source) {
-    on->discovery.reset();
-  } else if (on->discovery && *on->discovery->source() == *source) {
-    on->discovery->configure(*config);
-  } else {
-    on->discovery.emplace(source, *config);
-  }
-  return on;
-}
-
-AXIOMS_JWKS_INLINE result<bool> engine::try_start(std::shared_ptr<const jwks_config> config, waiter& who) {
-  struct kept_url {
-    std::shared_ptr<entry> on;
-    std::optional<axioms::error> refused;  // what this configuration would refuse to look up goes
-    new_terms terms;
-  };
-  if (auto valid = config->validate(); !valid) return std::move(valid).error();
-  if (running()) return false;
-  if (auto fit = check_fetcher(); !fit) return std::move(fit).error();
-  steady_point now{};
-  if (!read_clock(now)) return clock_error();
-  const auto at = parse_url(*config->resolved_url());
-  const steady_point one_interval = later(now, config->refresh_interval);
-  const url_rules rules{config->require_https, config->only_configured_urls};
-  errands todo{.here = false};
-  {
-    const std::lock_guard life_lock(life_mutex_);
-    {
-      const std::lock_guard lock(mutex_);
-      if (who.cancelled) return cancelled_error();
+    AXIOMS_JWKS_CATCH_ALL {
+      brought.what = verdict::kind::failure;
+      brought.why = memory_error();
     }
-    if (closed_) return shut_down_error();
-    if (state_ == life::running) return false;
-    if (auto opened = open(static_cast<bool>(config->on_event)); !opened) return std::move(opened).error();
-    const std::lock_guard lock(mutex_);
-    std::vector<kept_url> looked_up;
-    for (const auto& [url, on] : urls_.all) {
-      if (!on->configured && url != at->normalized)
-        looked_up.push_back({on, rules.refuse(url, on->insecure, false), terms_for(*on, config, false)});
+    const auto landing = on.policy.land(what->number, now, brought, confirms, random, on.served());
+    if (landing == refresh_policy::landing::dropped) return;
+    if (on.discovery) on.discovery->ended(landing != refresh_policy::landing::failed);
+    if (on.current == what) on.current.reset();
+    const auto took = std::chrono::duration_cast<milliseconds>(now - what->begun);
+    if (landing == refresh_policy::landing::failed) {
+      flight_failed(on, brought.status, took, todo);
+    } else {
+      if (fresh) brought.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1;
+      ++(fresh ? stats_.fetched : stats_.not_modified);
+      if (fresh || !brought.etag.empty()) on.etag = std::move(brought.etag);
+      if (fresh || !brought.last_modified.empty()) on.last_modified = std::move(brought.last_modified);
+      publish(on, std::move(stamp), todo);
+      tell(on,
+           {fresh ? jwks_event_kind::fetched : jwks_event_kind::not_modified, nullptr, brought.status, took, before,
+            on.content()},
+           todo);
     }
-    todo.reserve(2 * looked_up.size() + 3);
-    configured_ = take_over(*at, config, now, one_interval, todo);
-
-    // From here on nothing fails.
-    todo.released.push_back(std::exchange(config_, config));
-    rules_ = rules;
-    for (kept_url& each : looked_up) {
-      if (each.refused) {
-        turn_away(*each.on, *each.refused, todo);
-      } else {
-        configure(*each.on, std::move(each.terms), todo);
-        if (!config->prefetch) each.on->policy.put_off(one_interval);
-      }
-    }
-    who.forgiving = true;
-    state_.store(life::running, std::memory_order_release);
-  }
-  perform(todo);
-  return config->prefetch;
-}
-
-AXIOMS_JWKS_INLINE void engine::start(jwks_config config, const std::shared_ptr<waiter>& who) {
-  waiter_list ticket(1, who);
-  const auto prefetch = try_start(std::make_shared<const jwks_config>(std::move(config)), *who);
-  errands todo;
-  AXIOMS_JWKS_TRY {
-    if (prefetch && *prefetch) return submit(who);
-  }
-  AXIOMS_JWKS_CATCH_ALL {  // out of memory: a prefetch that fails is no failure, and the background tries again
-    const std::lock_guard lock(mutex_);
-    if (configured_) configured_->policy.plan_first(steady_point{});
+    settle(on, now, todo);
     todo.rescheduled = true;
   }
-  {
-    const std::lock_guard lock(mutex_);
-    who->out = outcome();
-    if (!prefetch) who->out.failure = copy_of(prefetch.error());
-    who->finished = true;
-    todo.finished.splice(todo.finished.end(), ticket);
+};
+
+// -- engine: what is due --
+
+class timetable : public flights {
+ public:
+  bool tick_now() noexcept {
+    steady_point now{};
+    if (forked() || !read_clock(now)) return false;
+    const std::uint64_t random = draw();
+    visit todo(*this);
+    tick(now, random, todo);
+    return true;
   }
-  perform(todo);
-}
 
-AXIOMS_JWKS_INLINE result<void> engine::add(jwks_config config) {
-  if (auto valid = config.validate(); !valid) return valid;
-  if (auto fit = check_fetcher(); !fit) return fit;
-  steady_point now{};
-  if (!read_clock(now)) return clock_error();
-  const auto shared = std::make_shared<const jwks_config>(std::move(config));
-  const auto at = parse_url(*shared->resolved_url());
-  errands todo{.here = false};
-  {
-    const std::lock_guard life_lock(life_mutex_);
-    if (state_ == life::down || closed_) return shut_down_error();
-    if (auto opened = open(static_cast<bool>(shared->on_event)); !opened) return opened;
-    const std::lock_guard lock(mutex_);
-    take_over(*at, shared, now, shared->prefetch ? now : later(now, shared->refresh_interval), todo);
-    if (state_ == life::idle) state_.store(life::lazy, std::memory_order_release);
-  }
-  perform(todo);
-  return {};
-}
-
-// Those who wait for it are finished with that error, and it goes.
-AXIOMS_JWKS_INLINE void engine::turn_away(entry& on, const axioms::error& why, errands& todo) noexcept {
-  while (!on.waiters.empty()) {
-    waiter& who = *on.waiters.front();
-    who.out = failed(copy_of(why));
-    finish(who, todo);
-  }
-  drop(on, todo);
-}
-
-AXIOMS_JWKS_INLINE void engine::drop(entry& on, errands& todo) noexcept {
-  todo.stop(on.current);
-  urls_.drop(on, todo.dropped);
-}
-
-AXIOMS_JWKS_INLINE bool engine::forget(std::string_view url) {
-  const auto at = parse_url(url);
-  if (!at) return false;
-  errands todo{.here = false};
-  {
-    const std::lock_guard lock(mutex_);
-    const auto on = urls_.find(at->normalized);
-    if (!on || on == configured_) return false;
-    turn_away(*on, cancelled_error(), todo);
-  }
-  perform(todo);
-  return true;
-}
-
-AXIOMS_JWKS_INLINE void engine::begin_shutdown(waiter_list&& last) noexcept {
-  errands todo;
-  std::shared_ptr<const jwks_config> config = plain_;
-  std::shared_ptr<entry> configured;
-  {
-    const std::lock_guard life_lock(life_mutex_);
-    const std::lock_guard lock(mutex_);
-    state_.store(life::down, std::memory_order_release);
-    waiter_list waiting;
-    for (const auto& [url, on] : urls_.all) {
-      for (const auto& who : on->waiters) who->finished = true;  // its outcome says shut_down from the beginning
-      waiting.splice(waiting.end(), on->waiters);
-      on->token_waiters = 0;
-    }
-    while (!urls_.all.empty()) drop(*urls_.all.begin()->second, todo);
-    configured_.swap(configured);
-    config_.swap(config);  // the listener goes with its life
-    for (const auto& who : last) who->finished = true;
-    retire(std::move(waiting), std::move(last), todo);
-  }
-  wind_down();
-  perform(todo);
-}
-
-// -- engine: documents that no flight brought --
-
-// Judges a key set by the rule for those that a fetch brought.
-AXIOMS_JWKS_INLINE verdict engine::judge_given(const parsed_url& at, fetch_response given, wall_point wall) {
-  fetch_request request;
-  request.url = at.normalized;
-  request.max_body_bytes = max_saved_bytes;
-  jwk_options accepts;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto known = urls_.find(at.normalized);
-    accepts.allow_es256k = (known ? known->config : config_)->allow_es256k;
-  }
-  verdict out = judge(request, std::move(given), wall, accepts);
-  out.why.http_status = 0;  // there was no response
-  if (out.content) { out.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1; }
-  return out;
-}
-
-// Puts a document in place. Its policy has taken it already.
-AXIOMS_JWKS_INLINE void engine::load(entry& on, steady_point now, verdict&& given, jwks_ptr&& stamp,
-                                     errands& todo) noexcept {
-  const auto before = on.content();
-  on.etag = std::move(given.etag);
-  on.last_modified = std::move(given.last_modified);
-  publish(on, std::move(stamp), todo);
-  tell(on, {.kind = jwks_event_kind::loaded, .before = before, .after = on.content()}, todo);
-  settle(on, now, todo);
-  todo.rescheduled = true;
-}
-
-AXIOMS_JWKS_INLINE result<void> engine::add_static(std::string_view url, std::string_view text) {
-  const auto at = parse_url(url);
-  if (!at) return at.error();
-  steady_point now{};
-  wall_point wall{};
-  if (!read_clock(now) || !read_clock(wall)) return clock_error();
-  verdict given = judge_given(*at, fetch_response{200, std::string(text), {}}, wall);
-  if (given.what != verdict::kind::document) return std::move(given.why);
-  auto stamp = std::make_shared<const jwks_document>(given.content, now, steady_point::max(), wall);
-  errands todo{.here = false};
-  {
-    const std::lock_guard lock(mutex_);
-    if (auto why = rules_.refuse(at->normalized, !at->https, true)) return *std::move(why);
-    if (state_ == life::down) return shut_down_error();
-    url_table::map fresh;
-    auto on = urls_.find(at->normalized);
-    if (!on) {
-      fresh = url_table::make(*at, config_, now);
-      on = fresh.begin()->second;
-    }
-    todo.reserve(2);
-    on->policy.reserve(on->served());
-
-    // From here on nothing fails.
-    urls_.add(std::move(fresh));
-    on->configured = true;
-    on->policy.pin(now, given.content->keys, on->served());
-    todo.stop(on->current);
-    load(*on, now, std::move(given), std::move(stamp), todo);
-  }
-  perform(todo);
-  return {};
-}
-
-// The age goes into the text, not what the wall clock said at the fetch: it may have been set since.
-AXIOMS_JWKS_INLINE std::string engine::export_cache() {
-  steady_point now{};
-  wall_point wall{};
-  std::string out = R"({"axioms_jwks_cache":1,"documents":[)";
-  if (read_clock(now) && read_clock(wall)) {
-    std::vector<std::tuple<jwks_ptr, std::string, std::string, std::string>> documents;
-    auto room = static_cast<std::ptrdiff_t>(max_saved_bytes);
-    {
-      const std::lock_guard lock(mutex_);
-      for (const auto& [url, on] : urls_.all) {
-        if (!on->document || on->policy.pinned()) continue;
-        room -= static_cast<std::ptrdiff_t>(2 * on->document->body().size() + 8192);  // escaped
-        if (room < 0) break;  // import_cache() would refuse more
-        documents.push_back({on->document, url, on->etag, on->last_modified});
+ protected:
+  void tick(steady_point now, std::uint64_t random, errands& todo) noexcept {
+    if (!background_runs()) return;
+    std::size_t free = slots() - std::min(slots(), busy());
+    for (auto next = urls_.all.begin(); next != urls_.all.end();) {
+      const std::shared_ptr<entry> on = (next++)->second;
+      if (on->policy.expire(now, random)) {
+        const std::shared_ptr<flight> late = on->current;
+        if (on->discovery && late) late->reads_metadata ? on->discovery->overstayed(now) : on->discovery->ended(false);
+        flight_failed(*on, 0, late ? std::chrono::duration_cast<milliseconds>(now - late->begun) : milliseconds(0),
+                      todo);
+        todo.stop(on->current);
+        settle(*on, now, todo);
+      }
+      for (auto place = on->waiters.begin(); place != on->waiters.end();) {
+        waiter& who = **place++;
+        if (now < who.deadline) continue;
+        who.out =
+            failed(who.what == verb::ready
+                       ? short_error(errc::timed_out, 0, "there was no document within the limit")
+                       : short_error(errc::timed_out, 0, "the refetch for a token took longer than unknown_kid_wait (",
+                                     on->config->unknown_kid_wait.count(), " ms)"));
+        finish(who, todo);
+      }
+      if (!on->policy.due(now)) continue;
+      if (!on->configured && on->waiters.empty() && on->policy.unused(now, on->last_used())) {
+        drop(*on, todo);
+      } else if (free > 0) {
+        --free;
+        AXIOMS_JWKS_TRY { begin_flight(prepare_flight(on, now, false), now, todo); }
+        AXIOMS_JWKS_CATCH_ALL {  // it counts as one that failed, or this would be tried again at once
+          static_cast<void>(on->policy.land(on->policy.begin(now), now, failure_of(memory_error()), false, random));
+          flight_failed(*on, 0, milliseconds(0), todo);
+        }
       }
     }
-    for (const auto& [document, url, etag, last_modified] : documents) {
-      const auto fetched_at = wall.time_since_epoch() - (now - document->fetched_at());
-      append_to(out, concat(out.back() == '[' ? "" : ",", R"({"url":)", json_string(url), R"(,"fetched_at":)",
-                            std::chrono::floor<seconds>(fetched_at).count(), R"(,"etag":)", json_string(etag),
-                            R"(,"last_modified":)", json_string(last_modified), R"(,"body":)",
-                            json_string(document->body()), "}"));
-    }
   }
-  return out + "]}";
-}
+
+  [[nodiscard]] steady_point next_wake() const noexcept {
+    steady_point soonest = steady_point::max();
+    if (!background_runs()) return soonest;
+    const bool full = busy() >= slots();
+    for (const auto& [url, on] : urls_.all) {
+      if (on->policy.in_flight() || !full)
+        soonest = std::min(soonest, on->policy.next_wake());  // a slot that gets free wakes us
+      for (const auto& who : on->waiters) soonest = std::min(soonest, who->deadline);
+    }
+    return soonest;
+  }
+
+  // What is imported before the first lookup or initialize() waits for it: nothing is fetched by a configuration that is
+  // not there yet.
+  [[nodiscard]] bool background_runs() const noexcept { return state_ == life::lazy || state_ == life::running; }
+};
+
+// -- engine: documents that no flight brought --
 
 // One document of an exported cache.
 struct saved_document {
@@ -8848,75 +8376,143 @@ struct saved_set {
   jwks_ptr stamp{};
 };
 
-AXIOMS_JWKS_INLINE result<std::size_t> engine::import_cache(std::string_view text) {
-  const auto refuse = [](const auto&... why) {
-    return make_error(errc::not_a_key_set, "the text is no exported cache: ", why...);
-  };
-  const auto saved = json_tree::read(text, {.bytes = max_saved_bytes});
-  if (!saved) return refuse("it ", saved.error().description);
-  const json_node& root = saved->root();
-  if (root.type != json_node::kind::object) return refuse("it is JSON, but no object");
-  const json_node* version = root.find("axioms_jwks_cache", json_node::kind::integer);
-  if (version == nullptr || version->integer != 1) return refuse("it has no axioms_jwks_cache of 1");
-  const json_node* documents = root.find("documents", json_node::kind::array);
-  if (documents == nullptr) return refuse("it has no array named documents");
+class saved_documents : public timetable {
+ public:
+  [[nodiscard]] result<void> add_static(std::string_view url, std::string_view text) override {
+    const auto at = parse_url(url);
+    if (!at) return at.error();
+    steady_point now{};
+    wall_point wall{};
+    if (!read_clock(now) || !read_clock(wall)) return clock_error();
+    verdict given = judge_given(*at, fetch_response{200, std::string(text), {}}, wall);
+    if (given.what != verdict::kind::document) return std::move(given.why);
+    auto stamp = std::make_shared<const jwks_document>(given.content, now, steady_point::max(), wall);
+    visit todo(*this, false);
+    if (auto why = rules_.refuse(at->normalized, !at->https, true)) return *std::move(why);
+    if (state_ == life::down) return shut_down_error();
+    auto [on, fresh] = urls_.find_or_make(*at, config_, now);
+    todo.reserve(2);
+    on->policy.reserve(on->served());
 
-  std::size_t index = 0;
-  std::optional<axioms::error> first_fault;
-  std::vector<saved_set> sets;
-  for (const json_node& document : *documents) {
-    auto judged =
-        saved_document::read(document).and_then([&](const saved_document& each) { return judge_saved(each); });
-    if (judged && *judged) sets.push_back(**std::move(judged));
-    if (!judged && !first_fault) {
-      first_fault = std::move(judged).error();
-      first_fault->description = concat("document ", index, " of the exported cache: ", first_fault->description);
+    // From here on nothing fails.
+    urls_.add(std::move(fresh));
+    on->configured = true;
+    on->policy.pin(now, given.content->keys, on->served());
+    todo.stop(on->current);
+    load(*on, now, std::move(given), std::move(stamp), todo);
+    return {};
+  }
+
+  // The age goes into the text, not what the wall clock said at the fetch: it may have been set since.
+  [[nodiscard]] std::string export_cache() override {
+    steady_point now{};
+    wall_point wall{};
+    std::string out = R"({"axioms_jwks_cache":1,"documents":[)";
+    if (read_clock(now) && read_clock(wall)) {
+      std::vector<std::tuple<jwks_ptr, std::string, std::string, std::string>> documents;
+      auto room = static_cast<std::ptrdiff_t>(max_saved_bytes);
+      {
+        const std::lock_guard lock(mutex_);
+        for (const auto& [url, on] : urls_.all) {
+          if (!on->document || on->policy.pinned()) continue;
+          room -= static_cast<std::ptrdiff_t>(2 * on->document->body().size() + 8192);  // escaped
+          if (room < 0) break;  // import_cache() would refuse more
+          documents.push_back({on->document, url, on->etag, on->last_modified});
+        }
+      }
+      for (const auto& [document, url, etag, last_modified] : documents) {
+        const auto fetched_at = wall.time_since_epoch() - (now - document->fetched_at());
+        append_to(out, concat(out.back() == '[' ? "" : ",", R"({"url":)", json_string(url), R"(,"fetched_at":)",
+                              std::chrono::floor<seconds>(fetched_at).count(), R"(,"etag":)", json_string(etag),
+                              R"(,"last_modified":)", json_string(last_modified), R"(,"body":)",
+                              json_string(document->body()), "}"));
+      }
     }
-    ++index;
+    return out + "]}";
   }
-  auto taken = restore(sets);
-  if (taken && *taken == 0 && first_fault && first_fault->code != errc::shut_down) return *std::move(first_fault);
-  return taken;
-}
 
-// None: there is a document of this URL already, or no room for one more URL.
-AXIOMS_JWKS_INLINE result<std::optional<saved_set>> engine::judge_saved(const saved_document& saved) {
-  auto at = parse_url(saved.url);
-  if (!at) return std::move(at).error();
-  steady_point now{};
-  wall_point wall{};
-  if (!read_clock(now) || !read_clock(wall)) return clock_error();
-  const auto age = age_of_saved(wall, saved.fetched_at);
-  if (!age) return age.error();
-  {
-    const std::lock_guard lock(mutex_);
-    const auto known = urls_.find(at->normalized);
-    if (auto why = rules_.refuse(at->normalized, !at->https, known && known->configured)) return *std::move(why);
-    if (known ? known->policy.servable(now) : urls_.full()) return std::optional<saved_set>();
+  [[nodiscard]] result<std::size_t> import_cache(std::string_view text) override {
+    const auto refuse = [](const auto&... why) {
+      return make_error(errc::not_a_key_set, "the text is no exported cache: ", why...);
+    };
+    const auto saved = json_tree::read(text, {.bytes = max_saved_bytes});
+    if (!saved) return refuse("it ", saved.error().description);
+    const json_node& root = saved->root();
+    if (root.type != json_node::kind::object) return refuse("it is JSON, but no object");
+    const json_node* version = root.find("axioms_jwks_cache", json_node::kind::integer);
+    if (version == nullptr || version->integer != 1) return refuse("it has no axioms_jwks_cache of 1");
+    const json_node* documents = root.find("documents", json_node::kind::array);
+    if (documents == nullptr) return refuse("it has no array named documents");
+
+    std::size_t index = 0;
+    std::optional<axioms::error> first_fault;
+    std::vector<saved_set> sets;
+    for (const json_node& document : *documents) {
+      auto judged =
+          saved_document::read(document).and_then([&](const saved_document& each) { return judge_saved(each); });
+      if (judged && *judged) sets.push_back(**std::move(judged));
+      if (!judged && !first_fault) {
+        first_fault = std::move(judged).error();
+        first_fault->description = concat("document ", index, " of the exported cache: ", first_fault->description);
+      }
+      ++index;
+    }
+    auto taken = restore(sets);
+    if (taken && *taken == 0 && first_fault && first_fault->code != errc::shut_down) return *std::move(first_fault);
+    return taken;
   }
-  verdict given = judge_given(
-      *at, fetch_response{200, saved.body, {{"ETag", saved.etag}, {"Last-Modified", saved.last_modified}}}, wall);
-  if (given.what != verdict::kind::document) return std::move(given.why);
-  return std::optional(saved_set{*std::move(at), std::move(given), now - *age, wall - *age, draw()});
-}
 
-// How many were put in place.
-AXIOMS_JWKS_INLINE result<std::size_t> engine::restore(std::vector<saved_set>& sets) {
-  steady_point now{};
-  if (!read_clock(now)) return clock_error();
-  errands todo{.here = false};
-  std::size_t taken = 0;
-  {
-    const std::lock_guard lock(mutex_);
+ private:
+  // Judges a key set by the rule for those that a fetch brought.
+  [[nodiscard]] verdict judge_given(const parsed_url& at, fetch_response given, wall_point wall) {
+    fetch_request request;
+    request.url = at.normalized;
+    request.max_body_bytes = max_saved_bytes;
+    jwk_options accepts;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto known = urls_.find(at.normalized);
+      accepts.allow_es256k = (known ? known->config : config_)->allow_es256k;
+    }
+    verdict out = judge(request, std::move(given), wall, accepts);
+    out.why.http_status = 0;  // there was no response
+    if (out.content) { out.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1; }
+    return out;
+  }
+
+  // None: there is a document of this URL already, or no room for one more URL.
+  [[nodiscard]] result<std::optional<saved_set>> judge_saved(const saved_document& saved) {
+    auto at = parse_url(saved.url);
+    if (!at) return std::move(at).error();
+    steady_point now{};
+    wall_point wall{};
+    if (!read_clock(now) || !read_clock(wall)) return clock_error();
+    const auto age = age_of_saved(wall, saved.fetched_at);
+    if (!age) return age.error();
+    {
+      const std::lock_guard lock(mutex_);
+      const auto known = urls_.find(at->normalized);
+      if (auto why = rules_.refuse(at->normalized, !at->https, known && known->configured)) return *std::move(why);
+      if (known ? known->policy.servable(now) : urls_.full()) return std::optional<saved_set>();
+    }
+    verdict given = judge_given(
+        *at, fetch_response{200, saved.body, {{"ETag", saved.etag}, {"Last-Modified", saved.last_modified}}}, wall);
+    if (given.what != verdict::kind::document) return std::move(given.why);
+    return std::optional(saved_set{*std::move(at), std::move(given), now - *age, wall - *age, draw()});
+  }
+
+  // How many were put in place.
+  [[nodiscard]] result<std::size_t> restore(std::vector<saved_set>& sets) {
+    steady_point now{};
+    if (!read_clock(now)) return clock_error();
+    std::size_t taken = 0;
+    visit todo(*this, false);
     if (state_ == life::down) return shut_down_error();
     for (saved_set& each : sets) {
-      auto known = urls_.find(each.at.normalized);
-      if (!known) {
-        each.fresh = url_table::make(each.at, config_, now);
-        known = each.fresh.begin()->second;
-      }
+      std::shared_ptr<entry> on;
+      std::tie(on, each.fresh) = urls_.find_or_make(each.at, config_, now);
       each.stamp = std::make_shared<const jwks_document>(each.given.content, each.fetched_at,
-                                                         known->policy.expiry_of(each.fetched_at), each.wall);
+                                                         on->policy.expiry_of(each.fetched_at), each.wall);
     }
     todo.reserve(2 * sets.size());
 
@@ -8929,74 +8525,277 @@ AXIOMS_JWKS_INLINE result<std::size_t> engine::restore(std::vector<saved_set>& s
       load(on, now, std::move(each.given), std::move(each.stamp), todo);
       ++taken;
     }
+    return taken;
   }
-  perform(todo);
-  return taken;
-}
+
+  // Puts a document in place. Its policy has taken it already.
+  void load(entry& on, steady_point now, verdict&& given, jwks_ptr&& stamp, errands& todo) noexcept {
+    const auto before = on.content();
+    on.etag = std::move(given.etag);
+    on.last_modified = std::move(given.last_modified);
+    publish(on, std::move(stamp), todo);
+    tell(on, {.kind = jwks_event_kind::loaded, .before = before, .after = on.content()}, todo);
+    settle(on, now, todo);
+    todo.rescheduled = true;
+  }
+};
 
 // -- engine: what is known --
 
-// Where a URL that is empty means the configured one. Null: there is no such entry.
-AXIOMS_JWKS_INLINE std::shared_ptr<entry> engine::known(std::string_view url) const {
-  const auto at = url.empty() ? result<parsed_url>(parsed_url{}) : parse_url(url);
-  if (!at) return nullptr;
-  const std::lock_guard lock(mutex_);
-  return url.empty() ? configured_ : urls_.find(at->normalized);
-}
-
-AXIOMS_JWKS_INLINE std::optional<jwks_ptr> engine::peek(const question& asked) {
-  steady_point now{};
-  if (!read_clock(now)) return std::nullopt;
-  const url_asked where = url_asked_of(asked);
-  const std::lock_guard lock(mutex_);
-  const auto on = find(where, now);
-  if (!on || !*on || !(*on)->policy.servable(now)) return std::nullopt;
-  return (*on)->document;
-}
-
-AXIOMS_JWKS_INLINE std::optional<std::string> engine::published_metadata(std::string_view url) const {
-  const auto on = known(url);
-  std::shared_ptr<const std::string> text;
-  if (on) {
-    const std::lock_guard lock(mutex_);
-    if (!on->gone && on->discovery) text = on->discovery->document();
+class known_urls : public saved_documents {
+ public:
+  [[nodiscard]] std::optional<std::string> published_metadata(std::string_view url) const override {
+    const auto on = known(url);
+    std::shared_ptr<const std::string> text;
+    if (on) {
+      const std::lock_guard lock(mutex_);
+      if (!on->gone && on->discovery) text = on->discovery->document();
+    }
+    return text ? std::optional(*text) : std::nullopt;
   }
-  return text ? std::optional(*text) : std::nullopt;
-}
 
-AXIOMS_JWKS_INLINE std::vector<std::string> engine::urls() const {
-  std::vector<std::string> out;
-  const std::lock_guard lock(mutex_);
-  for (const auto& [url, on] : urls_.all) out.push_back(url);
-  return out;
-}
-
-AXIOMS_JWKS_INLINE jwks_health engine::health(std::string_view url) {
-  jwks_health out;
-  steady_point now{};
-  const auto on = known(url);
-  if (!on || !read_clock(now)) return out;
-  const std::lock_guard lock(mutex_);
-  if (on->gone) return out;
-  out.ready = on->policy.servable(now);
-  out.stale = on->policy.stale(now);
-  out.insecure_transport = on->insecure && !on->policy.pinned();
-  if (on->document) out.age = std::chrono::duration_cast<milliseconds>(now - on->policy.fetched_at());
-  out.last_error = on->policy.last_error();
-  out.consecutive_failures = on->policy.consecutive_failures();
-  out.next_attempt = on->policy.in_flight() ? now : on->policy.next_attempt();
-  return out;
-}
-
-AXIOMS_JWKS_INLINE jwks_stats engine::stats() const {
-  jwks_stats out;
-  {
+  [[nodiscard]] std::vector<std::string> urls() const override {
+    std::vector<std::string> out;
     const std::lock_guard lock(mutex_);
-    out = stats_;
+    for (const auto& [url, on] : urls_.all) out.push_back(url);
+    return out;
   }
-  out.hits += hits_->sum();
+
+  [[nodiscard]] jwks_health health(std::string_view url) override {
+    jwks_health out;
+    steady_point now{};
+    const auto on = known(url);
+    if (!on || !read_clock(now)) return out;
+    const std::lock_guard lock(mutex_);
+    if (on->gone) return out;
+    out.ready = on->policy.servable(now);
+    out.stale = on->policy.stale(now);
+    out.insecure_transport = on->insecure && !on->policy.pinned();
+    if (on->document) out.age = std::chrono::duration_cast<milliseconds>(now - on->policy.fetched_at());
+    out.last_error = on->policy.last_error();
+    out.consecutive_failures = on->policy.consecutive_failures();
+    out.next_attempt = on->policy.in_flight() ? now : on->policy.next_attempt();
+    return out;
+  }
+
+  [[nodiscard]] jwks_stats stats() const override {
+    jwks_stats out;
+    {
+      const std::lock_guard lock(mutex_);
+      out = stats_;
+    }
+    out.hits += hits_->sum();
+    return out;
+  }
+
+ private:
+  // Where a URL that is empty means the configured one. Null: there is no such entry.
+  [[nodiscard]] std::shared_ptr<entry> known(std::string_view url) const {
+    const auto at = url.empty() ? result<parsed_url>(parsed_url{}) : parse_url(url);
+    if (!at) return nullptr;
+    const std::lock_guard lock(mutex_);
+    return url.empty() ? configured_ : urls_.find(at->normalized);
+  }
+};
+
+// -- engine: life --
+
+// What a URL of initialize() or add() needs, made before anything is changed.
+struct new_terms {
+  std::shared_ptr<const jwks_config> config;
+  jwks_ptr stamp;  // of the document that is there
+  std::shared_ptr<const metadata_source> source;
+};
+
+// named: it is the one of initialize() or add(), which may be led by discovery.
+inline new_terms terms_for(const entry& on, std::shared_ptr<const jwks_config> config, bool named) {
+  new_terms out;
+  if (on.document) {
+    const jwks_document& old = *on.document;
+    const auto expiry = on.policy.pinned() ? steady_point::max() : later(old.fetched_at(), config->cache_ttl);
+    out.stamp = std::make_shared<const jwks_document>(old.content(), old.fetched_at(), expiry, old.fetched_at_system());
+  }
+  if (named && config->discovery) out.source = std::make_shared<const metadata_source>(*metadata_source_of(*config));
+  out.config = std::move(config);
   return out;
 }
+
+// A document that is there keeps its age.
+inline void configure(entry& on, new_terms&& terms, errands& todo) noexcept {
+  todo.released.push_back(std::exchange(on.config, std::move(terms.config)));
+  on.policy.configure(*on.config);
+  if (terms.stamp) {
+    todo.released.push_back(std::exchange(on.document, std::move(terms.stamp)));
+    on.cell->version.fetch_add(1, std::memory_order_release);
+  }
+  todo.rescheduled = true;
+}
+
+class engine_life : public known_urls {
+ public:
+  void submit(const std::shared_ptr<waiter>& who, std::shared_ptr<const jwks_config> config) override {
+    if (config) {
+      start(std::move(config), who);
+    } else if (who->what == verb::shutdown) {
+      begin_shutdown(waiter_list(1, who));
+    } else {
+      look_up(who);
+    }
+  }
+
+  [[nodiscard]] result<void> add(std::shared_ptr<const jwks_config> config) override {
+    if (auto valid = config->validate(); !valid) return valid;
+    if (auto fit = io_->check(); !fit) return fit;
+    steady_point now{};
+    if (!read_clock(now)) return clock_error();
+    const auto at = parse_url(*config->resolved_url());
+    errands todo{.here = false};
+    {
+      const std::lock_guard life_lock(life_mutex_);
+      if (state_ == life::down || closed_) return shut_down_error();
+      if (auto opened = open(static_cast<bool>(config->on_event)); !opened) return opened;
+      const std::lock_guard lock(mutex_);
+      take_over(*at, config, now, config->prefetch ? now : later(now, config->refresh_interval), todo);
+      if (state_ == life::idle) state_.store(life::lazy, std::memory_order_release);
+    }
+    perform(todo);
+    return {};
+  }
+
+  [[nodiscard]] bool forget(std::string_view url) override {
+    const auto at = parse_url(url);
+    if (!at) return false;
+    visit todo(*this, false);
+    const auto on = urls_.find(at->normalized);
+    if (!on || on == configured_) return false;
+    turn_away(*on, cancelled_error(), todo);
+    return true;
+  }
+
+  void begin_shutdown(waiter_list&& last) noexcept override {
+    errands todo;
+    std::shared_ptr<const jwks_config> config = plain_;
+    std::shared_ptr<entry> configured;
+    {
+      const std::lock_guard life_lock(life_mutex_);
+      const std::lock_guard lock(mutex_);
+      state_.store(life::down, std::memory_order_release);
+      waiter_list waiting;
+      for (const auto& [url, on] : urls_.all) {
+        for (const auto& who : on->waiters) who->finished = true;  // its outcome says shut_down from the beginning
+        waiting.splice(waiting.end(), on->waiters);
+        on->token_waiters = 0;
+      }
+      while (!urls_.all.empty()) drop(*urls_.all.begin()->second, todo);
+      configured_.swap(configured);
+      config_.swap(config);  // the listener goes with its life
+      for (const auto& who : last) who->finished = true;
+      retire(std::move(waiting), std::move(last), todo);
+    }
+    wind_down();
+    perform(todo);
+  }
+
+ protected:
+  std::atomic<bool> closed_{false};
+
+ private:
+  // A URL of initialize() or add(): stays until shutdown, with limits of its own. first: its first fetch in the
+  // background. Under both mutexes; if it throws, it has done nothing.
+  std::shared_ptr<entry> take_over(const parsed_url& at, const std::shared_ptr<const jwks_config>& config,
+                                   steady_point now, steady_point first, errands& todo) {
+    auto [on, fresh] = urls_.find_or_make(at, config, now);
+    auto terms = terms_for(*on, config, true);
+    todo.reserve(2);
+
+    // From here on nothing fails.
+    urls_.add(std::move(fresh));
+    const auto source = std::move(terms.source);
+    configure(*on, std::move(terms), todo);
+    on->configured = true;
+    if (!on->policy.servable(now)) {
+      on->policy.plan_first(first);
+    } else if (!config->prefetch) {
+      on->policy.put_off(first);
+    }
+    if (!source) {
+      on->discovery.reset();
+    } else if (on->discovery && *on->discovery->source() == *source) {
+      on->discovery->configure(*config);
+    } else {
+      on->discovery.emplace(source, *config);
+    }
+    return on;
+  }
+
+  result<bool> try_start(std::shared_ptr<const jwks_config> config, waiter& who) {
+    struct kept_url {
+      std::shared_ptr<entry> on;
+      std::optional<axioms::error> refused;  // what this configuration would refuse to look up goes
+      new_terms terms;
+    };
+    if (auto valid = config->validate(); !valid) return std::move(valid).error();
+    if (running()) return false;
+    if (auto fit = io_->check(); !fit) return std::move(fit).error();
+    steady_point now{};
+    if (!read_clock(now)) return clock_error();
+    const auto at = parse_url(*config->resolved_url());
+    const steady_point one_interval = later(now, config->refresh_interval);
+    const url_rules rules{config->require_https, config->only_configured_urls};
+    errands todo{.here = false};
+    {
+      const std::lock_guard life_lock(life_mutex_);
+      {
+        const std::lock_guard lock(mutex_);
+        if (who.cancelled) return cancelled_error();
+      }
+      if (closed_) return shut_down_error();
+      if (state_ == life::running) return false;
+      if (auto opened = open(static_cast<bool>(config->on_event)); !opened) return std::move(opened).error();
+      const std::lock_guard lock(mutex_);
+      std::vector<kept_url> looked_up;
+      for (const auto& [url, on] : urls_.all) {
+        if (!on->configured && url != at->normalized)
+          looked_up.push_back({on, rules.refuse(url, on->insecure, false), terms_for(*on, config, false)});
+      }
+      todo.reserve(2 * looked_up.size() + 3);
+      configured_ = take_over(*at, config, now, one_interval, todo);
+
+      // From here on nothing fails.
+      todo.released.push_back(std::exchange(config_, config));
+      rules_ = rules;
+      for (kept_url& each : looked_up) {
+        if (each.refused) {
+          turn_away(*each.on, *each.refused, todo);
+        } else {
+          configure(*each.on, std::move(each.terms), todo);
+          if (!config->prefetch) each.on->policy.put_off(one_interval);
+        }
+      }
+      who.forgiving = true;
+      state_.store(life::running, std::memory_order_release);
+    }
+    perform(todo);
+    return config->prefetch;
+  }
+
+  void start(std::shared_ptr<const jwks_config> config, const std::shared_ptr<waiter>& who) {
+    waiter_list ticket(1, who);
+    const auto prefetch = try_start(std::move(config), *who);
+    outcome out;
+    if (!prefetch) out.failure = copy_of(prefetch.error());
+    AXIOMS_JWKS_TRY {
+      if (prefetch && *prefetch) return look_up(who);
+    }
+    AXIOMS_JWKS_CATCH_ALL {  // out of memory: a prefetch that fails is no failure, and the background tries again
+      const std::lock_guard lock(mutex_);
+      if (configured_) configured_->policy.plan_first(steady_point{});
+    }
+    visit todo(*this);
+    finish(*who, std::move(out), ticket, todo);
+    todo.rescheduled = true;
+  }
+};
 
 // -- engine: threads --
 
@@ -9036,287 +8835,6 @@ inline constexpr milliseconds listener_grace{50};
 // On whose thread we are: such a thread must not join its own crew.
 inline thread_local constinit const engine* manager_thread_of = nullptr;
 
-AXIOMS_JWKS_INLINE thread_engine::thread_engine(std::shared_ptr<blocking_io> io) : io_(std::move(io)) {}
-AXIOMS_JWKS_INLINE thread_engine::~thread_engine() = default;
-
-AXIOMS_JWKS_INLINE result<void> thread_engine::open(bool with_listener) {
-  const auto self = std::static_pointer_cast<thread_engine>(shared_from_this());
-  std::shared_ptr<crew> mine = crew_;
-  const error why{errc::no_resources, "a thread could not be started", 0};
-  if (!mine) {
-    reap();
-    mine = std::make_shared<crew>();
-    const auto run = [self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); };
-    if (!start_thread(mine->scheduler, run)) return why;
-    const std::lock_guard lock(mutex_);
-    crew_ = mine;
-  }
-  if (!with_listener || mine->listening) return {};
-  if (!start_thread(mine->listener, [self, at = mine.get()] { self->listen(*at); })) return why;
-  const std::lock_guard lock(mutex_);
-  mine->listening = true;
-  return {};
-}
-
-AXIOMS_JWKS_INLINE std::shared_ptr<crew> thread_engine::present() const noexcept {
-  const std::lock_guard lock(mutex_);
-  return crew_;
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept {
-  if (crew_) {
-    crew_->retired = true;
-    crew_->silent_at = std::chrono::steady_clock::now() + listener_grace;
-    crew_->foreground.clear();
-    crew_->background.clear();
-    crew_->older = std::exchange(retired_, crew_);
-    crew_.reset();
-  }
-  crew* const winding_down = retired_ && !retired_->ended ? retired_.get() : nullptr;
-  for (auto next = waiting.begin(); next != waiting.end();) {
-    const auto at = next++;
-    waiter_list& to = winding_down != nullptr && (*at)->wants_manager_thread() ? winding_down->deferred : todo.finished;
-    to.splice(to.end(), waiting, at);
-  }
-  waiter_list& to = winding_down != nullptr ? winding_down->at_end : todo.finished;
-  to.splice(to.end(), last);
-}
-
-// Those that were retired before were told then.
-AXIOMS_JWKS_INLINE void thread_engine::wind_down() noexcept {
-  std::shared_ptr<crew> old;
-  {
-    const std::lock_guard lock(mutex_);
-    old = retired_;
-  }
-  if (!old) return;
-  old->stop.request_stop();
-  old->wake.notify_all();
-  old->listen.notify_all();
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::join() noexcept {
-  if (manager_thread_of == this) return;
-  for (;;) {
-    std::shared_ptr<crew> old;
-    {
-      const std::lock_guard lock(mutex_);
-      if (!retired_) return;
-      old = retired_;
-    }
-    {
-      const std::lock_guard lock(old->join_mutex);
-      if (old->scheduler.joinable()) old->scheduler.join();
-    }
-    const std::lock_guard lock(mutex_);
-    unlink(*old);
-  }
-}
-
-// Out of the chain of those that are retired; whoever calls it keeps it.
-AXIOMS_JWKS_INLINE void thread_engine::unlink(const crew& old) noexcept {
-  for (std::shared_ptr<crew>* at = &retired_; *at; at = &(*at)->older) {
-    if (at->get() != &old) continue;
-    *at = std::shared_ptr<crew>((*at)->older);
-    return;
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::close() noexcept {
-  begin_shutdown();
-  join();
-  if (manager_thread_of != this) return;
-  // The manager is destroyed by a continuation on one of its own threads. That thread and the scheduler own the engine
-  // until they end; nobody is left to join the scheduler.
-  const std::lock_guard lock(mutex_);
-  for (auto old = retired_; old; old = old->older) {
-    const std::lock_guard join_lock(old->join_mutex);
-    if (old->scheduler.joinable()) old->scheduler.detach();
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::schedule(crew& mine, const stop_token& stop) noexcept {
-  manager_thread_of = this;
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    errands todo;
-    todo.finished.swap(mine.deferred);
-    mine.woken = false;
-    lock.unlock();  // the clock and the random numbers may be the user's
-    steady_point now{};
-    const bool clock_works = io_->now(now);
-    const std::uint64_t random = draw();
-    lock.lock();
-    if (!mine.retired && clock_works) tick(now, random, todo);
-    if (!todo.empty()) {
-      todo.rescheduled = false;  // we look again anyway
-      lock.unlock();
-      perform(todo);
-      lock.lock();
-      continue;
-    }
-    if (mine.retired && mine.deferred.empty()) break;
-    const auto ready = [&] { return mine.woken || mine.retired || !mine.deferred.empty(); };
-    if (!clock_works || !io_->wait(lock, mine.wake, stop, next_wake(), ready)) {
-      // A clock that throws must not make this thread spin.
-      static_cast<void>(
-          axioms::wait_until(lock, mine.wake, stop, std::chrono::steady_clock::now() + std::chrono::seconds(1), ready));
-    }
-  }
-  lock.unlock();
-  end_of_life(mine);
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::end_of_life(crew& mine) noexcept {
-  std::list<crew::worker> workers;
-  {
-    const std::lock_guard lock(mine.handles_mutex);
-    mine.closed = true;
-    workers.swap(mine.workers);
-  }
-  workers.clear();  // joins: their fetches were told to stop
-  if (mine.listener.joinable()) mine.listener.join();
-  waiter_list last;
-  {
-    const std::lock_guard lock(mutex_);
-    mine.ended = true;
-    last.swap(mine.at_end);
-  }
-  for (const auto& who : last) who->done();
-  const std::lock_guard lock(mutex_);
-  mine.left = true;
-}
-
-// An async manager is never joined between its lives; what has ended is taken away when the next one begins.
-AXIOMS_JWKS_INLINE void thread_engine::reap() noexcept {
-  for (;;) {
-    std::shared_ptr<crew> gone;
-    {
-      const std::lock_guard lock(mutex_);
-      gone = retired_;
-      while (gone && !gone->left) gone = gone->older;
-      if (!gone) return;
-      unlink(*gone);
-    }
-    const std::lock_guard lock(gone->join_mutex);
-    if (gone->scheduler.joinable()) gone->scheduler.join();
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::launch(flight_list&& one) noexcept {
-  std::shared_ptr<crew> mine;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!crew_ || one.front()->on->gone) return;
-    mine = crew_;
-    flight_list& jobs = one.front()->foreground ? mine->foreground : mine->background;
-    jobs.splice(jobs.end(), one);
-    if (mine->active >= slots()) return;
-    ++mine->active;
-  }
-  spawn_worker(*mine);
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::spawn_worker(crew& mine) noexcept {
-  std::list<crew::worker> ended;  // joined outside the lock; they have nothing left to do
-  bool started = false;
-  {
-    const std::lock_guard lock(mine.handles_mutex);
-    if (mine.closed) return;
-    for (auto next = mine.workers.begin(); next != mine.workers.end();) {
-      const auto at = next++;
-      if (at->ended) ended.splice(ended.end(), mine.workers, at);
-    }
-    std::list<crew::worker> one;
-    AXIOMS_JWKS_TRY {
-      crew::worker& fresh = one.emplace_back();
-      started = start_thread(fresh.thread,
-                             [self = std::static_pointer_cast<thread_engine>(shared_from_this()), &mine, &fresh] {
-                               self->work(mine);
-                               fresh.ended = true;
-                             });
-      if (started) mine.workers.splice(mine.workers.end(), one);
-    }
-    AXIOMS_JWKS_CATCH_ALL {}
-  }
-  if (started) return;
-  flight_list stranded;
-  {
-    const std::lock_guard lock(mutex_);
-    if (--mine.active > 0) return;  // another thread will come to them
-    stranded.swap(mine.foreground);
-    stranded.splice(stranded.end(), mine.background);
-  }
-  for (const auto& what : stranded)
-    land_failed(what, errc::no_resources, "a thread for the fetch could not be started");
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::work(crew& mine) noexcept {
-  manager_thread_of = this;
-  for (;;) {
-    std::shared_ptr<flight> what;
-    {
-      const std::lock_guard lock(mutex_);
-      auto& jobs = mine.foreground.empty() ? mine.background : mine.foreground;
-      if (jobs.empty()) {
-        --mine.active;
-        mine.woken = true;  // a slot is free
-        break;
-      }
-      what = std::move(jobs.front());
-      jobs.pop_front();
-    }
-    const stop_token stop = what->stop.get_token();
-    if (stop.stop_requested()) continue;  // it overstayed in the queue
-    while (arrive(what, io_->fetch(what->request, stop))) {}
-  }
-  mine.wake.notify_all();
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::listen(crew& mine) noexcept {
-  manager_thread_of = this;
-  for (;;) {
-    std::list<event_record> taken;  // destroyed without the mutex
-    {
-      std::unique_lock lock(mutex_);
-      mine.listen.wait(lock, [&] { return mine.retired || !mine.events.empty(); });
-      if (mine.events.empty()) return;
-      if (mine.retired && std::chrono::steady_clock::now() >= mine.silent_at) {
-        count_dropped_events(mine.events.size());
-        mine.events.take(taken, mine.events.size());
-        continue;
-      }
-      mine.events.take(taken);
-    }
-    deliver(taken.front());
-  }
-}
-
-AXIOMS_JWKS_INLINE void thread_engine::wake() noexcept {
-  std::shared_ptr<crew> mine;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!crew_) return;
-    mine = crew_;
-    mine->woken = true;
-  }
-  mine->wake.notify_all();
-}
-
-AXIOMS_JWKS_INLINE std::size_t thread_engine::busy() const noexcept { return crew_ ? crew_->active : 0; }
-
-AXIOMS_JWKS_INLINE waiter_list* thread_engine::deferred() noexcept {
-  if (!crew_ || manager_thread_of == this) return nullptr;
-  crew_->wake.notify_all();
-  return &crew_->deferred;
-}
-
-AXIOMS_JWKS_INLINE event_queue* thread_engine::events() noexcept { return crew_ ? &crew_->events : nullptr; }
-
-AXIOMS_JWKS_INLINE void thread_engine::deliver_events() noexcept {
-  if (const auto mine = present()) mine->listen.notify_all();
-}
-
 // A caller that is blocked on a condition variable of its own.
 class blocked_waiter final : public waiter {
  public:
@@ -9325,42 +8843,409 @@ class blocked_waiter final : public waiter {
   std::condition_variable_any changed;
 };
 
-AXIOMS_JWKS_INLINE outcome thread_engine::ask(const question& asked, const stop_token& stop) {
-  url_asked where = url_asked_of(asked);
-  if (auto answer = answer_now(asked, where)) return *std::move(answer);
-  if (stop.stop_requested()) return failed(cancelled_error());
-  const auto who = std::make_shared<blocked_waiter>(asked, std::move(where));
-  submit(who);
-  return wait_for(*who, who->changed, stop);
+// Drives the engine with one scheduler thread, fetch threads on demand, and a listener thread if somebody listens.
+class engine_on_threads final : public engine_life {
+ public:
+  explicit engine_on_threads(std::shared_ptr<blocking_io> users) : users_(*users) { io_ = std::move(users); }
+
+  [[nodiscard]] outcome ask(const question& asked, const stop_token& stop,
+                            std::shared_ptr<const jwks_config> config) override {
+    url_asked where = url_asked_of(asked);
+    if (auto answer = answer_now(asked, where)) return *std::move(answer);
+    if (stop.stop_requested() && !config) return failed(cancelled_error());
+    const auto who = std::make_shared<blocked_waiter>(asked, std::move(where));
+    if (stop.stop_requested()) cancel(*who);  // which may be too late: a manager that runs is success
+    submit(who, std::move(config));
+    return wait_for(*who, who->changed, stop);
+  }
+
+  void join() noexcept override {
+    if (manager_thread_of == this) return;
+    for (;;) {
+      std::shared_ptr<crew> old;
+      {
+        const std::lock_guard lock(mutex_);
+        if (!retired_) return;
+        old = retired_;
+      }
+      {
+        const std::lock_guard lock(old->join_mutex);
+        if (old->scheduler.joinable()) old->scheduler.join();
+      }
+      const std::lock_guard lock(mutex_);
+      unlink(*old);
+    }
+  }
+
+  void close() noexcept override {
+    closed_ = true;
+    begin_shutdown({});
+    join();
+    if (manager_thread_of != this) return;
+    // The manager is destroyed by a continuation on one of its own threads. That thread and the scheduler own the engine
+    // until they end; nobody is left to join the scheduler.
+    const std::lock_guard lock(mutex_);
+    for (auto old = retired_; old; old = old->older) {
+      const std::lock_guard join_lock(old->join_mutex);
+      if (old->scheduler.joinable()) old->scheduler.detach();
+    }
+  }
+
+ private:
+  result<void> open(bool with_listener) override {
+    const auto self = std::static_pointer_cast<engine_on_threads>(shared_from_this());
+    std::shared_ptr<crew> mine = crew_;
+    const error why{errc::no_resources, "a thread could not be started", 0};
+    if (!mine) {
+      reap();
+      mine = std::make_shared<crew>();
+      const auto run = [self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); };
+      if (!start_thread(mine->scheduler, run)) return why;
+      const std::lock_guard lock(mutex_);
+      crew_ = mine;
+    }
+    if (!with_listener || mine->listening) return {};
+    if (!start_thread(mine->listener, [self, at = mine.get()] { self->listen(*at); })) return why;
+    const std::lock_guard lock(mutex_);
+    mine->listening = true;
+    return {};
+  }
+
+  void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept override {
+    if (crew_) {
+      crew_->retired = true;
+      crew_->silent_at = std::chrono::steady_clock::now() + listener_grace;
+      crew_->foreground.clear();
+      crew_->background.clear();
+      crew_->older = std::exchange(retired_, crew_);
+      crew_.reset();
+    }
+    crew* const winding_down = retired_ && !retired_->ended ? retired_.get() : nullptr;
+    for (auto next = waiting.begin(); next != waiting.end();) {
+      const auto at = next++;
+      waiter_list& to =
+          winding_down != nullptr && (*at)->wants_manager_thread() ? winding_down->deferred : todo.finished;
+      to.splice(to.end(), waiting, at);
+    }
+    waiter_list& to = winding_down != nullptr ? winding_down->at_end : todo.finished;
+    to.splice(to.end(), last);
+  }
+
+  // Those that were retired before were told then.
+  void wind_down() noexcept override {
+    std::shared_ptr<crew> old;
+    {
+      const std::lock_guard lock(mutex_);
+      old = retired_;
+    }
+    if (!old) return;
+    old->stop.request_stop();
+    old->wake.notify_all();
+    old->listen.notify_all();
+  }
+
+  // Out of the chain of those that are retired; whoever calls it keeps it.
+  void unlink(const crew& old) noexcept {
+    for (std::shared_ptr<crew>* at = &retired_; *at; at = &(*at)->older) {
+      if (at->get() != &old) continue;
+      *at = std::shared_ptr<crew>((*at)->older);
+      return;
+    }
+  }
+
+  // An async manager is never joined between its lives; what has ended is taken away when the next one begins.
+  void reap() noexcept {
+    for (;;) {
+      std::shared_ptr<crew> gone;
+      {
+        const std::lock_guard lock(mutex_);
+        gone = retired_;
+        while (gone && !gone->left) gone = gone->older;
+        if (!gone) return;
+        unlink(*gone);
+      }
+      const std::lock_guard lock(gone->join_mutex);
+      if (gone->scheduler.joinable()) gone->scheduler.join();
+    }
+  }
+
+  void schedule(crew& mine, const stop_token& stop) noexcept {
+    manager_thread_of = this;
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      errands todo;
+      todo.finished.swap(mine.deferred);
+      mine.woken = false;
+      lock.unlock();  // the clock and the random numbers may be the user's
+      steady_point now{};
+      const bool clock_works = read_clock(now);
+      const std::uint64_t random = draw();
+      lock.lock();
+      if (!mine.retired && clock_works) tick(now, random, todo);
+      if (!todo.empty()) {
+        todo.rescheduled = false;  // we look again anyway
+        lock.unlock();
+        perform(todo);
+        lock.lock();
+        continue;
+      }
+      if (mine.retired && mine.deferred.empty()) break;
+      const auto ready = [&] { return mine.woken || mine.retired || !mine.deferred.empty(); };
+      if (!clock_works || !users_.wait(lock, mine.wake, stop, next_wake(), std::ref(ready))) {
+        // A clock that throws must not make this thread spin.
+        static_cast<void>(axioms::wait_until(lock, mine.wake, stop,
+                                             std::chrono::steady_clock::now() + std::chrono::seconds(1), ready));
+      }
+    }
+    lock.unlock();
+    end_of_life(mine);
+  }
+
+  void end_of_life(crew& mine) noexcept {
+    std::list<crew::worker> workers;
+    {
+      const std::lock_guard lock(mine.handles_mutex);
+      mine.closed = true;
+      workers.swap(mine.workers);
+    }
+    workers.clear();  // joins: their fetches were told to stop
+    if (mine.listener.joinable()) mine.listener.join();
+    waiter_list last;
+    {
+      const std::lock_guard lock(mutex_);
+      mine.ended = true;
+      last.swap(mine.at_end);
+    }
+    for (const auto& who : last) who->done();
+    const std::lock_guard lock(mutex_);
+    mine.left = true;
+  }
+
+  void launch(flight_list&& one) noexcept override {
+    std::shared_ptr<crew> mine;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!crew_ || one.front()->on->gone) return;
+      mine = crew_;
+      flight_list& jobs = one.front()->foreground ? mine->foreground : mine->background;
+      jobs.splice(jobs.end(), one);
+      if (mine->active >= slots()) return;
+      ++mine->active;
+    }
+    spawn_worker(*mine);
+  }
+
+  void spawn_worker(crew& mine) noexcept {
+    std::list<crew::worker> ended;  // joined outside the lock; they have nothing left to do
+    bool started = false;
+    {
+      const std::lock_guard lock(mine.handles_mutex);
+      if (mine.closed) return;
+      for (auto next = mine.workers.begin(); next != mine.workers.end();) {
+        const auto at = next++;
+        if (at->ended) ended.splice(ended.end(), mine.workers, at);
+      }
+      std::list<crew::worker> one;
+      AXIOMS_JWKS_TRY {
+        crew::worker& fresh = one.emplace_back();
+        started = start_thread(fresh.thread,
+                               [self = std::static_pointer_cast<engine_on_threads>(shared_from_this()), &mine, &fresh] {
+                                 self->work(mine);
+                                 fresh.ended = true;
+                               });
+        if (started) mine.workers.splice(mine.workers.end(), one);
+      }
+      AXIOMS_JWKS_CATCH_ALL {}
+    }
+    if (started) return;
+    flight_list stranded;
+    {
+      const std::lock_guard lock(mutex_);
+      if (--mine.active > 0) return;  // another thread will come to them
+      stranded.swap(mine.foreground);
+      stranded.splice(stranded.end(), mine.background);
+    }
+    for (const auto& what : stranded)
+      land(what, failure_of(short_error(errc::no_resources, 0, "a thread for the fetch could not be started")));
+  }
+
+  void work(crew& mine) noexcept {
+    manager_thread_of = this;
+    for (;;) {
+      std::shared_ptr<flight> what;
+      {
+        const std::lock_guard lock(mutex_);
+        auto& jobs = mine.foreground.empty() ? mine.background : mine.foreground;
+        if (jobs.empty()) {
+          --mine.active;
+          mine.woken = true;  // a slot is free
+          break;
+        }
+        what = std::move(jobs.front());
+        jobs.pop_front();
+      }
+      const stop_token stop = what->stop.get_token();
+      if (stop.stop_requested()) continue;  // it overstayed in the queue
+      while (arrive(what, users_.fetch(what->request, stop))) {}
+    }
+    mine.wake.notify_all();
+  }
+
+  void listen(crew& mine) noexcept {
+    manager_thread_of = this;
+    for (;;) {
+      std::list<event_record> taken;  // destroyed without the mutex
+      {
+        std::unique_lock lock(mutex_);
+        mine.listen.wait(lock, [&] { return mine.retired || !mine.events.empty(); });
+        if (mine.events.empty()) return;
+        if (mine.retired && std::chrono::steady_clock::now() >= mine.silent_at) {
+          stats_.events_dropped += mine.events.size();
+          mine.events.take(taken, mine.events.size());
+          continue;
+        }
+        mine.events.take(taken);
+      }
+      deliver(taken.front());
+    }
+  }
+
+  void wake() noexcept override {
+    const std::lock_guard lock(mutex_);
+    if (!crew_) return;
+    crew_->woken = true;
+    crew_->wake.notify_all();
+  }
+
+  std::size_t busy() const noexcept override { return crew_ ? crew_->active : 0; }
+
+  waiter_list* deferred() noexcept override {
+    if (!crew_ || manager_thread_of == this) return nullptr;
+    crew_->wake.notify_all();
+    return &crew_->deferred;
+  }
+
+  event_queue* events() noexcept override { return crew_ ? &crew_->events : nullptr; }
+
+  void deliver_events() noexcept override {
+    const std::lock_guard lock(mutex_);
+    if (crew_) crew_->listen.notify_all();
+  }
+
+  outcome wait_for(waiter& who, std::condition_variable_any& cv, const stop_token& stop) noexcept {
+    const auto ended = [&] { return who.finished; };
+    std::unique_lock lock(mutex_);
+    while (!who.finished) {
+      // A caller drives the end of its own wait; it does not rely on another thread being scheduled in time.
+      steady_point end = who.deadline;
+      if (who.on->policy.in_flight()) end = std::min(end, who.on->policy.flight_deadline());
+      bool clock_works = users_.wait(lock, cv, stop, end, std::ref(ended));
+      const bool asked_to_stop = stop.stop_requested();
+      if (clock_works && !asked_to_stop && !who.finished) {
+        lock.unlock();
+        clock_works = tick_now();
+        lock.lock();
+      }
+      if (who.finished || (clock_works && !asked_to_stop)) continue;
+      errands todo;
+      who.out = failed(asked_to_stop ? cancelled_error() : clock_error());
+      finish(who, todo);
+    }
+    return std::move(who.out);
+  }
+
+  blocking_io& users_;
+  std::shared_ptr<crew> crew_;     // of the present life
+  std::shared_ptr<crew> retired_;  // of past lives, the newest first, until joined
+};
+
+AXIOMS_JWKS_INLINE std::shared_ptr<engine> make_engine(std::shared_ptr<blocking_io> io) {
+  return std::make_shared<engine_on_threads>(std::move(io));
 }
 
-AXIOMS_JWKS_INLINE outcome thread_engine::start_and_wait(jwks_config config, const stop_token& stop) {
-  const auto who = std::make_shared<blocked_waiter>(question{.what = verb::initialize}, std::optional<parsed_url>());
-  if (stop.stop_requested()) cancel(*who);
-  start(std::move(config), who);
-  return wait_for(*who, who->changed, stop);
-}
+// -- engine: an event loop --
 
-AXIOMS_JWKS_INLINE outcome thread_engine::wait_for(waiter& who, std::condition_variable_any& cv,
-                                                   const stop_token& stop) noexcept {
-  std::unique_lock lock(mutex_);
-  while (!who.finished) {
-    // A caller drives the end of its own wait; it does not rely on another thread being scheduled in time.
-    steady_point end = who.deadline;
-    if (who.on->policy.in_flight()) end = std::min(end, who.on->policy.flight_deadline());
-    bool clock_works = io_->wait(lock, cv, stop, end, [&] { return who.finished; });
-    const bool asked_to_stop = stop.stop_requested();
-    if (clock_works && !asked_to_stop && !who.finished) {
+// Drives the engine on an event loop: no thread of ours, and nothing ever waits.
+class engine_on_loop final : public engine_life {
+ public:
+  explicit engine_on_loop(std::shared_ptr<loop_io> users) : users_(*users) { io_ = std::move(users); }
+
+  [[nodiscard]] outcome ask(const question&, const stop_token&, std::shared_ptr<const jwks_config>) override {
+    return {};
+  }
+  void join() noexcept override {}
+  void close() noexcept override {
+    closed_ = true;
+    begin_shutdown({});
+  }
+  void fetch(const std::shared_ptr<flight>& what) noexcept {
+    if (!users_.fetch(what->request, what->stop.get_token(), landing(weak_from_this(), what)))
+      land(what, failure_of(fetcher_threw()));
+  }
+  void on_timer() noexcept {
+    if (tick_now()) wake();  // with a clock that throws it would come back at once, for ever
+  }
+
+ private:
+  result<void> open(bool) override { return {}; }
+  void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept override {
+    todo.finished.splice(todo.finished.end(), waiting);
+    todo.finished.splice(todo.finished.end(), last);
+  }
+  void wind_down() noexcept override { wake(); }  // nothing is due any more: takes the timer back
+  void launch(flight_list&& one) noexcept override { fetch(one.front()); }
+  // One thread at a time sets the timer; whoever comes meanwhile makes it look again.
+  void wake() noexcept override {
+    std::unique_lock lock(mutex_);
+    again_ = true;
+    if (arming_) return;
+    arming_ = true;
+    while (std::exchange(again_, false)) {
+      const steady_point when = next_wake();
       lock.unlock();
-      clock_works = tick_now();
+      users_.call_at(when, alarm{weak_from_this()});
       lock.lock();
     }
-    if (who.finished || (clock_works && !asked_to_stop)) continue;
-    errands todo;
-    who.out = failed(asked_to_stop ? cancelled_error() : clock_error());
-    finish(who, todo);
+    arming_ = false;
   }
-  return std::move(who.out);
+  std::size_t busy() const noexcept override {
+    return static_cast<std::size_t>(std::count_if(urls_.all.begin(), urls_.all.end(),
+                                                  [](const auto& at) { return at.second->policy.in_flight(); }));
+  }
+  waiter_list* deferred() noexcept override { return nullptr; }
+  event_queue* events() noexcept override { return &events_; }
+  // On the thread that caused them, in order: a listener that causes another is not entered again.
+  void deliver_events() noexcept override {
+    std::unique_lock lock(mutex_);
+    if (delivering_) return;
+    delivering_ = true;
+    while (!events_.empty()) {
+      std::list<event_record> taken;
+      events_.take(taken);
+      lock.unlock();
+      deliver(taken.front());
+      taken.clear();
+      lock.lock();
+    }
+    delivering_ = false;
+  }
+
+  loop_io& users_;
+  bool arming_ = false, again_ = false, delivering_ = false;
+  event_queue events_;
+};
+
+AXIOMS_JWKS_INLINE std::shared_ptr<engine> make_engine(std::shared_ptr<loop_io> io) {
+  return std::make_shared<engine_on_loop>(std::move(io));
+}
+AXIOMS_JWKS_INLINE void landing::operator()(result<fetch_response> response) {
+  const auto still = core.lock();
+  if (!still) return;
+  auto& self = static_cast<engine_on_loop&>(*still);
+  if (self.arrive(what, std::move(response))) self.fetch(what);
+}
+AXIOMS_JWKS_INLINE void alarm::operator()() const {
+  if (const auto still = core.lock()) static_cast<engine_on_loop&>(*still).on_timer();
 }
 
 // -- tokens --
@@ -9383,16 +9268,196 @@ struct token_content {
   std::shared_ptr<const token_header> header;
   json_tree claims;
   key_ptr key;
-  double expires = 0;
+  double expires = 0;  // exp
+  double begins = 0;   // the later of nbf and iat
   const json_node *scopes = nullptr, *roles = nullptr, *permissions = nullptr;
   bool split_roles = false;
+};
+
+// What a thread keeps of a kind. nullptr: its thread_locals are gone, which the destructors of others may outlive.
+template <class Kept>
+[[nodiscard]] Kept* of_this_thread() noexcept {
+  static thread_local constinit bool ended = false;
+  struct owner {
+    Kept kept{};
+    ~owner() { ended = true; }
+  };
+  if (ended) return nullptr;
+  static thread_local owner mine;
+  return &mine.kept;
+}
+
+// -- tokens: memo --
+
+// A token that was accepted, and by whom: it is accepted again only where all of it is the same.
+struct remembered_token {
+  std::uint64_t memo = 0;  // never reused
+  std::uint64_t index = 0;
+  std::uint64_t engine = 0, generation = 0;
+  const token_rules* rules = nullptr;
+  std::shared_ptr<const token_content> content{};
+};
+
+// The last tokens, of which the oldest goes.
+template <std::size_t Most>
+struct token_ring {
+  [[nodiscard]] remembered_token* find(std::uint64_t memo, std::uint64_t index) noexcept {
+    for (remembered_token& each : tokens) {
+      if (each.index == index && each.memo == memo) return &each;
+    }
+    return nullptr;
+  }
+  // Gives what had to go.
+  remembered_token put(remembered_token token, std::size_t room = Most) noexcept {
+    remembered_token* place = find(token.memo, token.index);
+    if (place == nullptr) place = &tokens[oldest++ % room];
+    return std::exchange(*place, std::move(token));
+  }
+  std::array<remembered_token, Most> tokens{};
+  std::size_t oldest = 0;
+};
+
+// The verified tokens of one verifier. A thread that meets one again keeps it in front, under a control block of its
+// own, for threads would fight over a common one.
+class token_memo {
+ public:
+  token_memo(std::size_t most, memo_clock time);
+  // The token, if the same text would be accepted now; else none.
+  [[nodiscard]] std::shared_ptr<const token_content> find(engine& core, std::string_view text);
+  void keep(remembered_token token, const jwk_set& by) noexcept;
+
+ private:
+  static constexpr std::size_t most_in_set = 8;
+  static constexpr std::size_t shortest = 64;  // a signature alone is longer
+  struct set {
+    std::mutex mutex;  // guards the ring; taken inside a fork_gate, so that no child finds it taken
+    token_ring<most_in_set> ring;
+  };
+  [[nodiscard]] std::uint64_t index_of(std::string_view text) const noexcept;
+  [[nodiscard]] set& set_of(std::uint64_t index) noexcept { return sets_[index % sets_.size()]; }
+  [[nodiscard]] bool is_good(const remembered_token& token, engine& core) const;
+
+  const std::uint64_t id_, seed_;
+  const memo_clock time_;
+  std::vector<set> sets_;
+  const std::size_t room_;  // of each set
 };
 
 // The rules of a verifier, checked once and made ready.
 struct token_core {
   std::vector<token_rules> rules;
   std::optional<axioms::error> broken;
+  std::unique_ptr<token_memo> memo;
 };
+
+AXIOMS_JWKS_INLINE token_memo::token_memo(std::size_t most, memo_clock time)
+    : id_([] {
+        static std::atomic<std::uint64_t> last{0};
+        return last.fetch_add(1, std::memory_order_relaxed) + 1;
+      }()),
+      seed_(default_random()),
+      time_(time),
+      sets_((most + most_in_set - 1) / most_in_set),
+      room_(most / sets_.size()) {}
+
+// Of the end of the signature. Secret, so that nobody can choose tokens that crowd out others.
+AXIOMS_JWKS_INLINE std::uint64_t token_memo::index_of(std::string_view text) const noexcept {
+  std::array<std::uint64_t, 2> words;
+  std::memcpy(words.data(), text.data() + text.size() - sizeof words, sizeof words);
+  std::uint64_t hash = seed_;
+  for (const std::uint64_t word : words) {
+    hash = (hash ^ word) * 0xbf58476d1ce4e5b9U;
+    hash ^= hash >> 32U;
+  }
+  return hash;
+}
+
+#if defined(__GNUC__)
+using wide_word = std::uint64_t __attribute__((vector_size(16)));
+#else
+using wide_word = std::uint64_t;
+#endif
+
+// Looks at every byte, so that the time it takes does not tell where two texts differ. Both have 64 bytes at least.
+inline bool same_text(std::string_view a, std::string_view b) noexcept {
+  constexpr std::size_t size = sizeof(wide_word), block = 4 * size;
+  if (a.size() != b.size()) return false;
+  const auto difference = [&](std::size_t at) {
+    wide_word x, y;
+    std::memcpy(&x, a.data() + at, size);
+    std::memcpy(&y, b.data() + at, size);
+    return x ^ y;
+  };
+  wide_word all{};
+  const std::size_t last = a.size() - block;
+  for (std::size_t at = 0;; at = std::min(at + block, last)) {
+    all |= (difference(at) | difference(at + size)) | (difference(at + 2 * size) | difference(at + 3 * size));
+    if (at == last) break;
+  }
+  std::array<std::uint64_t, size / sizeof(std::uint64_t)> words;
+  std::memcpy(words.data(), &all, size);
+  return words.front() == 0 && words.back() == 0;
+}
+
+inline double seconds_of(std::chrono::system_clock::time_point when) noexcept {
+  return std::chrono::duration<double>(when.time_since_epoch()).count();
+}
+
+// Whether get_jwks() would answer with the same keys now, and the dates allow it.
+AXIOMS_JWKS_INLINE bool token_memo::is_good(const remembered_token& token, engine& core) const {
+  const std::string_view url = token.rules->jwks_url;
+  if (token.engine != core.id()) return false;
+  if (const hit_slot* const slot = warm_hit(core, url)) {
+    if (slot->give()->generation() != token.generation) return false;
+  } else {
+    const question asked{.url = url.empty() ? std::nullopt : std::optional(url)};
+    const auto now = core.answer_now(asked, url_asked_of(asked));
+    if (!now || !now->document || now->document->generation() != token.generation) return false;
+  }
+  const auto leeway = static_cast<double>(token.rules->leeway.count());
+  const auto in_time = [&](double now, double spare) {
+    return token.content->begins <= now - spare + leeway && now + spare < token.content->expires + leeway;
+  };
+  // time() takes a twentieth, and lags by a few milliseconds.
+  if (time_ == memo_clock::system && in_time(static_cast<double>(std::time(nullptr)), 2)) return true;
+  wall_point now{};
+  return core.read_clock(now) && in_time(seconds_of(now), 0);
+}
+
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_content> token_memo::find(engine& core, std::string_view text) {
+  if (text.size() < shortest) return nullptr;
+  const std::uint64_t index = index_of(text);
+  const auto front = of_this_thread<token_ring<16>>();
+  const auto* const kept = front != nullptr ? front->find(id_, index) : nullptr;
+  if (kept != nullptr && same_text(kept->content->text, text)) {
+    remembered_token mine = *kept;  // a listener that is called in there may verify tokens, too
+    if (is_good(mine, core)) return std::move(mine.content);
+  }
+  remembered_token shared;
+  {
+    const fork_gate inside;
+    set& where = set_of(index);
+    const std::lock_guard lock(where.mutex);
+    if (const auto* const found = where.ring.find(id_, index)) shared = *found;
+  }
+  if (shared.content == nullptr || !same_text(shared.content->text, text) || !is_good(shared, core)) return nullptr;
+  const auto own = std::make_shared<std::shared_ptr<const token_content>>(shared.content);
+  shared.content = {own, own->get()};
+  auto content = shared.content;
+  if (front != nullptr) front->put(std::move(shared));
+  return content;
+}
+
+// A key that the set does not hold any more verified by grace: that may end at any moment.
+AXIOMS_JWKS_INLINE void token_memo::keep(remembered_token token, const jwk_set& by) noexcept {
+  if (std::find(by.begin(), by.end(), token.content->key) == by.end()) return;
+  token.memo = id_;
+  token.index = index_of(token.content->text);
+  set& where = set_of(token.index);
+  const fork_gate inside;
+  const std::lock_guard lock(where.mutex);
+  token = where.ring.put(std::move(token), room_);
+}
 
 // RFC 7515 section 4.1.9: compared without case, and application/ may be left out where there is no other slash.
 AXIOMS_JWKS_INLINE std::string media_type(std::string_view typ) {
@@ -9503,9 +9568,9 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> broken_rule(const token_rules& r
   return broken;
 }
 
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> given) {
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> given, memo_clock time) {
   const auto core = std::make_shared<token_core>();
-  auto& [rules, broken] = *core;
+  auto& [rules, broken, memo] = *core;
   rules = std::move(given);
   std::size_t before = 0;
   if (rules.empty()) broken = make_error(errc::invalid_config, "there are no rules; there must be some");
@@ -9528,13 +9593,15 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<t
     if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     for (auto& type : each.types) type = media_type(type);
   }
+  if (!broken && time != memo_clock::no_memo && rules[0].memo > 0)
+    memo = std::make_unique<token_memo>(rules[0].memo, time);
   return core;
 }
 
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(token_rules rules) {
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(token_rules rules, memo_clock time) {
   std::vector<token_rules> one;
   one.push_back(std::move(rules));
-  return compile_rules(std::move(one));
+  return compile_rules(std::move(one), time);
 }
 
 // -- tokens: form --
@@ -9562,8 +9629,8 @@ AXIOMS_JWKS_INLINE result<json_tree> read_object(std::string_view what, std::str
 }
 
 AXIOMS_JWKS_INLINE result<std::shared_ptr<const token_header>> read_header(std::string_view segment) {
-  thread_local std::shared_ptr<const token_header> last;
-  if (last && last->segment == segment) return last;
+  auto* const last = of_this_thread<std::shared_ptr<const token_header>>();
+  if (last != nullptr && *last != nullptr && (*last)->segment == segment) return *last;
   const auto refuse = [](const auto&... why) { return make_error(errc::malformed_token, "the header ", why...); };
   std::string text;
   if (!decode_strictly(segment, text)) return refuse("is no base64url");
@@ -9594,7 +9661,7 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<const token_header>> read_header(std::
     const json_node* found = root.find(name, json_node::kind::string);
     if (found != nullptr && found->text.size() <= max_kid_bytes) *field = found->text;
   }
-  if (segment.size() <= 1024) last = made;
+  if (last != nullptr && segment.size() <= 1024) *last = made;
   return std::shared_ptr<const token_header>(made);
 }
 
@@ -9699,10 +9766,6 @@ AXIOMS_JWKS_INLINE std::optional<double> date_of(const json_node& claim, bool te
     out = out * 10 + (c - '0');
   }
   return out;
-}
-
-inline double seconds_of(std::chrono::system_clock::time_point when) noexcept {
-  return std::chrono::duration<double>(when.time_since_epoch()).count();
 }
 
 AXIOMS_JWKS_INLINE axioms::error wrong_type(std::string_view claim, std::string_view what) {
@@ -9835,6 +9898,14 @@ class token_check {
   [[nodiscard]] bool has_read() const noexcept { return rules_ != nullptr; }
   [[nodiscard]] result<verified_token> take_result() { return *std::move(out_); }
   void end(axioms::error why) { out_.emplace(std::move(why)); }
+  // The memo's: before a token is read, and when it is accepted.
+  [[nodiscard]] static std::optional<result<verified_token>> recall(const token_core& rules, engine& core,
+                                                                    std::string_view text) {
+    auto known = rules.memo ? rules.memo->find(core, text) : nullptr;
+    return known ? std::optional<result<verified_token>>(verified_token(std::move(known))) : std::nullopt;
+  }
+  void recall(engine& core) { out_ = recall(*core_, core, text_); }
+  void remember(const engine& core, const jwks_ptr& by) const noexcept;
   // What it needs is not to be had: there is only this key set.
   void end_with(const jwk_set& keys, need what);
 
@@ -9847,13 +9918,14 @@ class token_check {
   std::shared_ptr<const token_core> core_;
   std::string_view text_;
   std::string kept_;
+  token_parts parts_{};
   const token_rules* rules_ = nullptr;
   std::shared_ptr<const token_header> header_;
   std::string signature_, payload_;
   std::optional<json_tree> claims_;
   jwks_ptr brought_;
   key_ptr key_;
-  double expires_ = 0;
+  double expires_ = 0, begins_ = 0;
   need needs_ = need::nothing;
   bool fetched_again_ = false;
   std::optional<result<verified_token>> out_;
@@ -9865,7 +9937,8 @@ AXIOMS_JWKS_INLINE bool token_check::read() {
   if (core_->broken) return fail(*core_->broken);
   const auto parts = token_parts::of(text_, core_->rules.front().max_token_bytes);
   if (!parts) return fail(parts.error());
-  auto header = read_header(parts->header);
+  parts_ = *parts;
+  auto header = read_header(parts_.header);
   if (!header) return fail(header.error());
   header_ = *std::move(header);
   if (kinds_of_alg(header_->alg) == 0)
@@ -9876,7 +9949,7 @@ AXIOMS_JWKS_INLINE bool token_check::read() {
     return fail(make_error(errc::unsupported_algorithm, "alg ", quote(header_->alg), " is not accepted"));
   if (std::find(rules_->types.begin(), rules_->types.end(), header_->typ) == rules_->types.end())
     return fail(make_error(errc::token_type_mismatch, "typ ", quote(header_->typ), " is not accepted"));
-  if (!decode_strictly(parts->signature, signature_))
+  if (!decode_strictly(parts_.signature, signature_))
     return fail(make_error(errc::malformed_token, "the signature is no base64url"));
   return true;
 }
@@ -9901,8 +9974,7 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::pick_rules() {
 // Once; a token whose key is at hand is read only after its signature.
 AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::read_claims() {
   if (claims_) return std::nullopt;
-  const auto parts = token_parts::of(text_, text_.size());
-  if (!decode_strictly(parts->payload, payload_))
+  if (!decode_strictly(parts_.payload, payload_))
     return make_error(errc::malformed_token, "the payload is no base64url");
   auto tree = read_object("payload", payload_);
   if (!tree) return std::move(tree).error();
@@ -9919,6 +9991,8 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::check_claims(std::c
   if (auto why = check_audience(*rules_, claims, root)) return why;
   if (auto why = check_dates(*rules_, claims, seconds_of(now))) return why;
   expires_ = claims.exp->real;
+  for (const json_node* each : {claims.nbf, claims.iat})
+    begins_ = std::max(begins_, each != nullptr ? *date_of(*each, true) : begins_);
   return check_required(*rules_, claims, root);
 }
 
@@ -9940,7 +10014,7 @@ AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
     if (auto why = check_claims(now)) return fail(*std::move(why));
     return needs_ = query_of(*header_, nullptr).kid.empty() ? need::document : need::key;
   }
-  const signature_state state = keys.check(header_->alg, text_.substr(0, text_.rfind('.')), signature_);
+  const signature_state state = keys.check(header_->alg, parts_.signed_text, signature_);
   if (state == signature_state::failed) return fail(no_verification_error());
   if (state == signature_state::bad) {
     if (fetched_again_ || check_claims(now)) return fail(bad_signature_error());
@@ -9952,7 +10026,7 @@ AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
 }
 
 AXIOMS_JWKS_INLINE void token_check::accept(key_ptr key) {
-  const auto made = std::make_shared<token_content>();
+  auto made = std::make_shared<token_content>();
   made->text = text_;
   made->payload = std::move(payload_);
   made->header = header_;
@@ -9960,11 +10034,19 @@ AXIOMS_JWKS_INLINE void token_check::accept(key_ptr key) {
   made->key = std::move(key);
   const json_node& claims = made->claims.root();
   made->expires = expires_;
+  made->begins = begins_;
   made->scopes = first_claim(claims, rules_->scope_claims);
   made->roles = first_claim(claims, rules_->role_claims);
   made->permissions = first_claim(claims, rules_->permission_claims);
   made->split_roles = rules_->split_roles;
   out_.emplace(verified_token(std::move(made)));
+}
+
+AXIOMS_JWKS_INLINE void token_check::remember(const engine& core, const jwks_ptr& by) const noexcept {
+  if (core_->memo && by && out_ && *out_)
+    core_->memo->keep(
+        {.engine = core.id(), .generation = by->generation(), .rules = rules_, .content = (*out_)->content_},
+        by->keys());
 }
 
 AXIOMS_JWKS_INLINE void token_check::end_with(const jwk_set& keys, need what) {
@@ -10020,7 +10102,9 @@ AXIOMS_JWKS_INLINE token_check::need proceed(token_check& check, engine& core) {
     check.end(clock_error());
     return token_check::need::nothing;
   }
-  return check.look(served ? &served->keys() : nullptr, now);
+  const auto need = check.look(served ? &served->keys() : nullptr, now);
+  check.remember(core, served);
+  return need;
 }
 
 AXIOMS_JWKS_INLINE result<verified_token> verify_alone(const std::shared_ptr<const token_core>& rules,
@@ -10034,6 +10118,7 @@ AXIOMS_JWKS_INLINE result<verified_token> verify_alone(const std::shared_ptr<con
 AXIOMS_JWKS_INLINE std::optional<result<verified_token>> verify_at_once(engine& core,
                                                                         const std::shared_ptr<const token_core>& rules,
                                                                         std::string_view token) {
+  if (auto known = token_check::recall(*rules, core, token)) return known;
   token_check check(rules, token);
   if (proceed(check, core) != token_check::need::nothing) return std::nullopt;
   return check.take_result();
@@ -10042,6 +10127,7 @@ AXIOMS_JWKS_INLINE std::optional<result<verified_token>> verify_at_once(engine& 
 AXIOMS_JWKS_INLINE result<verified_token> verify_waiting(thread_engine& core,
                                                          const std::shared_ptr<const token_core>& rules,
                                                          std::string_view token, const stop_token& stop) {
+  if (auto known = token_check::recall(*rules, core, token)) return *std::move(known);
   token_check check(rules, token);
   for (auto need = proceed(check, core); need != token_check::need::nothing; need = proceed(check, core))
     check.take(core.ask(check.asked(need), stop));
@@ -10088,6 +10174,7 @@ struct token_canceller {
 AXIOMS_JWKS_INLINE void token_task::start(const stop_token& stop) {
   if (stop.stop_possible())
     on_stop_ = std::make_shared<stop_callback<token_canceller>>(stop, token_canceller{weak_from_this()});
+  check_->recall(*core_);
   if (go_on()) return;
   if (!where_) return complete();
   self_ = shared_from_this();
@@ -10267,7 +10354,7 @@ AXIOMS_JWKS_INLINE result<std::string_view> bearer_token(std::string_view author
 AXIOMS_JWKS_INLINE result<verified_token> verify_token(std::string_view token, const jwk_set& keys,
                                                        const token_rules& rules,
                                                        std::chrono::system_clock::time_point now) {
-  return detail::verify_alone(detail::compile_rules(rules), token, keys, now);
+  return detail::verify_alone(detail::compile_rules(rules, detail::memo_clock::no_memo), token, keys, now);
 }
 
 AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, const jwk_set& keys) {

@@ -47,7 +47,7 @@ int main() {
   config.jwks_url = issuer.url();
   net::io_context loop;
   net::thread_pool other(1);
-  axioms::async_jwks_manager manager{axioms::httplib_fetcher(trust)};
+  axioms::async_jwks_manager manager(trust);
   axioms::basic_async_jwks_manager<silent_fetcher> silent;
   demo::asio_verbs jwks{manager, loop.get_executor()};
   demo::asio_verbs unanswered{silent, loop.get_executor()};

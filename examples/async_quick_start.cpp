@@ -62,7 +62,7 @@ int main() {
   axioms::httplib_options trust;
   trust.ca_pem = issuer.ca_pem();
   trust.proxy_from_environment = false;  // the issuer is on this machine
-  axioms::async_jwks_manager manager{axioms::httplib_fetcher(trust)};
+  axioms::async_jwks_manager manager(trust);
   demo::table table(manager, issuer);
   asio::io_context loop;
   asio::co_spawn(loop, run(manager, issuer, table), asio::detached);

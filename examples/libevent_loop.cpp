@@ -32,7 +32,7 @@ int main() {
   evthread_use_pthreads();
   const std::unique_ptr<event_base, void (*)(event_base*)> base(event_base_new(), event_base_free);
   event_executor on_loop{base.get()};
-  axioms::async_jwks_manager manager{axioms::httplib_fetcher(trust)};
+  axioms::async_jwks_manager manager(trust);
   manager.set_executor(on_loop);  // for all verbs
   const auto here = std::this_thread::get_id();
   int exit_code = 2;

@@ -42,7 +42,7 @@ int main() {
   uv_loop_t loop;
   uv_loop_init(&loop);
   uv_executor on_loop(&loop);
-  axioms::async_jwks_manager manager{axioms::httplib_fetcher(trust)};
+  axioms::async_jwks_manager manager(trust);
   manager.set_executor(on_loop);  // for all verbs
   const auto here = std::this_thread::get_id();
   int exit_code = 2;

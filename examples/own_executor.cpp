@@ -71,7 +71,7 @@ int main() {
 
   event_loop loop;
   loop_executor on_loop{loop};
-  axioms::async_jwks_manager manager{axioms::httplib_fetcher(trust)};
+  axioms::async_jwks_manager manager(trust);
   int exit_code = 2;
   show_keys(manager, issuer.url(), on_loop, exit_code);
   loop.run();

@@ -68,7 +68,7 @@ int main() {
 
   EventLoop loop;
   drogon_executor connection{&loop};
-  axioms::async_jwks_manager manager{axioms::httplib_fetcher(trust)};
+  axioms::async_jwks_manager manager(trust);
   std::promise<int> good, unknown;
   bool on_loop = true;
   const auto into = [&](std::promise<int>& to) {

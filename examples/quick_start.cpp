@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
   trust.ca_pem = issuer.ca_pem();
   trust.proxy_from_environment = false;  // the issuer is on this machine
   std::atomic<int> events{0};            // outlives the manager, which may call the listener until it is shut down
-  axioms::jwks_manager manager{axioms::httplib_fetcher(trust)};
+  axioms::jwks_manager manager(trust);
   demo::table table(manager, issuer);
 
   axioms::jwks_config config;

@@ -70,7 +70,7 @@ function(axioms_jwks_own_test name label)
   add_test(NAME "${full}" COMMAND ${ARGN} COMMAND_EXPAND_LISTS)
   set_tests_properties("${full}" PROPERTIES LABELS "${label}" TIMEOUT 300)
   # Those that measure time or use a port must not share the machine.
-  if(label MATCHES "^(integration|bench|example)$")
+  if(label MATCHES "^(integration|provider|bench|example)$")
     set_tests_properties("${full}" PROPERTIES RUN_SERIAL TRUE)
   endif()
 endfunction()

@@ -44,7 +44,7 @@ std::string base64url(const Bytes& bytes) {
   return out;
 }
 
-/// A text with its signature, as an issuer would hand it out in a token.
+/// A text with its signature, as a token has it (RFC 7518 section 3).
 struct signed_text {
   std::string kid, alg, text, signature;
 };
@@ -82,14 +82,15 @@ class signing_key {
                 EVP_DigestSign(context.get(), out, &size, reinterpret_cast<const unsigned char*>(text.data()),
                                text.size()) == 1,
             "sign");
-    return {kid_, alg_, std::move(text), std::string(out, out + size)};
+    std::string signature(out, out + size);
+    return {kid_, alg_, std::move(text), alg_ == "ES256" ? both_numbers(signature) : std::move(signature)};
   }
 
   /// A token (RFC 9068) with those claims, which are a JSON object.
   std::string token(const std::string& claims) const {
     const std::string header = R"({"alg":")" + alg_ + R"(","typ":"at+jwt","kid":")" + kid_ + "\"}";
     const signed_text made = sign(base64url(header) + '.' + base64url(claims));
-    return made.text + '.' + base64url(alg_ == "ES256" ? both_numbers(made.signature) : made.signature);
+    return made.text + '.' + base64url(made.signature);
   }
 
  private:
@@ -120,7 +121,7 @@ class signing_key {
 
 /// Publishes its key set at url(), with an ETag, until it is stopped; start() brings it back on the same port.
 ///
-/// Threads: name(), url(), ca_pem() and the counts from any; the rest from one.
+/// Threads: name(), url(), ca_pem(), demand() and the counts from any; the rest from one.
 class issuer {
  public:
   enum class transport { http, https };
@@ -144,6 +145,11 @@ class issuer {
   std::string url() const { return name() + "/.well-known/jwks.json"; }
   /// What a client has to trust: a certificate of this run, which is its own authority.
   const std::string& ca_pem() const { return certificate_; }
+  /// From now on a request for the keys must have this Authorization header.
+  void demand(std::string authorization) {
+    const std::lock_guard lock(mutex_);
+    demanded_ = std::move(authorization);
+  }
   counts asked() const {
     const std::lock_guard lock(mutex_);
     return asked_;
@@ -197,6 +203,10 @@ class issuer {
  private:
   void answer(const httplib::Request& request, httplib::Response& response) {
     const std::lock_guard lock(mutex_);
+    if (!demanded_.empty() && request.get_header_value("Authorization") != demanded_) {
+      response.status = 401;
+      return;
+    }
     std::string body = R"({"keys":[)", etag = "\"";
     for (const signing_key& key : keys_) {
       body += (body.back() == '[' ? "" : ",") + key.jwk();
@@ -271,8 +281,9 @@ class issuer {
   };
 
   const bool tls_;
-  mutable std::mutex mutex_;  // guards keys_ and asked_
+  mutable std::mutex mutex_;  // guards keys_, demanded_ and asked_
   std::deque<signing_key> keys_;
+  std::string demanded_;
   counts asked_;
   std::string certificate_, key_;
   int port_ = 0;

@@ -3,20 +3,27 @@
 #define AXIOMS_JWKS_EXAMPLES_SHOW_KEY_SET_HPP
 
 #include "axioms_jwks.hpp"
+#include "terminal.hpp"
 
 #include <chrono>
 #include <cstdio>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace demo {
 
-// Names come from outside: what is not plain ASCII must not reach a terminal.
-inline std::string plain(std::string_view text) {
-  if (text.empty()) return "-";
-  std::string out;
-  for (const char c : text.substr(0, 64)) out += c > ' ' && c < 0x7f ? c : '?';
-  return text.size() > 64 ? out + "..." : out;
+/// Those that cannot be used, and how many there are of either.
+inline void print_skipped(std::size_t usable, const std::vector<axioms::skipped_key>& skipped, bool held_secrets) {
+  for (const auto& left_out : skipped) {
+    std::printf("skipped: member %zu, kid %s: %s\n", left_out.index, plain(left_out.kid).c_str(),
+                left_out.reason.c_str());
+  }
+  if (held_secrets)
+    std::printf(
+        "%s\n",
+        painted(colour::red, "the set publishes secrets: whoever published it must replace those keys").c_str());
+  std::printf("%zu usable, %zu skipped\n", usable, skipped.size());
 }
 
 /// The usable keys, and the others with the reason why they are not.
@@ -31,12 +38,7 @@ inline void print_table(const axioms::jwk_set& keys) {
     const std::string size = key->curve().empty() ? std::to_string(key->bits()) + " bits" : std::string(key->curve());
     line(plain(key->kid()), key->kty(), size, key->alg(), key->use(), key->thumbprint());
   }
-  for (const auto& left_out : keys.skipped()) {
-    std::printf("skipped: member %zu, kid %s: %s\n", left_out.index, plain(left_out.kid).c_str(),
-                left_out.reason.c_str());
-  }
-  if (keys.held_secrets()) std::printf("the set publishes secrets: whoever published it must replace those keys\n");
-  std::printf("%zu usable, %zu skipped\n", keys.size(), keys.skipped().size());
+  print_skipped(keys.size(), keys.skipped(), keys.held_secrets());
 }
 
 /// Returns what main() is to return.

@@ -3,10 +3,11 @@
 #define AXIOMS_JWKS_EXAMPLES_SHOW_TOKEN_HPP
 
 #include "axioms_jwks.hpp"
-#include "show_key_set.hpp"
+#include "terminal.hpp"
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <string>
@@ -49,9 +50,10 @@ inline int show_token(std::string_view token, const axioms::result<axioms::verif
     std::printf("header  %s\nclaims  %s\n", text_of(header).c_str(), text_of(claims).c_str());
     if (verdict) {
       const axioms::jwk& key = *(*verdict).key();
-      std::printf("good: signed with the key %s (%s)\n", plain(key.kid()).c_str(), key.thumbprint().c_str());
+      std::printf("%s: signed with the key %s (%s)\n", painted(colour::green, "good").c_str(), plain(key.kid()).c_str(),
+                  key.thumbprint().c_str());
     } else {
-      std::printf("%s: %s: %s\n", refused ? "refused" : "not verified", code.c_str(),
+      std::printf("%s: %s: %s\n", painted(colour::red, refused ? "refused" : "not verified").c_str(), code.c_str(),
                   verdict.error().description.c_str());
     }
   }

@@ -441,7 +441,7 @@ TEST_CASE("when the provider is gone, lookups go on") {
 TEST_CASE("a provider with another CA's certificate is refused, and a lookup says so") {
   const throwaway_ca ca, other;
   loopback_server server(ca.issue(), serving_keys({"a"}));
-  axioms::jwks_manager manager{axioms::httplib_fetcher(trusting(other))};
+  axioms::jwks_manager manager(trusting(other));
   REQUIRE(manager.initialize(config_for(server.url())));
   const auto set = manager.get_jwks();
   REQUIRE_FALSE(set);
@@ -680,7 +680,7 @@ TEST_CASE("shutdown with a request hanging returns within 100 ms, and whoever wa
                   {.tls_first = false});  // no handshake
   for (const raw_server* stuck : {&plain, &secure, &mute}) {
     CAPTURE(stuck->url());
-    axioms::jwks_manager manager{axioms::httplib_fetcher(trusting(ca))};
+    axioms::jwks_manager manager(trusting(ca));
     auto config = config_for(stuck->url());
     config.prefetch = false;
     REQUIRE(manager.initialize(config));
@@ -872,7 +872,7 @@ TEST_CASE("the async manager tells errors as the blocking one does") {
   const throwaway_ca ca, other;
   loopback_server server(ca.issue(), serving_keys({"a"}));
   loopback_server html(serving("<html>"));
-  axioms::async_jwks_manager manager{axioms::httplib_fetcher(trusting(other))};
+  axioms::async_jwks_manager manager(trusting(other));
   CHECK(code(wait(manager.get_jwks("file:///etc/passwd"))) == errc::unsupported_scheme);
   CHECK(code(wait(manager.get_jwks(server.url()))) == errc::tls_failed);
   CHECK(code(wait(manager.get_jwks(html.url()))) == errc::not_a_key_set);
@@ -1009,7 +1009,7 @@ TEST_CASE("in a forked child the managers are down, and initialize starts them a
   const throwaway_ca ca;
   loopback_server server(ca.issue(), serving_keys({"a"}));
   const std::string url = server.url();
-  axioms::jwks_manager manager{axioms::httplib_fetcher(trusting(ca))};
+  axioms::jwks_manager manager(trusting(ca));
   axioms::async_jwks_manager async{axioms::httplib_fetcher(trusting(ca))};
   REQUIRE(manager.initialize(config_for(url)));
   REQUIRE(wait(async.initialize(config_for(url))));

@@ -69,19 +69,6 @@ TEST_CASE("initialize without prefetch fetches nothing before the first lookup")
   CHECK(r.provider.requests() == 1);
 }
 
-TEST_CASE("initialize without prefetch fetches after one refresh_interval, not sooner") {
-  rig r;
-  auto config = config_for(url);
-  config.prefetch = false;
-  r.start(config);
-  r.settle(1);
-  r.clock.advance(3600s - 1ns);
-  r.settle(1);
-  CHECK(r.provider.requests() == 0);
-  r.clock.advance(1ns);
-  CHECK(r.provider.await_requests(1));
-}
-
 TEST_CASE("a failed prefetch is success, told by on_event and health") {
   rig r;
   listener heard;
@@ -164,51 +151,6 @@ TEST_CASE("a status other than 200 is an error with that status" * doctest::test
   }
 }
 
-TEST_CASE("a hit makes no request") {
-  rig r;
-  r.start();
-  for (int i = 0; i < 100; ++i) CHECK(r.manager.get_jwks(url).has_value());
-  CHECK(r.manager.get_jwks().has_value());
-  r.clock.advance(7200s - 3600s - 1ns);
-  CHECK(r.manager.get_jwks(url).has_value());
-  CHECK(r.provider.requests() == 1);
-  CHECK(r.manager.stats().hits == 102);
-}
-
-TEST_CASE("a document that has reached cache_ttl is fetched again" * doctest::test_suite("slow")) {
-  rig r;
-  REQUIRE(r.manager.get_jwks(url).has_value());
-  r.provider.always(ok({"k2"}));
-  r.provider.hold();  // the background refresh hangs, so that only the lookup decides
-  r.clock.advance(3600s);
-  REQUIRE(r.provider.await_requests(2));
-  r.clock.advance(10s);  // it times out
-  REQUIRE(eventually([&] { return r.manager.health(url).consecutive_failures == 1; }));
-  r.clock.advance(7200s - 3610s - 1ns);
-  CHECK(kids_of(*r.manager.get_jwks(url)) == "k1 ");  // the last instant of the TTL
-}
-
-TEST_CASE("expired: the caller that comes at cache_ttl waits for the renewal and gets the new set" *
-          doctest::test_suite("slow")) {
-  rig r;
-  auto config = config_for(url);
-  config.refresh_interval = 60s;
-  config.cache_ttl = 120s;
-  config.outage_window = 0s;
-  r.start(config);
-  r.provider.hold();
-  r.clock.advance(60s);
-  REQUIRE(r.provider.await_requests(2));
-  r.clock.advance(10s);
-  REQUIRE(eventually([&] { return r.manager.health().consecutive_failures == 1; }));
-  r.provider.always(ok({"new"}));
-  r.provider.release();
-  r.clock.advance(50s);
-  const auto document = r.manager.get_jwks();
-  REQUIRE(document.has_value());
-  CHECK(kids_of(*document) == "new ");
-}
-
 TEST_CASE("the background refresh happens again and again, each refresh_interval after the last success" *
           doctest::test_suite("slow")) {
   rig r;
@@ -247,15 +189,6 @@ TEST_CASE("shutdown is idempotent, also when nothing was started") {
   CHECK(r.manager.get_jwks(url).error().code == errc::shut_down);
 }
 
-TEST_CASE("initialize while running succeeds and changes nothing") {
-  rig r;
-  r.start();
-  CHECK(r.manager.initialize(config_for("https://other.example.com/jwks")).has_value());
-  CHECK(r.provider.requests() == 1);
-  CHECK((*r.manager.get_jwks())->url() == url);
-  CHECK_FALSE(r.manager.health("https://other.example.com/jwks").ready);
-}
-
 TEST_CASE("initialize works again after shutdown, and the documents of the life before are gone" *
           doctest::test_suite("slow")) {
   rig r;
@@ -268,14 +201,6 @@ TEST_CASE("initialize works again after shutdown, and the documents of the life 
   CHECK(kids_of(*r.manager.get_jwks()) == "second ");
   r.clock.advance(3600s);
   CHECK(r.provider.await_requests(3));
-}
-
-TEST_CASE("ten threads that look up at once all get the document" * doctest::test_suite("slow")) {
-  rig r;
-  std::vector<std::future<axioms::result<axioms::jwks_ptr>>> calls;
-  for (int i = 0; i < 10; ++i) calls.push_back(r.get());
-  for (auto& call : calls) CHECK(call.get().has_value());
-  CHECK(r.provider.requests() == 1);
 }
 
 TEST_CASE("64 threads that miss together cause exactly one request, whichever way they ask" *
@@ -299,16 +224,6 @@ TEST_CASE("64 threads that miss together cause exactly one request, whichever wa
   for (auto& call : calls) CHECK(call.get());
   CHECK(r.provider.requests() == 1);
   CHECK(r.manager.stats().coalesced == 63);
-}
-
-TEST_CASE("a rotated key set is served after the refresh, the old one before") {
-  rig r;
-  r.start();
-  r.provider.always(ok({"k2"}));
-  CHECK(r.manager.get_key({.kid = "k1"}).has_value());
-  CHECK(r.manager.refresh().has_value());
-  CHECK(r.manager.get_key({.kid = "k2"}).has_value());
-  CHECK(kids_of(*r.manager.get_jwks()) == "k2 ");
 }
 
 TEST_CASE("initialize refuses a configuration that breaks a rule and starts nothing") {
@@ -338,12 +253,6 @@ TEST_CASE("a lookup without initialize fetches on demand and is refreshed in the
   CHECK(r.manager.get_jwks(url).has_value());
   r.clock.advance(3600s);
   REQUIRE(r.provider.await_requests(3));
-}
-
-TEST_CASE("a lookup of the configured URL without initialize is an error of configuration") {
-  rig r;
-  CHECK(r.manager.get_jwks().error().code == errc::invalid_config);
-  CHECK(r.manager.get_key({.kid = "k1"}).error().code == errc::invalid_config);
 }
 
 TEST_CASE("initialize after lazy use keeps the cached documents and brings their refresh forward") {
@@ -701,108 +610,7 @@ TEST_CASE("a refresh that waits for a free thread does not use up its timeout" *
   r.provider.release();
 }
 
-// -- the rows of the design's table, through the manager --
-
-TEST_CASE("a miss: callers wait for one fetch and share it; the next lookup is a hit") {
-  rig r;
-  r.provider.hold();
-  auto first = r.get(), second = r.get();
-  REQUIRE(r.provider.await_requests(1));
-  r.settle(3);
-  r.provider.release();
-  const auto a = first.get(), b = second.get();
-  REQUIRE(a.has_value());
-  CHECK((*a)->body().data() == (*b)->body().data());
-  CHECK(r.manager.stats().misses == 2);
-  CHECK(r.manager.get_jwks(url).has_value());
-  CHECK(r.manager.stats().hits == 1);
-}
-
-TEST_CASE("nothing cached and the last fetch failed: the same error at once, without I/O, until the backoff is over" *
-          doctest::test_suite("slow")) {
-  rig r;
-  r.provider.hold();  // keeps the background retry from answering
-  r.provider.push(response(500));
-  auto call = r.get();
-  REQUIRE(r.provider.await_requests(1));
-  r.settle(2);
-  r.provider.release_one(0);
-  const auto error = call.get().error();
-  CHECK(error.http_status == 500);
-  const auto again = r.manager.get_jwks(url);
-  CHECK(again.error().code == error.code);
-  CHECK(again.error().description == error.description);
-  CHECK(r.provider.requests() == 1);
-  r.provider.release();
-  r.clock.advance(10s);
-  CHECK(r.manager.get_jwks(url).has_value());
-}
-
-TEST_CASE("a failed refresh keeps the good document, whatever came instead of a key set" *
-          doctest::test_suite("slow")) {
-  std::string nested(5000, '[');
-  const std::pair<const char*, axioms::result<axioms::fetch_response>> answers[] = {
-      {"HTML", response(200, "<html>sign in</html>")},
-      {"empty", response(200, "")},
-      {"truncated", response(200, key_set({"k1"}).substr(0, 50))},
-      {"an object without keys", response(200, "{}")},
-      {"an empty set", response(200, R"({"keys":[]})")},
-      {"no usable key", response(200, R"({"keys":[{"kty":"oct","k":"AAAA"}]})")},
-      {"deeply nested", response(200, nested)},
-      {"too many bytes", response(200, std::string(8193, ' '))},
-      {"a status", response(404)},
-      {"a 304 nobody asked for", response(304)},
-      {"an error", axioms::error{errc::connect_failed, "refused", 0}},
-  };
-  for (const auto& given : answers) {
-    const std::string what = given.first;
-    const auto& answer = given.second;
-    CAPTURE(what);
-    rig r;
-    auto config = config_for(url);
-    config.max_body_bytes = 8192;
-    r.start(config);
-    const auto before = *r.manager.get_jwks();
-    r.provider.push(answer);
-    const auto refreshed = r.manager.refresh();
-    REQUIRE_FALSE(refreshed.has_value());
-    CHECK_FALSE(refreshed.error().description.empty());
-    CHECK(refreshed.error().description.size() < 600);
-    CHECK((*r.manager.get_jwks())->body().data() == before->body().data());
-    CHECK(r.manager.health().ready);
-    CHECK(r.manager.health().consecutive_failures == 1);
-  }
-}
-
-TEST_CASE(
-    "past cache_ttl: the one caller that starts the renewal waits, everybody else gets the stale document at once") {
-  rig r;
-  listener heard;
-  auto config = config_for(url);
-  config.on_event = heard;
-  r.start(config);
-  r.provider.always(response(503, {}, {{"Retry-After", "3600"}}));
-  r.clock.advance(3600s);
-  REQUIRE(eventually([&] { return r.manager.health().consecutive_failures == 1; }));
-  r.provider.hold();
-  r.clock.advance(3600s);  // cache_ttl is over, and so is Retry-After: the refresh is due and hangs
-  REQUIRE(r.provider.await_requests(3));
-  CHECK(kids_of(*r.manager.get_jwks()) == "k1 ");
-  CHECK(r.manager.stats().stale_served == 1);
-  CHECK(r.manager.health().stale);
-  CHECK(r.manager.health().ready);
-  CHECK(kids_of(*r.manager.get_jwks()) == "k1 ");
-  CHECK(heard.await(3));
-  r.provider.always(ok({"k2"}));
-  r.provider.release();
-  REQUIRE(eventually([&] { return support::good_answers(r.manager) == 2; }));
-  CHECK(kids_of(*r.manager.get_jwks()) == "k2 ");
-  CHECK_FALSE(r.manager.health().stale);
-  REQUIRE(heard.await(4));
-  std::string kinds;
-  for (const auto& event : heard.all()) kinds.append(to_string(event.kind)).append(" ");
-  CHECK(kinds == "fetched failed stale fetched ");  // stale is told once
-}
+// -- URLs --
 
 TEST_CASE("past cache_ttl: a renewal that fails gives the caller who waited the stale document" *
           doctest::test_suite("slow")) {
@@ -828,62 +636,6 @@ TEST_CASE("past cache_ttl: a renewal that fails gives the caller who waited the 
   CHECK(r.manager.stats().stale_served == 2);
 }
 
-TEST_CASE("past cache_ttl and outage_window a lookup is an error; outage_window = 0 fails closed at the TTL" *
-          doctest::test_suite("slow")) {
-  for (const auto window : {7200s, 0s}) {
-    rig r;
-    auto config = config_for(url);
-    config.outage_window = window;
-    r.start(config);
-    r.provider.always(response(503, {}, {{"Retry-After", "3600"}}));
-    for (auto left = 7200s + window; left > 0s; left -= 3600s) {
-      const auto document = r.manager.get_jwks();
-      REQUIRE(document.has_value());
-      r.clock.advance(3600s);
-      r.quiet();
-    }
-    const auto document = r.manager.get_jwks();
-    REQUIRE_FALSE(document.has_value());
-    CHECK(document.error().http_status == 503);
-    CHECK_FALSE(r.manager.peek(url).has_value());
-    CHECK_FALSE(r.manager.health().ready);
-  }
-}
-
-TEST_CASE("a 304 renews the stamp: same body, keys and generation, and the validators were sent") {
-  rig r;
-  r.provider.push(ok({"k1"}, {{"ETag", "\"v1\""}, {"Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"}}));
-  r.start();
-  const auto before = *r.manager.get_jwks();
-  CHECK(r.provider.request(0).etag.empty());
-  r.provider.push(response(304));
-  r.clock.advance(3600s);
-  REQUIRE(eventually([&] { return r.manager.stats().not_modified == 1; }));
-  CHECK(r.provider.request(1).etag == "\"v1\"");
-  CHECK(r.provider.request(1).last_modified == "Sun, 06 Nov 1994 08:49:37 GMT");
-  const auto after = *r.manager.get_jwks();
-  CHECK(after != before);
-  CHECK(after->body().data() == before->body().data());
-  CHECK(&after->keys() == &before->keys());
-  CHECK(after->generation() == before->generation());
-  CHECK(after->fetched_at() == before->fetched_at() + 3600s);
-  CHECK(after->expires_at() == before->expires_at() + 3600s);
-}
-
-TEST_CASE("several URLs: each has its own document, and one that hangs delays no other" * doctest::test_suite("slow")) {
-  rig r;
-  const std::string slow = "https://slow.example.com/jwks";
-  r.provider.hold(slow);
-  auto hanging = r.get(slow);
-  r.settle(2);
-  r.provider.always_at("https://a.example.com/jwks", ok({"a"}));
-  r.provider.always_at("https://b.example.com/jwks", ok({"b"}));
-  CHECK(kids_of(*r.manager.get_jwks("https://a.example.com/jwks")) == "a ");
-  CHECK(kids_of(*r.manager.get_jwks("https://b.example.com/jwks")) == "b ");
-  r.provider.release();
-  CHECK(hanging.get().has_value());
-}
-
 TEST_CASE("spellings of one URL share its document") {
   rig r;
   for (const std::string same : {"https://idp.example.com/jwks", "HTTPS://IDP.Example.COM/jwks",
@@ -894,17 +646,6 @@ TEST_CASE("spellings of one URL share its document") {
   CHECK(r.provider.requests() == 1);
   CHECK(r.manager.get_jwks("https://idp.example.com/JWKS").has_value());
   CHECK(r.provider.requests() == 2);
-}
-
-TEST_CASE("only_configured_urls refuses every other URL") {
-  rig r;
-  auto config = config_for(url);
-  config.only_configured_urls = true;
-  r.start(config);
-  CHECK(r.manager.get_jwks("https://other.example.com/jwks").error().code == errc::invalid_url);
-  CHECK(r.provider.requests() == 1);
-  REQUIRE(r.manager.add(config_for("https://other.example.com/jwks")).has_value());
-  CHECK(r.manager.get_jwks("https://other.example.com/jwks").has_value());
 }
 
 TEST_CASE("require_https refuses http lookups too; without it health says that the transport is insecure" *
@@ -920,38 +661,6 @@ TEST_CASE("require_https refuses http lookups too; without it health says that t
   CHECK(r.manager.health().insecure_transport);
 }
 
-TEST_CASE("a looked-up URL that nobody asks for any more is dropped instead of refreshed for ever" *
-          doctest::test_suite("slow")) {
-  rig r;
-  REQUIRE(r.manager.get_jwks(url).has_value());
-  for (int hour = 0; hour < 3; ++hour) {
-    r.clock.advance(3600s);
-    REQUIRE(eventually([&] { return support::good_answers(r.manager) == static_cast<std::uint64_t>(hour) + 2; }));
-    r.settle(1);
-  }
-  r.clock.advance(3600s);  // 4 h after its last use: cache_ttl + outage_window
-  CHECK(eventually([&] { return !r.manager.health(url).ready; }));
-  const auto requests = r.provider.requests();
-  r.clock.advance(24h);
-  r.settle(1);
-  CHECK(r.provider.requests() == requests);
-}
-
-TEST_CASE("add gives a URL a policy of its own and fetches it in the background") {
-  rig r;
-  r.start();
-  const std::string other = "https://other.example.com/jwks";
-  auto config = config_for(other);
-  config.refresh_interval = 10s;
-  config.cache_ttl = 20s;
-  REQUIRE(r.manager.add(config).has_value());
-  REQUIRE(eventually([&] { return r.manager.health(other).ready; }));
-  CHECK((*r.manager.get_jwks(other))->expires_at() == r.clock.now() + 20s);
-  r.clock.advance(10s);
-  REQUIRE(r.provider.await_requests(3));
-  CHECK(r.provider.request(2).url == other);
-}
-
 TEST_CASE("add with prefetch of a URL that was configured without starts its first fetch at once") {
   rig r;
   auto config = config_for(url);
@@ -961,26 +670,6 @@ TEST_CASE("add with prefetch of a URL that was configured without starts its fir
   config.prefetch = true;
   REQUIRE(r.manager.add(config).has_value());
   CHECK(r.manager.wait_ready(1h));
-}
-
-TEST_CASE("refresh fetches now, whatever the age and the backoff, and joins a fetch in progress" *
-          doctest::test_suite("slow")) {
-  rig r;
-  r.start();
-  CHECK(r.manager.refresh().has_value());
-  CHECK(r.provider.requests() == 2);
-  r.provider.push(response(500));
-  CHECK(r.manager.refresh().error().http_status == 500);
-  CHECK(r.manager.refresh().has_value());  // in the middle of the backoff
-  r.provider.hold();
-  auto first = std::async(std::launch::async, [&] { return r.manager.refresh(url); });
-  r.settle(2);
-  auto second = std::async(std::launch::async, [&] { return r.manager.refresh(url); });
-  r.settle(3);
-  r.provider.release();
-  CHECK(first.get().has_value());
-  CHECK(second.get().has_value());
-  CHECK(r.provider.requests() == 5);
 }
 
 TEST_CASE("what a listener captured may call the manager when it is destroyed, and goes with its life" *
@@ -1029,25 +718,6 @@ TEST_CASE("what initialize would refuse to look up is no longer refreshed in the
 
 // -- unknown kids --
 
-TEST_CASE("an unknown kid is fetched once and found; known kids never pay") {
-  rig r;
-  r.start();
-  r.provider.always(ok({"k1", "k2"}));
-  CHECK(r.manager.get_key({.kid = "k2"}).has_value());
-  CHECK(r.provider.requests() == 2);
-  for (int i = 0; i < 10; ++i) CHECK(r.manager.get_key({.kid = "k1"}).has_value());
-  CHECK(r.provider.requests() == 2);
-}
-
-TEST_CASE("a known kid with the wrong alg never fetches") {
-  rig r;
-  r.start();
-  CHECK(r.manager.get_key({.kid = "k1", .alg = "RS256"}).error().code == errc::key_not_found);
-  CHECK(r.manager.get_key({.kid = "k1", .alg = "HS256"}).error().code == errc::unsupported_algorithm);
-  CHECK(r.manager.get_key({.kid = "k1", .alg = "none"}).error().code == errc::unsupported_algorithm);
-  CHECK(r.provider.requests() == 1);
-}
-
 TEST_CASE("random kids cost the provider no more than the budget, and it refills" * doctest::test_suite("slow")) {
   rig r;
   listener heard;
@@ -1073,28 +743,6 @@ TEST_CASE("random kids cost the provider no more than the budget, and it refills
   CHECK(told == 1);  // on the transition
 }
 
-TEST_CASE("a kid that a successful fetch lacked is not asked for again for 30 s") {
-  rig r;
-  r.start();
-  CHECK(r.manager.get_key({.kid = "nope"}).error().code == errc::key_not_found);
-  CHECK(r.provider.requests() == 2);
-  CHECK(r.manager.get_key({.kid = "nope"}).error().code == errc::key_not_found);
-  CHECK(r.provider.requests() == 2);
-  r.clock.advance(30s);
-  CHECK(r.manager.get_key({.kid = "nope"}).error().code == errc::key_not_found);
-  CHECK(r.provider.requests() == 3);
-}
-
-TEST_CASE("an unknown kid during an outage is an outage, not a bad token") {
-  rig r;
-  r.start();
-  r.provider.always(response(503));
-  CHECK(r.manager.get_key({.kid = "k2"}).error().status_code() == 503);
-  CHECK(r.manager.get_key({.kid = "k2"}).error().status_code() == 503);
-  CHECK(r.provider.requests() == 2);  // the second one met the backoff
-  CHECK(r.manager.get_key({.kid = "k1"}).has_value());
-}
-
 TEST_CASE("past cache_ttl an unknown kid is an outage too when the renewal fails") {
   rig r;
   auto config = config_for(url);
@@ -1112,28 +760,6 @@ TEST_CASE("past cache_ttl an unknown kid is an outage too when the renewal fails
   r.clock.advance(10s);
   CHECK(starter.get().error().code == errc::timed_out);
   CHECK(r.manager.get_key(url, {.kid = "k1"}).has_value());
-}
-
-TEST_CASE("a caller waits for an unknown kid at most unknown_kid_wait, and at most 16 callers wait" *
-          doctest::test_suite("slow")) {
-  rig r;
-  r.start();
-  r.settle(1);
-  r.clock.advance(30s);  // the set is no answer any more
-  r.provider.hold();
-  const auto ask = [&](const std::string& kid) {
-    return std::async(std::launch::async, [&r, kid] { return r.manager.get_key({.kid = kid}); });
-  };
-  std::vector<std::future<axioms::result<axioms::key_ptr>>> calls;
-  for (int i = 0; i < 16; ++i) calls.push_back(ask("n" + std::to_string(i)));
-  r.settle(17);
-  REQUIRE(r.provider.await_requests(2));
-  CHECK(r.manager.get_key({.kid = "n16"}).error().code == errc::throttled);
-  CHECK(r.provider.requests() == 2);
-  r.clock.advance(2s);
-  for (auto& call : calls) CHECK(call.get().error().code == errc::timed_out);
-  CHECK(r.manager.get_key({.kid = "k1"}).has_value());
-  r.provider.release();
 }
 
 TEST_CASE("a kid that a fetch already in the air lacked is looked for once more, and is not remembered as missing" *

@@ -453,6 +453,11 @@ TEST_CASE("an event is one line for a log, whatever a provider or a fetcher puts
   event.kind = axioms::jwks_event_kind::fetched;
   event.url = "https://idp.example.com/keys";
   CHECK(to_string(event) == "fetched 'https://idp.example.com/keys'");
+  event.key_set_url = event.url;
+  CHECK(to_string(event) == "fetched 'https://idp.example.com/keys'");
+  axioms::jwks_event found = event;
+  found.key_set_url = "https://keys.example.com/v\n1";
+  CHECK(to_string(found) == "fetched 'https://idp.example.com/keys', from 'https://keys.example.com/v\\x0a1'");
   event.status = 200;
   event.duration = std::chrono::milliseconds(35);
   event.added = {"k2", "k\n3"};

@@ -452,9 +452,12 @@ TEST_CASE("while the metadata are down the keys are refreshed from where they we
     const std::lock_guard lock(mutex);
     return events.size() == 3;
   }));
+  CHECK(events[0].url == openid_url);
+  CHECK(events[0].key_set_url == keys_url);
   CHECK(events[1].kind == jwks_event_kind::failed);
   CHECK(events[1].status == 503);
   CHECK(events[1].url == openid_url);
+  CHECK(events[1].key_set_url.empty());
   CHECK(events[2].kind == jwks_event_kind::fetched);
   CHECK_FALSE(r.manager.health().last_error.has_value());
   r.manager.shutdown();

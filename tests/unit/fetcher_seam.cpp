@@ -2,9 +2,11 @@
 #include "support/rig.hpp"
 
 #include <atomic>
+#include <future>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 using namespace std::chrono_literals;
@@ -38,6 +40,31 @@ struct checking_fetcher : fake_fetcher {
 struct boasting_fetcher : fake_fetcher {
   bool check() const { return false; }
 };
+
+// Says what it is made from: an aggregate, so that it can be written in braces.
+struct tenant_options {
+  std::string tenant{};
+  int port = 443;
+};
+struct tenant_fetcher : fake_fetcher {
+  using options_type = tenant_options;
+  explicit tenant_fetcher(tenant_options options = {}) {
+    always(ok({options.tenant + ":" + std::to_string(options.port)}));
+  }
+};
+// Says it, and cannot be made from it.
+struct boastful_fetcher : fake_fetcher {
+  using options_type = tenant_options;
+};
+
+template <class Manager>
+std::string kid_by_callback(Manager& manager) {
+  std::promise<std::string> kid;
+  manager.async_get_jwks(url, [&](axioms::result<axioms::jwks_ptr> set) {
+    kid.set_value(set ? std::string((*(*set)->keys().begin())->kid()) : set.error().description);
+  });
+  return kid.get_future().get();
+}
 
 template <class Manager, class Initialize>
 void asks_once(Initialize initialize) {
@@ -98,6 +125,28 @@ TEST_CASE("initialize() and add() ask a fetcher that can check itself, once and 
 TEST_CASE("a check() that returns something else is none") {
   axioms::basic_jwks_manager<boasting_fetcher, manual_clock> manager{boasting_fetcher(), manual_clock()};
   CHECK(manager.initialize(config_for(url)).has_value());
+}
+
+TEST_CASE("a manager can be made from the options of its fetcher") {
+  using blocking = axioms::basic_jwks_manager<tenant_fetcher>;
+  using async = axioms::basic_async_jwks_manager<tenant_fetcher>;
+  const tenant_options named{.tenant = "acme", .port = 8443};
+  const blocking one(named), two({.tenant = "other"});
+  CHECK((*(*one.get_jwks(url))->keys().begin())->kid() == "acme:8443");
+  CHECK((*(*two.get_jwks(url))->keys().begin())->kid() == "other:443");
+  async three(named);
+  CHECK(kid_by_callback(three) == "acme:8443");
+  const axioms::basic_jwks_manager<tenant_fetcher, manual_clock> with_clock(named, manual_clock());
+  CHECK((*(*with_clock.get_jwks(url))->keys().begin())->kid() == "acme:8443");
+
+  static_assert(!std::is_convertible_v<tenant_options, blocking> && !std::is_convertible_v<tenant_options, async>);
+  using no_options = axioms::basic_jwks_manager<fake_fetcher>;
+  static_assert(!std::is_constructible_v<no_options, tenant_options>);
+  static_assert(!std::is_constructible_v<axioms::basic_jwks_manager<boastful_fetcher>, tenant_options>);
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+  static_assert(std::is_constructible_v<axioms::jwks_manager, axioms::httplib_options>);
+  static_assert(std::is_constructible_v<axioms::async_jwks_manager, axioms::httplib_options>);
+#endif
 }
 
 TEST_CASE("a fetch says the origin that the application named, also for a jwks_uri elsewhere") {

@@ -1103,6 +1103,18 @@ TEST_CASE("every other status is a failure, whatever stands in the body") {
   }
 }
 
+// Red when judge() adds the hint to no 404, or to every one.
+TEST_CASE("a 404 where an issuer's keys are by default names the options that say where they are") {
+  fetch_request request = plain();
+  request.url = "https://idp.example.com/realms/shop/.well-known/jwks.json";
+  CHECK(judged(404, {}, {}, request).why.description ==
+        "HTTP status 404 from 'https://idp.example.com/realms/shop/.well-known/jwks.json'; if the issuer has its keys "
+        "elsewhere, set jwks_config::discovery, or jwks_url");
+  CHECK(judged(503, {}, {}, request).why.description.ends_with("jwks.json'"));
+  request.url += "?tenant=1";
+  CHECK(judged(404, {}, {}, request).why.description.ends_with("tenant=1'"));
+}
+
 TEST_CASE("a Retry-After is read from every response, in both forms") {
   CHECK(judged(503, {}, {{"retry-after", "120"}}).retry_after == std::optional<seconds>(120s));
   CHECK(judged(429, {}, {{"Retry-After", "Thu, 01 Jan 2026 00:01:00 GMT"}}).retry_after == std::optional<seconds>(60s));

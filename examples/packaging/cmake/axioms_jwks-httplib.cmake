@@ -12,7 +12,9 @@
 function(axioms_jwks_find_httplib)
   set(targets "")
   set(from "")
-  set(reason "no target httplib::httplib, no CMake package httplib, no pkg-config module cpp-httplib, no httplib.h")
+  set(reason "no target httplib::httplib, no CMake package httplib, no pkg-config module cpp-httplib, no httplib.h. Install it (Debian, \
+Ubuntu: libcpp-httplib-dev with pkg-config; Fedora: cpp-httplib-devel; brew, vcpkg: cpp-httplib), or make it available before \
+axioms_jwks, where both come by FetchContent")
 
   # Without a version: upstream's package is SameMinorVersion, so any version asked for would refuse all others.
   set(had_target OFF)
