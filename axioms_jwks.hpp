@@ -2620,6 +2620,11 @@ class engine : public std::enable_shared_from_this<engine> {
     const std::shared_ptr<engine> last = std::exchange(self_, std::move(self));
   }
   void spare_clock(bool known) noexcept { sparing_ = known; }
+  // For who knows what it was made with.
+  template <class Io>
+  [[nodiscard]] Io& io() const noexcept {
+    return static_cast<Io&>(*io_);
+  }
   void start_down() noexcept { state_.store(life::down, std::memory_order_release); }
 
   // The answer, if it needs no waiting.
@@ -2907,7 +2912,7 @@ class basic_jwks_manager : public jwks_manager_verbs {
     return ask<result<jwks_ptr>>({.url = url}, stop);
   }
   [[nodiscard]] result<jwks_ptr> get_jwks(std::string_view url) const {
-    detail::engine& core = engine_.get();
+    const hot_engine core{engine_.get()};
     if (!url.empty()) {  // which stands for the configured URL in there
       if (const detail::hit_slot* const slot = detail::warm_hit(core, url)) return slot->give();
     }
@@ -2926,7 +2931,7 @@ class basic_jwks_manager : public jwks_manager_verbs {
   /// Errors:   as get_jwks(), and unsupported_algorithm, key_not_found, key_ambiguous, throttled.
   /// Lifetime: the key lives as long as the returned pointer, and with it the document that it was found in.
   [[nodiscard]] result<key_ptr> get_key(std::string_view url, const key_query& query, stop_token stop = {}) const {
-    detail::engine& core = engine_.get();
+    const hot_engine core{engine_.get()};
     if (!url.empty()) {
       if (const detail::hit_slot* const slot = detail::warm_hit(core, url)) {
         if (const jwk* const key = slot->give(query)) return key_ptr(slot->document, key);
@@ -2973,9 +2978,22 @@ class basic_jwks_manager : public jwks_manager_verbs {
  private:
   template <class T>
   T ask(const detail::question& asked, const stop_token& stop) const {
-    if (auto warm = detail::answer_warm<T>(engine_.get(), asked)) return *std::move(warm);
+    if (auto warm = detail::answer_warm<T>(hot_engine{engine_.get()}, asked)) return *std::move(warm);
     return missed<T>(asked, stop);
   }
+  // As a hit sees it: with a clock that is known, and so inlined.
+  struct hot_engine {
+    detail::engine& core;
+    [[nodiscard]] std::uint64_t id() const noexcept { return core.id(); }
+    [[nodiscard]] AXIOMS_JWKS_HOT inline bool time_of_hit(detail::sparing_clock& spared, detail::steady_point until,
+                                                          detail::steady_point& now) const noexcept {
+      if constexpr (std::same_as<Clock, steady_clock>) {
+        return core.time_of_hit(spared, until, now);
+      } else {
+        return core.template io<detail::blocking_io_of<Fetcher, Clock>>().now(now);
+      }
+    }
+  };
   template <class T>
   AXIOMS_JWKS_COLD T missed(const detail::question& asked, const stop_token& stop) const {
     return detail::answer_of<T>(engine_.get().ask(asked, stop));

@@ -102,7 +102,7 @@ TEST_CASE("a wall clock that stands still: a document is served at most 255 time
   at.ask();
   at.precise += 5000h;
   int served = 0;
-  while (at.serves()) ++served;
+  while (served < 1000 && at.serves()) ++served;
   CHECK(served == 255);
   CHECK_FALSE(at.serves());  // for good: there is no time left
   CHECK(at.reads == 3);
@@ -220,13 +220,14 @@ TEST_CASE("a clock of the user's is read at every hit, steady_clock is not") {
   for (int i = 0; i < 10; ++i) REQUIRE(manager.get_jwks(url).has_value());
   CHECK(*clock.reads == before + 10);
 
-  axioms::detail::io_of<fake_fetcher, axioms::steady_clock> io{fake_fetcher(provider), axioms::steady_clock()};
+  axioms::basic_jwks_manager<fake_fetcher, axioms::steady_clock> real{provider, axioms::steady_clock()};
+  axioms::detail::engine& core = axioms::detail::manager_access::core(real);
   sparing_clock spared;
   int same = 0;
   for (int i = 0; i < 10; ++i) {  // a second may end in between, but not nine times
     time_point a{}, b{};
-    REQUIRE(io.time_of_hit(spared, time_point::max(), a));
-    REQUIRE(io.time_of_hit(spared, time_point::max(), b));
+    REQUIRE(core.time_of_hit(spared, time_point::max(), a));
+    REQUIRE(core.time_of_hit(spared, time_point::max(), b));
     same += a == b ? 1 : 0;
   }
   CHECK(same > 0);
