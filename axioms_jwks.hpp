@@ -2619,7 +2619,9 @@ class engine : public std::enable_shared_from_this<engine> {
   void own_itself(std::shared_ptr<engine> self) noexcept {
     const std::shared_ptr<engine> last = std::exchange(self_, std::move(self));
   }
+  // Its clock is steady_clock, which need not be read each time.
   void spare_clock(bool known) noexcept { sparing_ = known; }
+  [[nodiscard]] bool sparing() const noexcept { return sparing_; }
   // For who knows what it was made with.
   template <class Io>
   [[nodiscard]] Io& io() const noexcept {
@@ -3626,9 +3628,6 @@ class verified_token {
 
 namespace detail {
 
-// Whether there is a memo, and how it learns the time: the manager's clock may be the system's.
-enum class memo_clock { no_memo, manager, system };
-
 // What the verifiers use of a manager.
 struct token_access {
   template <class Fetcher, class Clock>
@@ -3638,14 +3637,6 @@ struct token_access {
   template <class Fetcher, class Clock>
   static const async_shell& shell_of(const basic_async_jwks_manager<Fetcher, Clock>& keys) noexcept {
     return manager_access::shell(keys);
-  }
-  template <class Fetcher, class Clock>
-  static constexpr memo_clock clock_of(const basic_jwks_manager<Fetcher, Clock>&) noexcept {
-    return std::same_as<Clock, steady_clock> ? memo_clock::system : memo_clock::manager;
-  }
-  template <class Fetcher, class Clock>
-  static constexpr memo_clock clock_of(const basic_async_jwks_manager<Fetcher, Clock>&) noexcept {
-    return std::same_as<Clock, steady_clock> ? memo_clock::system : memo_clock::manager;
   }
 };
 
@@ -3658,7 +3649,7 @@ concept async_keys = requires(const Manager& keys) {
   token_access::shell_of(keys);
 };
 
-[[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules, memo_clock time);
+[[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules, bool with_memo = true);
 // With the keys at hand: no manager.
 [[nodiscard]] result<verified_token> verify_alone(const std::shared_ptr<const token_core>& rules,
                                                   std::string_view token, const jwk_set& keys,
@@ -3812,13 +3803,13 @@ class basic_token_verifier {
  public:
   /// With broken rules each verify() is invalid_config.
   basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, token_rules rules)
-      : keys_(keys), rules_(detail::compile_rules({std::move(rules)}, detail::token_access::clock_of(keys))) {}
+      : keys_(keys), rules_(detail::compile_rules({std::move(rules)})) {}
   /// Several issuers: the token's `iss` picks the rules, and only keys of that issuer's `jwks_url` count.
   ///
   /// The issuers must differ, each must have a `jwks_url`, and `max_token_bytes` and `memo` must be the same in all.
   template <std::same_as<std::vector<token_rules>> Several>
   basic_token_verifier(Manager& keys AXIOMS_JWKS_LIFETIMEBOUND, Several rules)
-      : keys_(keys), rules_(detail::compile_rules(std::move(rules), detail::token_access::clock_of(keys))) {}
+      : keys_(keys), rules_(detail::compile_rules(std::move(rules))) {}
   basic_token_verifier(const basic_token_verifier&) = delete;
   basic_token_verifier& operator=(const basic_token_verifier&) = delete;
 
@@ -9407,7 +9398,7 @@ struct token_ring {
 // own, for threads would fight over a common one.
 class token_memo {
  public:
-  token_memo(std::size_t most, memo_clock time);
+  explicit token_memo(std::size_t most);
   // The token, if the same text would be accepted now; else none.
   [[nodiscard]] std::shared_ptr<const token_content> find(engine& core, std::string_view text);
   void keep(remembered_token token, const jwk_set& by) noexcept;
@@ -9424,18 +9415,16 @@ class token_memo {
   [[nodiscard]] bool is_good(const remembered_token& token, engine& core) const;
 
   const std::uint64_t id_, seed_;
-  const memo_clock time_;
   std::vector<set> sets_;
   const std::size_t room_;  // of each set
 };
 
-AXIOMS_JWKS_INLINE token_memo::token_memo(std::size_t most, memo_clock time)
+AXIOMS_JWKS_INLINE token_memo::token_memo(std::size_t most)
     : id_([] {
         static std::atomic<std::uint64_t> last{0};
         return last.fetch_add(1, std::memory_order_relaxed) + 1;
       }()),
       seed_(default_random()),
-      time_(time),
       sets_((most + most_in_set - 1) / most_in_set),
       room_(most / sets_.size()) {}
 
@@ -9498,7 +9487,7 @@ AXIOMS_JWKS_INLINE bool token_memo::is_good(const remembered_token& token, engin
     return token.content->begins <= now - spare + leeway && now + spare < token.content->expires + leeway;
   };
   // time() takes a twentieth, and lags by a few milliseconds.
-  if (time_ == memo_clock::system && in_time(static_cast<double>(std::time(nullptr)), 2)) return true;
+  if (core.sparing() && in_time(static_cast<double>(std::time(nullptr)), 2)) return true;
   wall_point now{};
   return core.read_clock(now) && in_time(seconds_of(now), 0);
 }
@@ -9585,7 +9574,7 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> broken_rule(const token_rules& r
   return broken;
 }
 
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> given, memo_clock time) {
+AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> given, bool with_memo) {
   const auto core = std::make_shared<token_core>();
   auto& [rules, broken, memo] = *core;
   rules = std::move(given);
@@ -9610,8 +9599,7 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<t
     if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     for (auto& type : each.types) type = media_type(type);
   }
-  if (!broken && time != memo_clock::no_memo && rules[0].memo > 0)
-    memo = std::make_unique<token_memo>(rules[0].memo, time);
+  if (!broken && with_memo && rules[0].memo > 0) memo = std::make_unique<token_memo>(rules[0].memo);
   return core;
 }
 
@@ -10362,7 +10350,7 @@ AXIOMS_JWKS_INLINE result<std::string_view> bearer_token(std::string_view author
 AXIOMS_JWKS_INLINE result<verified_token> verify_token(std::string_view token, const jwk_set& keys,
                                                        const token_rules& rules,
                                                        std::chrono::system_clock::time_point now) {
-  return detail::verify_alone(detail::compile_rules({rules}, detail::memo_clock::no_memo), token, keys, now);
+  return detail::verify_alone(detail::compile_rules({rules}, false), token, keys, now);
 }
 
 AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, const jwk_set& keys) {
