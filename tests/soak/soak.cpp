@@ -492,8 +492,8 @@ bool report(const tally& sum, const axioms::jwks_stats& stats, const conductor& 
   std::printf(
       "| wrong: bad accepted; 401 for a key published over 1 s ago; 401 or 503 for a known key | %llu; %llu; %llu |\n",
       ull(sum.bad_accepted), ull(sum.refused_published), ull(sum.refused_known));
-  std::printf("| resident memory: second quarter, last quarter | %.1f MiB, %.1f MiB |\n", memory.quarter(1),
-              memory.quarter(3));
+  std::printf("| resident memory, median of each quarter | %.1f, %.1f, %.1f, %.1f MiB |\n", memory.quarter(0),
+              memory.quarter(1), memory.quarter(2), memory.quarter(3));
   std::printf("| descriptors at most | %d |\n", memory.descriptors());
 
   const bool empty = sum.accepted == 0 || sum.refused == 0 || sum.judged_ended == 0 || sum.judged_withdrawn == 0;
