@@ -3709,9 +3709,8 @@ class callback_token_task final : public token_task {
 // Resumes its frame at most once, and never inside await_suspend(), see coroutine_waiter.
 class coroutine_token_task final : public token_task {
  public:
-  coroutine_token_task(std::shared_ptr<engine> core, std::shared_ptr<const token_core> rules, std::string_view token,
-                       executor_ref where, std::coroutine_handle<> frame)
-      : token_task(std::move(core), std::move(rules), token, where), frame_(frame) {}
+  using token_task::token_task;
+  void starts(std::coroutine_handle<> frame) noexcept { frame_ = frame; }
   [[nodiscard]] bool suspend() noexcept { return move(phase::starting, phase::suspended); }
   [[nodiscard]] bool abandon() noexcept { return move(phase::suspended, phase::over); }
   [[nodiscard]] result<verified_token> result_of() { return take_result(); }
@@ -3746,8 +3745,6 @@ class [[nodiscard]] token_operation {
         stop_(options.stop.get()) {}
   token_operation(token_operation&&) noexcept = default;
   token_operation& operator=(token_operation&&) noexcept = default;
-  token_operation(const token_operation&) = delete;
-  token_operation& operator=(const token_operation&) = delete;
 
   awaiter operator co_await() noexcept;
 
@@ -5048,19 +5045,34 @@ inline constexpr std::array digest_algs{
     digest_alg{"PS384", 1, true}, digest_alg{"PS512", 2, true}, digest_alg{"ES256", 0}, digest_alg{"ES384", 1},
     digest_alg{"ES512", 2},       digest_alg{"ES256K", 0}};
 
-// A context for each digest, kept by each thread: fetching a digest by its name takes as long as to compute it.
-// nullptr: no memory.
-AXIOMS_JWKS_INLINE EVP_MD_CTX* thread_digest(std::size_t which) noexcept {
-  using context = std::unique_ptr<EVP_MD_CTX, openssl_free<&EVP_MD_CTX_free>>;
-  static thread_local std::array<context, 3> kept;
-  if (!kept[which]) {
+// What a thread keeps of a kind. nullptr: its thread_locals are gone, which the destructors of others may outlive.
+template <class Kept>
+[[nodiscard]] Kept* of_this_thread() noexcept {
+  static thread_local constinit bool ended = false;
+  struct owner {
+    Kept kept{};
+    ~owner() { ended = true; }
+  };
+  if (ended) return nullptr;
+  static thread_local owner mine;
+  return &mine.kept;
+}
+
+using digest_context = std::unique_ptr<EVP_MD_CTX, openssl_free<&EVP_MD_CTX_free>>;
+
+// A context for each digest, kept by each thread: fetching a digest by its name takes as long as to compute it. A
+// thread that ends uses the caller's. nullptr: no memory.
+AXIOMS_JWKS_INLINE EVP_MD_CTX* thread_digest(std::size_t which, digest_context& spare) noexcept {
+  auto* const kept = of_this_thread<std::array<digest_context, 3>>();
+  digest_context& mine = kept != nullptr ? (*kept)[which] : spare;
+  if (!mine) {
     constexpr std::array names{"SHA256", "SHA384", "SHA512"};
     const std::unique_ptr<EVP_MD, openssl_free<&EVP_MD_free>> digest(EVP_MD_fetch(nullptr, names[which], nullptr));
-    context made(EVP_MD_CTX_new());
+    digest_context made(EVP_MD_CTX_new());
     if (!digest || !made || EVP_DigestInit_ex2(made.get(), digest.get(), nullptr) != 1) return nullptr;
-    kept[which] = std::move(made);
+    mine = std::move(made);
   }
-  return EVP_DigestInit_ex2(kept[which].get(), nullptr, nullptr) == 1 ? kept[which].get() : nullptr;
+  return EVP_DigestInit_ex2(mine.get(), nullptr, nullptr) == 1 ? mine.get() : nullptr;
 }
 
 // r and s side by side (RFC 7518 section 3.4) as OpenSSL wants them: a DER sequence of two integers.
@@ -5111,7 +5123,8 @@ AXIOMS_JWKS_INLINE signature_state jwk_builder::digest_signature(const jwk& key,
   if (signature.size() != (ecdsa ? 2 * length : length)) return signature_state::bad;
   const std::string der = ecdsa ? der_of(signature) : std::string();
   if (ecdsa) signature = der;
-  EVP_MD_CTX* digest = thread_digest(how.digest);
+  digest_context spare;
+  EVP_MD_CTX* digest = thread_digest(how.digest, spare);
   std::array<unsigned char, EVP_MAX_MD_SIZE> hash{};
   unsigned hash_length = 0;
   if (digest == nullptr || EVP_DigestUpdate(digest, message.data(), message.size()) != 1 ||
@@ -9332,36 +9345,25 @@ inline bool is_text(const json_node& node, std::string_view text) noexcept {
   return node.type == json_node::kind::string && node.text == text;
 }
 
+// Whether it is that string, or an array that holds it.
+AXIOMS_JWKS_INLINE bool holds(const json_node& value, std::string_view text) noexcept {
+  if (value.type != json_node::kind::array) return is_text(value, text);
+  for (const json_node& each : value) {
+    if (is_text(each, text)) return true;
+  }
+  return false;
+}
+
 // Whether a name is granted: a list with blanks between (RFC 6749 section 3.3), one name, or an array of names.
 AXIOMS_JWKS_INLINE bool grants(const json_node* where, bool split, std::string_view name) noexcept {
   if (where == nullptr || name.empty()) return false;
-  if (where->type == json_node::kind::array) {
-    for (const json_node& each : *where) {
-      if (is_text(each, name)) return true;
-    }
-    return false;
-  }
-  if (where->type != json_node::kind::string) return false;
-  if (!split) return where->text == name;
+  if (where->type != json_node::kind::string || !split) return holds(*where, name);
   for (std::string_view rest = where->text; !rest.empty();) {
     const std::string_view one = rest.substr(0, rest.find(' '));
     if (one == name) return true;
     rest.remove_prefix(std::min(one.size() + 1, rest.size()));
   }
   return false;
-}
-
-// What a thread keeps of a kind. nullptr: its thread_locals are gone, which the destructors of others may outlive.
-template <class Kept>
-[[nodiscard]] Kept* of_this_thread() noexcept {
-  static thread_local constinit bool ended = false;
-  struct owner {
-    Kept kept{};
-    ~owner() { ended = true; }
-  };
-  if (ended) return nullptr;
-  static thread_local owner mine;
-  return &mine.kept;
 }
 
 // -- tokens: memo --
@@ -9810,16 +9812,8 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> check_issuer(const token_rules& 
   return make_error(errc::issuer_mismatch, "the subject is not of the trust domain ", quote(rules.trust_domain));
 }
 
-// Whether a string is one of them, or a string of an array.
 AXIOMS_JWKS_INLINE bool holds_one_of(const json_node& value, const std::vector<std::string>& wanted) {
-  const auto is_wanted = [&](const json_node& each) {
-    return std::any_of(wanted.begin(), wanted.end(), [&](const std::string& one) { return is_text(each, one); });
-  };
-  if (value.type != json_node::kind::array) return is_wanted(value);
-  for (const json_node& each : value) {
-    if (is_wanted(each)) return true;
-  }
-  return false;
+  return std::any_of(wanted.begin(), wanted.end(), [&](const std::string& one) { return holds(value, one); });
 }
 
 AXIOMS_JWKS_INLINE std::optional<axioms::error> check_audience(const token_rules& rules,
@@ -9920,11 +9914,10 @@ class token_check {
   token_parts parts_{};
   const token_rules* rules_ = nullptr;
   std::shared_ptr<const token_header> header_;
-  std::string signature_, payload_;
-  std::optional<json_tree> claims_;
+  std::string signature_;
+  std::shared_ptr<token_content> content_;  // once the claims are read
   jwks_ptr brought_;
   key_ptr key_;
-  double expires_ = 0, begins_ = 0;
   need needs_ = need::nothing;
   bool fetched_again_ = false;
   std::optional<result<verified_token>> out_;
@@ -9958,7 +9951,7 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::pick_rules() {
   rules_ = &core_->rules.front();
   if (core_->rules.size() == 1) return std::nullopt;
   if (auto why = read_claims()) return why;
-  const registered_claims claims(claims_->root());
+  const registered_claims claims(content_->claims.root());
   if (auto why = check_names(claims)) return why;
   for (const token_rules& each : core_->rules) {
     rules_ = &each;
@@ -9972,26 +9965,28 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::pick_rules() {
 
 // Once; a token whose key is at hand is read only after its signature.
 AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::read_claims() {
-  if (claims_) return std::nullopt;
-  if (!decode_strictly(parts_.payload, payload_))
+  if (content_) return std::nullopt;
+  auto made = std::make_shared<token_content>();
+  if (!decode_strictly(parts_.payload, made->payload))
     return make_error(errc::malformed_token, "the payload is no base64url");
-  auto tree = read_object("payload", payload_);
+  auto tree = read_object("payload", made->payload);
   if (!tree) return std::move(tree).error();
-  claims_ = *std::move(tree);
+  made->claims = *std::move(tree);
+  content_ = std::move(made);
   return std::nullopt;
 }
 
 AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::check_claims(std::chrono::system_clock::time_point now) {
   if (auto why = read_claims()) return why;
-  const json_node& root = claims_->root();
+  const json_node& root = content_->claims.root();
   const registered_claims claims(root);
   if (auto why = check_types(*rules_, claims)) return why;
   if (auto why = check_issuer(*rules_, claims)) return why;
   if (auto why = check_audience(*rules_, claims, root)) return why;
   if (auto why = check_dates(*rules_, claims, seconds_of(now))) return why;
-  expires_ = claims.exp->real;
+  content_->expires = claims.exp->real;
   for (const json_node* each : {claims.nbf, claims.iat})
-    begins_ = std::max(begins_, each != nullptr ? *date_of(*each, true) : begins_);
+    content_->begins = each != nullptr ? std::max(content_->begins, *date_of(*each, true)) : content_->begins;
   return check_required(*rules_, claims, root);
 }
 
@@ -10025,20 +10020,15 @@ AXIOMS_JWKS_INLINE token_check::need token_check::look(const jwk_set* served,
 }
 
 AXIOMS_JWKS_INLINE void token_check::accept(key_ptr key) {
-  auto made = std::make_shared<token_content>();
-  made->text = text_;
-  made->payload = std::move(payload_);
-  made->header = header_;
-  made->claims = *std::move(claims_);
-  made->key = std::move(key);
-  const json_node& claims = made->claims.root();
-  made->expires = expires_;
-  made->begins = begins_;
-  made->scopes = first_claim(claims, rules_->scope_claims);
-  made->roles = first_claim(claims, rules_->role_claims);
-  made->permissions = first_claim(claims, rules_->permission_claims);
-  made->split_roles = rules_->split_roles;
-  out_.emplace(verified_token(std::move(made)));
+  const json_node& claims = content_->claims.root();
+  content_->text = text_;
+  content_->header = header_;
+  content_->key = std::move(key);
+  content_->scopes = first_claim(claims, rules_->scope_claims);
+  content_->roles = first_claim(claims, rules_->role_claims);
+  content_->permissions = first_claim(claims, rules_->permission_claims);
+  content_->split_roles = rules_->split_roles;
+  out_.emplace(verified_token(std::move(content_)));
 }
 
 AXIOMS_JWKS_INLINE void token_check::remember(const engine& core, const jwks_ptr& by) const noexcept {
@@ -10162,17 +10152,12 @@ AXIOMS_JWKS_INLINE result<verified_token> token_task::take_result() {
   return check_->take_result();
 }
 
-// Of the caller's stop token.
-struct token_canceller {
-  std::weak_ptr<token_task> task;
-  void operator()() const noexcept {
-    if (const auto still = task.lock()) still->cancel();
-  }
-};
-
 AXIOMS_JWKS_INLINE void token_task::start(const stop_token& stop) {
+  const auto cancel = [task = weak_from_this()]() noexcept {
+    if (const auto still = task.lock()) still->cancel();
+  };
   if (stop.stop_possible())
-    on_stop_ = std::make_shared<stop_callback<token_canceller>>(stop, token_canceller{weak_from_this()});
+    on_stop_ = std::make_shared<stop_callback<std::remove_const_t<decltype(cancel)>>>(stop, cancel);
   check_->recall(*core_);
   if (go_on()) return;
   if (!where_) return complete();
@@ -10214,7 +10199,8 @@ AXIOMS_JWKS_INLINE bool token_task::go_on() noexcept {
 AXIOMS_JWKS_INLINE bool token_operation::awaiter::await_suspend(std::coroutine_handle<> frame) {
   const executor_ref where = what_.executor_ ? what_.executor_ : what_.shell_->default_executor;
   const auto task =
-      std::make_shared<detail::coroutine_token_task>(what_.shell_->core(), what_.rules_, what_.token_, where, frame);
+      std::make_shared<detail::coroutine_token_task>(what_.shell_->core(), what_.rules_, what_.token_, where);
+  task->starts(frame);
   task_ = task;
   // From here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so.
   task->start(what_.stop_);
@@ -10249,17 +10235,10 @@ AXIOMS_JWKS_INLINE result<void> token_rules::validate() const {
 }
 
 AXIOMS_JWKS_INLINE claim_view::kind claim_view::type() const noexcept {
-  if (node_ == nullptr) return kind::missing;
-  switch (node_->type) {
-    case detail::json_node::kind::null: return kind::null;
-    case detail::json_node::kind::boolean: return kind::boolean;
-    case detail::json_node::kind::integer:
-    case detail::json_node::kind::real: return kind::number;
-    case detail::json_node::kind::string: return kind::string;
-    case detail::json_node::kind::array: return kind::array;
-    case detail::json_node::kind::object: return kind::object;
-  }
-  return kind::missing;
+  // In the order of json_node::kind.
+  constexpr std::array kinds{kind::null,   kind::boolean, kind::number, kind::number,
+                             kind::string, kind::array,   kind::object};
+  return node_ == nullptr ? kind::missing : kinds.at(static_cast<std::size_t>(node_->type));
 }
 
 AXIOMS_JWKS_INLINE std::optional<std::int64_t> claim_view::integer() const noexcept {
@@ -10280,7 +10259,6 @@ AXIOMS_JWKS_INLINE std::chrono::system_clock::time_point verified_token::expires
   using clock = std::chrono::system_clock;
   const std::chrono::duration<double> since(content_->expires);
   if (since >= clock::time_point::max().time_since_epoch()) return clock::time_point::max();
-  if (since <= clock::time_point::min().time_since_epoch()) return clock::time_point::min();
   return clock::time_point(std::chrono::duration_cast<clock::duration>(since));
 }
 AXIOMS_JWKS_INLINE claim_view verified_token::operator[](std::string_view name) const {

@@ -144,7 +144,7 @@ TEST_CASE("in no random schedule a known token is accepted that would not be ver
 TEST_CASE("nor while threads verify and the world changes") {
   world w(1);
   std::atomic<int> changes{0};
-  std::atomic<bool> over{false};
+  std::atomic<bool> over{false}, failed{false};
   std::atomic<std::uint64_t> looks{0};
   std::array<std::string, 3> wrong;
   std::vector<std::thread> threads;
@@ -153,6 +153,7 @@ TEST_CASE("nor while threads verify and the world changes") {
       dice mine{100 + i};
       while (!over && wrong.at(i).empty()) {
         wrong.at(i) = w.look(mine.below(4) == 0 ? mine.below(w.tokens()) : mine.below(6), changes);
+        if (!wrong.at(i).empty()) failed = true;
         ++looks;
       }
     });
@@ -162,7 +163,7 @@ TEST_CASE("nor while threads verify and the world changes") {
     w.change();
     // So that they see most states, and some of what lies between.
     const std::uint64_t enough = looks + w.random().below(8);
-    while (looks < enough && wrong[0].empty() && wrong[1].empty() && wrong[2].empty()) std::this_thread::yield();
+    while (looks < enough && !failed) std::this_thread::yield();
   }
   over = true;
   for (auto& each : threads) each.join();
