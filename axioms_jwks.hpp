@@ -2057,19 +2057,23 @@ class sparing_clock {
   // until: what the time is asked for. False: the precise clock failed.
   template <class Read>
   [[nodiscard]] bool now(std::int64_t tick, time_point until, time_point& out, Read&& read) noexcept {
-    if (tick != tick_ || spared_ == most_spared || until - now_ <= short_of_time) {
-      spared_ = most_spared;
-      if (!read(now_)) return false;
-      tick_ = tick;
-      spared_ = 0;
-    } else {
-      ++spared_;
-    }
+    if (tick != tick_ || spared_ == most_spared || until - now_ <= short_of_time) return precise(tick, out, read);
+    ++spared_;
     out = now_;
     return true;
   }
 
  private:
+  template <class Read>
+  AXIOMS_JWKS_COLD bool precise(std::int64_t tick, time_point& out, Read& read) noexcept {
+    spared_ = most_spared;
+    if (!read(now_)) return false;
+    tick_ = tick;
+    spared_ = 0;
+    out = now_;
+    return true;
+  }
+
   std::int64_t tick_ = 0;
   unsigned spared_ = most_spared;
   time_point now_{};
