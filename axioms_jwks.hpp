@@ -2671,7 +2671,6 @@ class engine : public std::enable_shared_from_this<engine> {
   const std::uint64_t epoch_ = fork_epoch();
   std::shared_ptr<engine> self_;
 };
-using thread_engine = engine;  // of a blocking manager
 
 [[nodiscard]] std::shared_ptr<engine> make_engine(std::shared_ptr<blocking_io> io);
 [[nodiscard]] std::shared_ptr<engine> make_engine(std::shared_ptr<loop_io> io);
@@ -3631,7 +3630,7 @@ namespace detail {
 // What the verifiers use of a manager.
 struct token_access {
   template <class Fetcher, class Clock>
-  static thread_engine& engine_of(const basic_jwks_manager<Fetcher, Clock>& keys) noexcept {
+  static engine& engine_of(const basic_jwks_manager<Fetcher, Clock>& keys) noexcept {
     return manager_access::core(keys);
   }
   template <class Fetcher, class Clock>
@@ -3658,7 +3657,7 @@ concept async_keys = requires(const Manager& keys) {
 [[nodiscard]] std::optional<result<verified_token>> verify_at_once(engine& core,
                                                                    const std::shared_ptr<const token_core>& rules,
                                                                    std::string_view token);
-[[nodiscard]] result<verified_token> verify_waiting(thread_engine& core, const std::shared_ptr<const token_core>& rules,
+[[nodiscard]] result<verified_token> verify_waiting(engine& core, const std::shared_ptr<const token_core>& rules,
                                                     std::string_view token, const stop_token& stop);
 
 // A verification that waits, one request of the engine after the other.
@@ -10129,8 +10128,7 @@ AXIOMS_JWKS_INLINE std::optional<result<verified_token>> verify_at_once(engine& 
   return check.take_result();
 }
 
-AXIOMS_JWKS_INLINE result<verified_token> verify_waiting(thread_engine& core,
-                                                         const std::shared_ptr<const token_core>& rules,
+AXIOMS_JWKS_INLINE result<verified_token> verify_waiting(engine& core, const std::shared_ptr<const token_core>& rules,
                                                          std::string_view token, const stop_token& stop) {
   if (auto known = token_check::recall(*rules, core, token)) return *std::move(known);
   token_check check(rules, token);
