@@ -2675,7 +2675,6 @@ class engine : public std::enable_shared_from_this<engine> {
   const std::uint64_t epoch_ = fork_epoch();
   std::shared_ptr<engine> self_;
 };
-using thread_engine = engine;  // of a blocking manager
 
 [[nodiscard]] std::shared_ptr<engine> make_engine(std::shared_ptr<blocking_io> io);
 [[nodiscard]] std::shared_ptr<engine> make_engine(std::shared_ptr<loop_io> io);
@@ -3635,7 +3634,7 @@ namespace detail {
 // What the verifiers use of a manager.
 struct token_access {
   template <class Fetcher, class Clock>
-  static thread_engine& engine_of(const basic_jwks_manager<Fetcher, Clock>& keys) noexcept {
+  static engine& engine_of(const basic_jwks_manager<Fetcher, Clock>& keys) noexcept {
     return manager_access::core(keys);
   }
   template <class Fetcher, class Clock>
@@ -3662,7 +3661,7 @@ concept async_keys = requires(const Manager& keys) {
 [[nodiscard]] std::optional<result<verified_token>> verify_at_once(engine& core,
                                                                    const std::shared_ptr<const token_core>& rules,
                                                                    std::string_view token);
-[[nodiscard]] result<verified_token> verify_waiting(thread_engine& core, const std::shared_ptr<const token_core>& rules,
+[[nodiscard]] result<verified_token> verify_waiting(engine& core, const std::shared_ptr<const token_core>& rules,
                                                     std::string_view token, const stop_token& stop);
 
 // A verification that waits, one request of the engine after the other.
@@ -8868,22 +8867,9 @@ class blocked_waiter final : public waiter {
   std::condition_variable_any changed;
 };
 
-// Drives the engine with one scheduler thread, fetch threads on demand, and a listener thread if somebody listens.
-class engine_on_threads final : public engine_life {
+// The threads of a manager: a crew for each of its lives, with one scheduler thread.
+class crews : public engine_life {
  public:
-  explicit engine_on_threads(std::shared_ptr<blocking_io> users) : users_(*users) { io_ = std::move(users); }
-
-  [[nodiscard]] outcome ask(const question& asked, const stop_token& stop,
-                            std::shared_ptr<const jwks_config> config) override {
-    url_asked where = url_asked_of(asked);
-    if (auto answer = answer_now(asked, where)) return *std::move(answer);
-    if (stop.stop_requested() && !config) return failed(cancelled_error());
-    const auto who = std::make_shared<blocked_waiter>(asked, std::move(where));
-    if (stop.stop_requested()) cancel(*who);  // which may be too late: a manager that runs is success
-    submit(who, std::move(config));
-    return wait_for(*who, who->changed, stop);
-  }
-
   void join() noexcept override {
     if (manager_thread_of == this) return;
     for (;;) {
@@ -8916,25 +8902,8 @@ class engine_on_threads final : public engine_life {
     }
   }
 
- private:
-  result<void> open(bool with_listener) override {
-    const auto self = std::static_pointer_cast<engine_on_threads>(shared_from_this());
-    std::shared_ptr<crew> mine = crew_;
-    const error why{errc::no_resources, "a thread could not be started", 0};
-    if (!mine) {
-      reap();
-      mine = std::make_shared<crew>();
-      const auto run = [self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); };
-      if (!start_thread(mine->scheduler, run)) return why;
-      const std::lock_guard lock(mutex_);
-      crew_ = mine;
-    }
-    if (!with_listener || mine->listening) return {};
-    if (!start_thread(mine->listener, [self, at = mine.get()] { self->listen(*at); })) return why;
-    const std::lock_guard lock(mutex_);
-    mine->listening = true;
-    return {};
-  }
+ protected:
+  explicit crews(std::shared_ptr<blocking_io> users) : users_(*users) { io_ = std::move(users); }
 
   void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept override {
     if (crew_) {
@@ -9046,6 +9015,68 @@ class engine_on_threads final : public engine_life {
     mine.left = true;
   }
 
+  void wake() noexcept override {
+    const std::lock_guard lock(mutex_);
+    if (!crew_) return;
+    crew_->woken = true;
+    crew_->wake.notify_all();
+  }
+
+  waiter_list* deferred() noexcept override {
+    if (!crew_ || manager_thread_of == this) return nullptr;
+    crew_->wake.notify_all();
+    return &crew_->deferred;
+  }
+
+  std::size_t busy() const noexcept override { return crew_ ? crew_->active : 0; }
+  event_queue* events() noexcept override { return crew_ ? &crew_->events : nullptr; }
+
+  void deliver_events() noexcept override {
+    const std::lock_guard lock(mutex_);
+    if (crew_) crew_->listen.notify_all();
+  }
+
+  blocking_io& users_;
+  std::shared_ptr<crew> crew_;     // of the present life
+  std::shared_ptr<crew> retired_;  // of past lives, the newest first, until joined
+};
+
+// Drives the engine with fetch threads on demand, and a listener thread if somebody listens.
+class engine_on_threads final : public crews {
+ public:
+  explicit engine_on_threads(std::shared_ptr<blocking_io> users) : crews(std::move(users)) {}
+
+  [[nodiscard]] outcome ask(const question& asked, const stop_token& stop,
+                            std::shared_ptr<const jwks_config> config) override {
+    url_asked where = url_asked_of(asked);
+    if (auto answer = answer_now(asked, where)) return *std::move(answer);
+    if (stop.stop_requested() && !config) return failed(cancelled_error());
+    const auto who = std::make_shared<blocked_waiter>(asked, std::move(where));
+    if (stop.stop_requested()) cancel(*who);  // which may be too late: a manager that runs is success
+    submit(who, std::move(config));
+    return wait_for(*who, who->changed, stop);
+  }
+
+ private:
+  result<void> open(bool with_listener) override {
+    const auto self = std::static_pointer_cast<engine_on_threads>(shared_from_this());
+    std::shared_ptr<crew> mine = crew_;
+    const error why{errc::no_resources, "a thread could not be started", 0};
+    if (!mine) {
+      reap();
+      mine = std::make_shared<crew>();
+      const auto run = [self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); };
+      if (!start_thread(mine->scheduler, run)) return why;
+      const std::lock_guard lock(mutex_);
+      crew_ = mine;
+    }
+    if (!with_listener || mine->listening) return {};
+    if (!start_thread(mine->listener, [self, at = mine.get()] { self->listen(*at); })) return why;
+    const std::lock_guard lock(mutex_);
+    mine->listening = true;
+    return {};
+  }
+
   void launch(flight_list&& one) noexcept override {
     std::shared_ptr<crew> mine;
     {
@@ -9135,28 +9166,6 @@ class engine_on_threads final : public engine_life {
     }
   }
 
-  void wake() noexcept override {
-    const std::lock_guard lock(mutex_);
-    if (!crew_) return;
-    crew_->woken = true;
-    crew_->wake.notify_all();
-  }
-
-  std::size_t busy() const noexcept override { return crew_ ? crew_->active : 0; }
-
-  waiter_list* deferred() noexcept override {
-    if (!crew_ || manager_thread_of == this) return nullptr;
-    crew_->wake.notify_all();
-    return &crew_->deferred;
-  }
-
-  event_queue* events() noexcept override { return crew_ ? &crew_->events : nullptr; }
-
-  void deliver_events() noexcept override {
-    const std::lock_guard lock(mutex_);
-    if (crew_) crew_->listen.notify_all();
-  }
-
   outcome wait_for(waiter& who, std::condition_variable_any& cv, const stop_token& stop) noexcept {
     const auto ended = [&] { return who.finished; };
     std::unique_lock lock(mutex_);
@@ -9178,10 +9187,6 @@ class engine_on_threads final : public engine_life {
     }
     return std::move(who.out);
   }
-
-  blocking_io& users_;
-  std::shared_ptr<crew> crew_;     // of the present life
-  std::shared_ptr<crew> retired_;  // of past lives, the newest first, until joined
 };
 
 AXIOMS_JWKS_INLINE std::shared_ptr<engine> make_engine(std::shared_ptr<blocking_io> io) {
@@ -10117,8 +10122,7 @@ AXIOMS_JWKS_INLINE std::optional<result<verified_token>> verify_at_once(engine& 
   return check.take_result();
 }
 
-AXIOMS_JWKS_INLINE result<verified_token> verify_waiting(thread_engine& core,
-                                                         const std::shared_ptr<const token_core>& rules,
+AXIOMS_JWKS_INLINE result<verified_token> verify_waiting(engine& core, const std::shared_ptr<const token_core>& rules,
                                                          std::string_view token, const stop_token& stop) {
   if (auto known = token_check::recall(*rules, core, token)) return *std::move(known);
   token_check check(rules, token);
