@@ -989,7 +989,7 @@ TEST_CASE(
 }
 #endif
 
-// Red when engine_holder does not call start_no_more().
+// Red when close() does not set closed_.
 TEST_CASE("a continuation that runs while its manager is destroyed starts it no more") {
   manual_clock clock;
   fake_fetcher provider;
