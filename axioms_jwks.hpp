@@ -2685,7 +2685,8 @@ class engine_holder {
  public:
   template <bool OnLoop, class Fetcher, class Clock>
   engine_holder(std::bool_constant<OnLoop>, Fetcher&& fetch, Clock&& time)
-      : make_([users = std::make_shared<std::pair<Fetcher, Clock>>(std::move(fetch), std::move(time))] {
+      : make_([users = std::make_shared<std::pair<Fetcher, Clock>>(std::forward<Fetcher>(fetch),
+                                                                   std::forward<Clock>(time))] {
           std::shared_ptr<engine> made;
           if constexpr (OnLoop) {
             made = make_engine(std::make_shared<loop_io_of<Fetcher, Clock>>(users));
@@ -2830,7 +2831,7 @@ class jwks_manager_verbs {
  protected:
   template <bool OnLoop, class Fetcher, class Clock>
   jwks_manager_verbs(std::bool_constant<OnLoop> on_loop, Fetcher&& fetch, Clock&& time)
-      : engine_(on_loop, std::move(fetch), std::move(time)) {}
+      : engine_(on_loop, std::forward<Fetcher>(fetch), std::forward<Clock>(time)) {}
   ~jwks_manager_verbs() = default;
   void shutdown_and_join() noexcept {
     detail::engine* const core = engine_.inherited();
