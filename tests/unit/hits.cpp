@@ -122,7 +122,8 @@ TEST_CASE("a wall clock that steps, back or forth, is found out at once") {
 }
 
 // Red when short_of_time is one second. A second that is inserted, or a clock that is set back by less, makes a second twice as long.
-TEST_CASE("a wall clock that is set back by up to a second serves nothing past its time") {
+TEST_CASE("a wall clock that is set back by up to a second serves nothing past its time" *
+          doctest::test_suite("slow")) {
   for (const auto at_second : {0ms, 1ms, 500ms, 999ms}) {
     for (const auto by : {1ms, 500ms, 999ms, 1000ms}) {
       pair_of_clocks at;
@@ -166,7 +167,8 @@ TEST_CASE(
 }
 
 // Red when the second is not compared, or short_of_time is zero.
-TEST_CASE("a clock that runs right is late by less than a second, whatever happens between its two readings") {
+TEST_CASE("a clock that runs right is late by less than a second, whatever happens between its two readings" *
+          doctest::test_suite("slow")) {
   std::minstd_rand random(1);
   for (int round = 0; round < 10; ++round) {
     pair_of_clocks at;
@@ -312,7 +314,7 @@ jwks_ptr document_of(const std::string& body) {
 }  // namespace
 
 // Red when kid or alg is not compared, a length is not, or a bad answer is kept.
-TEST_CASE("what a thread keeps gives the key that select() gives, over and over") {
+TEST_CASE("what a thread keeps gives the key that select() gives, over and over" * doctest::test_suite("slow")) {
   const jwks_ptr document = document_of(many_kinds());
   kept_document kept(document);
   const std::string_view kids[] = {"r", "e", "rr", "", "thumb", "R", "x"};
