@@ -147,6 +147,19 @@ TEST_CASE("what stands under a name that is not kept loses its texts, not its no
   CHECK(tree.root().find("d")->type == kind::integer);
 }
 
+// Red when an escaped backslash counts as one that escapes the quote behind it.
+TEST_CASE("where a string ends is nlohmann's to say, however many backslashes stand before its quote") {
+  for (const std::string_view text :
+       {R"(["a\\","b","c"])", R"(["a\\\\","b","c"])", R"(["a\"","b","c"])", R"({"\\":"\\\"","b":["\\",""],"":"c"})",
+        R"(["a\\\",","b","\\"])", R"(["","\u00e9","plain","\\"])", "[\"\x7f\",\"\xc3\xa9\",\"\xc3\",\"b\"]"}) {
+    CAPTURE(text);
+    CHECK(support::difference(text) == "");
+  }
+  CHECK(json_tree::read(R"(["a\\","b","c"])", {}));
+  CHECK(json_tree::read(R"({"\\":"\\\"","b":["\\",""],"":"c"})", {}));
+  CHECK_FALSE(json_tree::read("[\"a\xff z\",\"b\"]", {}));
+}
+
 // ---- what it refuses -----------------------------------------------------------------------------
 
 TEST_CASE("a text that is no JSON is refused with the byte where it ends to be some, and quoted nowhere") {
