@@ -6619,7 +6619,8 @@ class response_stream : public httplib::Stream {
   virtual bool wait_readable() const { return true; }
   virtual bool wait_writable() const { return true; }
   virtual bool is_peer_alive() const { return true; }
-  virtual ssize_t read(char* out, std::size_t size);
+  // Inline here, or each file that includes the header would hold this class.
+  AXIOMS_JWKS_INLINE virtual ssize_t read(char* out, std::size_t size);
   // Ours has been sent: releases from 0.30 to 0.47 would rewrite its query.
   virtual ssize_t write(const char*, std::size_t size) { return static_cast<ssize_t>(size); }
   virtual void get_remote_ip_and_port(std::string&, int&) const {}

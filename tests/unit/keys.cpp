@@ -15,6 +15,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <ctime>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -955,9 +956,9 @@ TEST_CASE("a modulus from outside is not tested for primality, which could keep 
   // 2^11213 - 1: OpenSSL 3.0's EVP_PKEY_public_check takes seconds for it, and a body of 1 MiB has room for 500 such.
   const std::string mersenne = "\x1f" + std::string(1401, '\xff');
   const std::string member = R"({"kty":"RSA","e":"AQAB","n":")" + encoded(mersenne) + "\"}";
-  const auto begun = std::chrono::steady_clock::now();
+  const std::clock_t begun = std::clock();
   const auto set = jwk_set::parse(set_of({std::string(rfc8037), member}));
-  CHECK(std::chrono::steady_clock::now() - begun < std::chrono::seconds(1));
+  CHECK(std::clock() - begun < CLOCKS_PER_SEC);
   REQUIRE(set);
   CHECK(set->size() + set->skipped().size() == 2);
 }
@@ -1115,9 +1116,9 @@ TEST_CASE("a text of 1 MiB is read in a moment, whatever is in it" * doctest::te
         filled("", " ", "")}) {
     const std::string begin = body.substr(0, 32);
     CAPTURE(begin);
-    const auto begun = std::chrono::steady_clock::now();
+    const std::clock_t begun = std::clock();  // of the process: the machine may be busy
     const auto set = jwk_set::parse(body);
-    CHECK(std::chrono::steady_clock::now() - begun < std::chrono::seconds(AXIOMS_JWKS_TEST_TIME_FACTOR));
+    CHECK(std::clock() - begun < AXIOMS_JWKS_TEST_TIME_FACTOR * CLOCKS_PER_SEC);
     if (!set) {
       CHECK(set.error().description.size() < 400);
       continue;
