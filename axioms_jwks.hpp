@@ -3102,22 +3102,19 @@ struct canceller {
   }
 };
 
-// A coroutine that waits. It is resumed at most once, and never inside its own await_suspend(): a fetcher or a stop
-// that completes at once would otherwise destroy the awaiter while it is still being set up.
-class coroutine_waiter final : public async_waiter {
+// The frame of a coroutine that waits. It is resumed at most once, and never inside its own await_suspend(): a fetcher or
+// a stop that completes at once would otherwise destroy the awaiter while it is still being set up.
+class suspension {
  public:
-  using async_waiter::async_waiter;
-
   // Of await_suspend(), at its beginning and at its end: true if the frame is suspended now; it may be gone already,
   // then.
   void starts(std::coroutine_handle<> frame) noexcept { frame_ = frame; }
   [[nodiscard]] bool suspend() noexcept { return move(phase::starting, phase::suspended); }
   // Of the awaiter's destructor: true if nobody will resume the frame.
   [[nodiscard]] bool abandon() noexcept { return move(phase::suspended, phase::over); }
-
- protected:
-  bool arrive() noexcept override { return !move(phase::starting, phase::early); }
-  void resume() noexcept override {
+  // What is waited for is there: true if somebody has to resume the frame.
+  [[nodiscard]] bool arrive() noexcept { return !move(phase::starting, phase::early); }
+  void resume() noexcept {
     if (move(phase::suspended, phase::over)) frame_.resume();
   }
 
@@ -3128,6 +3125,16 @@ class coroutine_waiter final : public async_waiter {
   }
   std::atomic<phase> phase_{phase::starting};
   std::coroutine_handle<> frame_;
+};
+
+class coroutine_waiter final : public async_waiter {
+ public:
+  using async_waiter::async_waiter;
+  suspension frame;
+
+ protected:
+  bool arrive() noexcept override { return frame.arrive(); }
+  void resume() noexcept override { frame.resume(); }
 };
 
 template <class T, class Callback>
@@ -3187,7 +3194,7 @@ class [[nodiscard]] async_operation {
     awaiter& operator=(const awaiter&) = delete;
     ~awaiter() {
       stop_.reset();
-      if (who_ && who_->abandon()) core_->abandon(*who_);
+      if (who_ && who_->frame.abandon()) core_->abandon(*who_);
     }
 
     [[nodiscard]] bool await_ready() {
@@ -3202,13 +3209,13 @@ class [[nodiscard]] async_operation {
     }
     [[nodiscard]] AXIOMS_JWKS_SUSPENDS bool await_suspend(std::coroutine_handle<> frame) {
       core_ = what_.shell_->core();
-      who_->starts(frame);
+      who_->frame.starts(frame);
       if (what_.token_.stop_possible()) stop_.emplace(what_.token_, detail::canceller{core_, who_});
       // From here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so.
       const auto core = core_;
       const auto who = who_;
       core->submit(who, std::move(what_.config_));
-      return who->suspend();
+      return who->frame.suspend();
     }
     T await_resume() {
       stop_.reset();
@@ -3632,26 +3639,14 @@ class verified_token {
 
 namespace detail {
 
-// What the verifiers use of a manager.
-struct token_access {
-  template <class Fetcher, class Clock>
-  static engine& engine_of(const basic_jwks_manager<Fetcher, Clock>& keys) noexcept {
-    return manager_access::core(keys);
-  }
-  template <class Fetcher, class Clock>
-  static const async_shell& shell_of(const basic_async_jwks_manager<Fetcher, Clock>& keys) noexcept {
-    return manager_access::shell(keys);
-  }
-};
-
+template <class Fetcher, class Clock>
+std::true_type blocks(const basic_jwks_manager<Fetcher, Clock>&);
+template <class Fetcher, class Clock>
+std::false_type blocks(const basic_async_jwks_manager<Fetcher, Clock>&);
 template <class Manager>
-concept blocking_keys = requires(const Manager& keys) {
-  token_access::engine_of(keys);
-};
+concept blocking_keys = decltype(blocks(std::declval<const Manager&>()))::value;
 template <class Manager>
-concept async_keys = requires(const Manager& keys) {
-  token_access::shell_of(keys);
-};
+concept async_keys = !decltype(blocks(std::declval<const Manager&>()))::value;
 
 [[nodiscard]] std::shared_ptr<const token_core> compile_rules(std::vector<token_rules> rules, bool with_memo = true);
 // With the keys at hand: no manager.
@@ -3710,25 +3705,16 @@ class callback_token_task final : public token_task {
   Callback callback_;
 };
 
-// Resumes its frame at most once, and never inside await_suspend(), see coroutine_waiter.
 class coroutine_token_task final : public token_task {
  public:
+  using token_task::take_result;
   using token_task::token_task;
-  void starts(std::coroutine_handle<> frame) noexcept { frame_ = frame; }
-  [[nodiscard]] bool suspend() noexcept { return move(phase::starting, phase::suspended); }
-  [[nodiscard]] bool abandon() noexcept { return move(phase::suspended, phase::over); }
-  [[nodiscard]] result<verified_token> result_of() { return take_result(); }
+  suspension frame;
 
  private:
-  enum class phase { starting, early, suspended, over };
-  bool move(phase from, phase to) noexcept {
-    return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel);
-  }
   void complete() noexcept override {
-    if (!move(phase::starting, phase::early) && move(phase::suspended, phase::over)) frame_.resume();
+    if (frame.arrive()) frame.resume();
   }
-  std::atomic<phase> phase_{phase::starting};
-  std::coroutine_handle<> frame_;
 };
 
 }  // namespace detail
@@ -3766,14 +3752,14 @@ class token_operation::awaiter {
   awaiter(const awaiter&) = delete;
   awaiter& operator=(const awaiter&) = delete;
   ~awaiter() {
-    if (task_ && task_->abandon()) task_->cancel();
+    if (task_ && task_->frame.abandon()) task_->cancel();
   }
   [[nodiscard]] bool await_ready() {
     ready_ = detail::verify_at_once(what_.shell_->hot_core(), what_.rules_, what_.token_);
     return ready_.has_value();
   }
   [[nodiscard]] AXIOMS_JWKS_SUSPENDS bool await_suspend(std::coroutine_handle<> frame);
-  result<verified_token> await_resume() { return ready_ ? *std::move(ready_) : task_->result_of(); }
+  result<verified_token> await_resume() { return ready_ ? *std::move(ready_) : task_->take_result(); }
 
  private:
   token_operation what_;
@@ -3817,19 +3803,19 @@ class basic_token_verifier {
   /// Blocks: only when the keys are not at hand, as get_key().
   [[nodiscard]] result<verified_token> verify(std::string_view token,
                                               stop_token stop = {}) const requires detail::blocking_keys<Manager> {
-    return detail::verify_waiting(detail::token_access::engine_of(keys_), rules_, token, stop);
+    return detail::verify_waiting(detail::manager_access::core(keys_), rules_, token, stop);
   }
 
   /// Ready without suspending when the keys are at hand. @p token must live until the `co_await` has suspended.
   [[nodiscard]] token_operation verify(std::string_view token,
                                        async_options options = {}) const requires detail::async_keys<Manager> {
-    return {detail::token_access::shell_of(keys_), rules_, token, options};
+    return {detail::manager_access::shell(keys_), rules_, token, options};
   }
   /// The same with a callback: inline when the keys are at hand and there is no executor.
   template <class Callback, async_how How = async_options>
     requires std::invocable<Callback&, result<verified_token>> && detail::async_keys<Manager>
   void async_verify(std::string_view token, Callback callback, How how = {}) const {
-    const detail::async_shell& shell = detail::token_access::shell_of(keys_);
+    const detail::async_shell& shell = detail::manager_access::shell(keys_);
     const auto [wished, stop] = detail::taken_apart(how);
     const executor_ref where = wished ? wished : shell.default_executor;
     if (!where) {
@@ -9618,13 +9604,6 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<t
 
 // -- tokens: form --
 
-// RFC 4648 section 5 without padding, as RFC 7515 section 2 wants it: one spelling for each value.
-AXIOMS_JWKS_INLINE bool decode_strictly(std::string_view text, std::string& out) {
-  auto bytes = base64url_decode(text);
-  if (bytes) out = *std::move(bytes);
-  return bytes.has_value();
-}
-
 // An object without a name twice at any depth; nothing else may stand for a header or for claims.
 AXIOMS_JWKS_INLINE result<json_tree> read_object(std::string_view what, std::string_view text) {
   const auto refuse = [&](const auto&... why) { return make_error(errc::malformed_token, "the ", what, " ", why...); };
@@ -9644,9 +9623,9 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<const token_header>> read_header(std::
   auto* const last = of_this_thread<std::shared_ptr<const token_header>>();
   if (last != nullptr && *last != nullptr && (*last)->segment == segment) return *last;
   const auto refuse = [](const auto&... why) { return make_error(errc::malformed_token, "the header ", why...); };
-  std::string text;
-  if (!decode_strictly(segment, text)) return refuse("is no base64url");
-  auto tree = read_object("header", text);
+  const auto text = base64url_decode(segment);
+  if (!text) return refuse("is no base64url");
+  auto tree = read_object("header", *text);
   if (!tree) return tree.error();
   const auto made = std::make_shared<token_header>();
   made->segment = segment;
@@ -9952,8 +9931,9 @@ AXIOMS_JWKS_INLINE bool token_check::read() {
     return fail(make_error(errc::unsupported_algorithm, "alg ", quote(header_->alg), " is not accepted"));
   if (std::find(rules_->types.begin(), rules_->types.end(), header_->typ) == rules_->types.end())
     return fail(make_error(errc::token_type_mismatch, "typ ", quote(header_->typ), " is not accepted"));
-  if (!decode_strictly(parts_.signature, signature_))
-    return fail(make_error(errc::malformed_token, "the signature is no base64url"));
+  auto signature = base64url_decode(parts_.signature);
+  if (!signature) return fail(make_error(errc::malformed_token, "the signature is no base64url"));
+  signature_ = *std::move(signature);
   return true;
 }
 
@@ -9977,13 +9957,13 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::pick_rules() {
 // Once; a token whose key is at hand is read only after its signature.
 AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::read_claims() {
   if (content_) return std::nullopt;
-  auto made = std::make_shared<token_content>();
-  if (!decode_strictly(parts_.payload, made->payload))
-    return make_error(errc::malformed_token, "the payload is no base64url");
-  auto tree = read_object("payload", made->payload);
+  auto payload = base64url_decode(parts_.payload);
+  if (!payload) return make_error(errc::malformed_token, "the payload is no base64url");
+  auto tree = read_object("payload", *payload);
   if (!tree) return std::move(tree).error();
-  made->claims = *std::move(tree);
-  content_ = std::move(made);
+  content_ = std::make_shared<token_content>();
+  content_->payload = *std::move(payload);
+  content_->claims = *std::move(tree);
   return std::nullopt;
 }
 
@@ -10210,11 +10190,11 @@ AXIOMS_JWKS_INLINE bool token_operation::awaiter::await_suspend(std::coroutine_h
   const executor_ref where = what_.executor_ ? what_.executor_ : what_.shell_->default_executor;
   const auto task =
       std::make_shared<detail::coroutine_token_task>(what_.shell_->core(), what_.rules_, what_.token_, where);
-  task->starts(frame);
+  task->frame.starts(frame);
   task_ = task;
   // From here on the frame may be resumed elsewhere, and *this be gone with it, when suspend() says so.
   task->start(what_.stop_);
-  return task->suspend();
+  return task->frame.suspend();
 }
 
 AXIOMS_JWKS_INLINE result<token_rules> token_rules::from_environment() {
@@ -10347,13 +10327,13 @@ AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, co
   if (!parts) return parts.error();
   const auto header = detail::read_header(parts->header);
   if (!header) return header.error();
-  std::string payload, signature;
-  if (!detail::decode_strictly(parts->payload, payload) || !detail::decode_strictly(parts->signature, signature))
-    return make_error(errc::malformed_token, "the payload or the signature is no base64url");
+  auto payload = detail::base64url_decode(parts->payload);
+  const auto signature = detail::base64url_decode(parts->signature);
+  if (!payload || !signature) return make_error(errc::malformed_token, "the payload or the signature is no base64url");
   detail::tried_keys candidates;
   if (auto why = detail::keys_for(**header, keys, candidates)) return *std::move(why);
-  switch (candidates.check((*header)->alg, parts->signed_text, signature)) {
-    case detail::signature_state::good: return payload;
+  switch (candidates.check((*header)->alg, parts->signed_text, *signature)) {
+    case detail::signature_state::good: return *std::move(payload);
     case detail::signature_state::bad: return detail::bad_signature_error();
     default: return detail::no_verification_error();
   }
