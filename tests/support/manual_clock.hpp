@@ -15,6 +15,11 @@
 #include <utility>
 #include <vector>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/types.h>
+#include <unistd.h>
+#endif
+
 namespace support {
 
 // A test that hangs must fail instead: no wait of a test double is longer than this, in real time.
@@ -80,6 +85,14 @@ class manual_clock {
     const std::lock_guard lock(state_->mutex);
     state_->system_now += by;
   }
+
+#if defined(__unix__) || defined(__APPLE__)
+  /// A child whose manager has this clock: no thread that the child lacks holds its mutex.
+  pid_t fork() const {
+    const std::lock_guard lock(state_->mutex);
+    return ::fork();
+  }
+#endif
 
   /// How often a thread has come to wait_until() so far.
   std::uint64_t arrivals() const {

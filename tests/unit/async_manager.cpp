@@ -985,6 +985,7 @@ TEST_CASE(
   over = true;
   busy.join();
   CHECK(hung == 0);
+  frame.reset();  // before its answer comes: nobody may destroy a frame that runs
   r.provider.release();
 }
 #endif

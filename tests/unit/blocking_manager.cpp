@@ -945,7 +945,7 @@ TEST_CASE("in a forked child the manager is down, hangs nobody, and initialize s
   auto hanging = r.get("https://slow.example.com/jwks");
   REQUIRE(r.provider.await_requests(2));
   r.settle(2);
-  const pid_t child = ::fork();
+  const pid_t child = r.clock.fork();
   REQUIRE(child >= 0);
   if (child == 0) {
     ::alarm(20);  // a child that hangs must not outlive the test

@@ -513,7 +513,7 @@ TEST_CASE("a forked child counts from zero, and its parent goes on" * doctest::t
   r.start();
   for (int i = 0; i < 10; ++i) REQUIRE(r.manager.get_jwks(url).has_value());
   const auto before = r.manager.stats().hits;
-  const pid_t child = ::fork();
+  const pid_t child = r.clock.fork();
   REQUIRE(child >= 0);
   if (child == 0) {
     ::alarm(20);

@@ -192,7 +192,7 @@ TEST_CASE("shut down, nothing is known") {
 }
 
 // Red when the comparison leaves out a byte, ends where the shorter text does, or is left out.
-TEST_CASE("every byte of the text counts") {
+TEST_CASE("every byte of the text counts" * doctest::test_suite("slow")) {
   auto config = config_for(url);
   config.unknown_kid_burst = 0;
   remembering v(config);
@@ -265,7 +265,7 @@ TEST_CASE("with several issuers what is known is bound to its own key set") {
 }
 
 // Red when a shard gets room for more, or nothing ever goes.
-TEST_CASE("no more tokens are remembered than were asked for, and the oldest go") {
+TEST_CASE("no more tokens are remembered than were asked for, and the oldest go" * doctest::test_suite("slow")) {
   for (const std::size_t memo : {std::size_t{1}, std::size_t{9}, std::size_t{100}}) {
     remembering v(config_for(url), memo);
     const axioms::key_ptr key = *v.manager.get_jwks(url).value()->keys().begin();
@@ -370,8 +370,8 @@ TEST_CASE("a token may be verified by the destructor of a thread_local, whether 
 
 #if defined(__unix__)
 // Red when the lock of a shard is taken without a fork_gate: a child then may find it taken for ever.
-TEST_CASE("a forked child knows nothing of what its parent knew, and remembers its own" *
-          doctest::skip(support::under_tsan)) {
+TEST_CASE("a forked child knows nothing of what its parent knew, and remembers its own" * doctest::test_suite("slow") *
+          doctest::skip(support::under_tsan || support::under_asan)) {
   remembering v;
   const std::string token = v.good();
   const void* const content = v.remember(token);
@@ -384,7 +384,7 @@ TEST_CASE("a forked child knows nothing of what its parent knew, and remembers i
         for (const auto& each : some) static_cast<void>(v.verifier.verify(each).has_value());
       }
     });
-    const pid_t child = ::fork();
+    const pid_t child = v.clock.fork();
     if (child == 0) {
       ::alarm(20);  // a child that hangs must not outlive the test
       int wrong = v.code(token) == errc::shut_down ? 0 : 1;
