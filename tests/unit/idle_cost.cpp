@@ -25,7 +25,8 @@ TEST_CASE("between two refreshes nothing wakes up") {
   CHECK(r.provider.requests() == 1);
 }
 
-TEST_CASE("a refresh costs a handful of wake-ups, and there is one per refresh_interval") {
+TEST_CASE("a refresh costs a handful of wake-ups, and there is one per refresh_interval" *
+          doctest::test_suite("slow")) {
   rig r;
   r.start();
   REQUIRE(r.get().get().has_value());

@@ -285,7 +285,7 @@ TEST_CASE("no more tokens are remembered than were asked for, and the oldest go"
 }
 
 // Red when the seconds of time() count where they may be a second late.
-TEST_CASE("by the system's clock a known token expires in time") {
+TEST_CASE("by the system's clock a known token expires in time" * doctest::test_suite("slow")) {
   fake_fetcher provider;
   provider.always(response(200, set_of_keys({&key_one()})));
   axioms::basic_jwks_manager<fake_fetcher> manager(provider);

@@ -186,7 +186,8 @@ TEST_CASE("a wrong signature on claims that would be refused causes no request")
   CHECK(v.provider.requests() == before + 1);
 }
 
-TEST_CASE("forged signatures stay within the budget of unknown kids, and are never an outage") {
+TEST_CASE("forged signatures stay within the budget of unknown kids, and are never an outage" *
+          doctest::test_suite("slow")) {
   const signing_key forger("ES256", "one");
   verifying v;
   const std::size_t before = v.provider.requests();
