@@ -3102,8 +3102,8 @@ struct canceller {
   }
 };
 
-// The frame of a coroutine that waits. It is resumed at most once, and never inside its own await_suspend(): a fetcher or
-// a stop that completes at once would otherwise destroy the awaiter while it is still being set up.
+// The frame of a coroutine that waits. It is resumed at most once, and never inside its own await_suspend(): a fetcher
+// or a stop that completes at once would otherwise destroy the awaiter while it is still being set up.
 class suspension {
  public:
   // Of await_suspend(), at its beginning and at its end: true if the frame is suspended now; it may be gone already,
@@ -7976,8 +7976,8 @@ class waiting_callers : public engine_state {
     todo.finished.splice(todo.finished.end(), ticket);
   }
 
-  // Those who wait decide again: after a flight ended, after a late answer came while the next flight is in the air, and
-  // after a document was loaded.
+  // Those who wait decide again: after a flight ended, after a late answer came while the next flight is in the air,
+  // and after a document was loaded.
   void settle(entry& on, steady_point now, errands& todo) noexcept {
     for (auto next = on.waiters.begin(); next != on.waiters.end();) {
       waiter& who = **next++;
@@ -8349,8 +8349,8 @@ class timetable : public flights {
     return soonest;
   }
 
-  // What is imported before the first lookup or initialize() waits for it: nothing is fetched by a configuration that is
-  // not there yet.
+  // What is imported before the first lookup or initialize() waits for it: nothing is fetched by a configuration that
+  // is not there yet.
   [[nodiscard]] bool background_runs() const noexcept { return state_ == life::lazy || state_ == life::running; }
 };
 
@@ -8881,8 +8881,8 @@ class crews : public engine_life {
     begin_shutdown({});
     join();
     if (manager_thread_of != this) return;
-    // The manager is destroyed by a continuation on one of its own threads. That thread and the scheduler own the engine
-    // until they end; nobody is left to join the scheduler.
+    // The manager is destroyed by a continuation on one of its own threads. That thread and the scheduler own the
+    // engine until they end; nobody is left to join the scheduler.
     const std::lock_guard lock(mutex_);
     for (auto old = retired_; old; old = old->older) {
       const std::lock_guard join_lock(old->join_mutex);
