@@ -30,15 +30,6 @@ namespace {
 const std::string issuer = "https://idp.example.com/";
 const std::string audience = "https://api.example.com";
 
-const signing_key& key_one() {
-  static const signing_key key("ES256", "one");
-  return key;
-}
-const signing_key& key_two() {
-  static const signing_key key("ES256", "two");
-  return key;
-}
-
 token_rules rules_with(std::size_t memo) { return {.issuer = issuer, .audience = {audience}, .memo = memo}; }
 errc code_of(const axioms::result<verified_token>& what) { return what ? errc{} : what.error().code; }
 

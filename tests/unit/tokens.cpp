@@ -27,15 +27,6 @@ namespace {
 const std::string issuer = "https://idp.example.com/";
 const std::string audience = "https://api.example.com";
 
-// P-256 keys are made in 20 us.
-const signing_key& key_one() {
-  static const signing_key key("ES256", "one");
-  return key;
-}
-const signing_key& key_two() {
-  static const signing_key key("ES256", "two");
-  return key;
-}
 jwk_set keys_of(const std::vector<const signing_key*>& keys) { return jwk_set::parse(set_of_keys(keys)).value(); }
 
 token_rules plain_rules() { return {.issuer = issuer, .audience = {audience}}; }
