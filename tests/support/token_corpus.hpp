@@ -142,7 +142,7 @@ inline token_row row_of(const json& row, const json& file, const std::map<std::s
 }  // namespace token_corpus_detail
 
 /// The file of that name ("corpus", "providers"); read once.
-inline const token_corpus& read_token_corpus(const std::string& name) {
+inline const token_corpus& read_token_corpus(const char* name) {
   static std::map<std::string, token_corpus> all;
   token_corpus& out = all[name];
   if (!out.rows.empty()) return out;
