@@ -297,6 +297,26 @@ enum class errc {
   return {static_cast<int>(code), error_category()};
 }
 
+namespace detail {
+
+// How a request is refused: the one table behind oauth_error(), status_code() and www_authenticate(). Whoever forges
+// tokens learns nothing from the text, which a client may read: of what is wrong only expiry is told.
+struct refusal {
+  int status;
+  std::string_view error, text{};
+};
+constexpr refusal refusal_of(errc code) noexcept {
+  using enum errc;
+  if (code == token_expired) return {401, "invalid_token", "The access token expired"};
+  if (code == token_missing) return {401, {}};
+  if (code == insufficient_scope) return {403, "insufficient_scope", "The access token lacks what the request needs"};
+  if (code == key_not_found || code == key_ambiguous || (code >= malformed_token && code <= claim_missing))
+    return {401, "invalid_token", "The access token is invalid"};
+  return {code >= invalid_config && code <= unsupported_scheme ? 500 : 503, "server_error"};
+}
+
+}  // namespace detail
+
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
 // At -O1, g++ 11 takes the error in a result that holds a value for one that is read.
 #pragma GCC diagnostic push
@@ -318,9 +338,9 @@ struct error {
 
   /// The OAuth 2.0 error code to answer a request with (RFC 6749 section 5.2, RFC 6750 section 3.1); empty for
   /// token_missing.
-  [[nodiscard]] std::string_view oauth_error() const noexcept;
+  [[nodiscard]] std::string_view oauth_error() const noexcept { return detail::refusal_of(code).error; }
   /// The HTTP status to answer a request with: 401, 403, 500 for a fault of configuration, 503 for an outage.
-  [[nodiscard]] int status_code() const noexcept;
+  [[nodiscard]] int status_code() const noexcept { return detail::refusal_of(code).status; }
   /// The value of a `WWW-Authenticate` header (RFC 6750 section 3): fixed text, never the description.
   ///
   /// Empty where status_code() is 5xx: an outage is no fault of the token. Quotes and backslashes of @p realm are
@@ -343,41 +363,6 @@ struct error {
 #endif
 
 namespace detail {
-
-// The one table behind oauth_error(), status_code() and www_authenticate(): why a request is refused.
-enum class refusal { token, missing_token, scope, configuration, outage };
-
-constexpr refusal refusal_of(errc code) noexcept {
-  switch (code) {
-    case errc::malformed_token:
-    case errc::unsupported_algorithm:
-    case errc::bad_signature:
-    case errc::token_expired:
-    case errc::token_not_yet_valid:
-    case errc::issuer_mismatch:
-    case errc::audience_mismatch:
-    case errc::token_type_mismatch:
-    case errc::claim_missing:
-    case errc::key_not_found:
-    case errc::key_ambiguous: return refusal::token;
-    case errc::token_missing: return refusal::missing_token;
-    case errc::insufficient_scope: return refusal::scope;
-    case errc::invalid_config:
-    case errc::invalid_url:
-    case errc::unsupported_scheme: return refusal::configuration;
-    default: return refusal::outage;
-  }
-}
-
-// Text that a client may read. Whoever forges tokens learns nothing from it: of what is wrong only expiry is told.
-constexpr std::string_view client_text(errc code) noexcept {
-  if (code == errc::token_expired) return "The access token expired";
-  switch (refusal_of(code)) {
-    case refusal::token: return "The access token is invalid";
-    case refusal::scope: return "The access token lacks what the request needs";
-    default: return {};
-  }
-}
 
 // Quotes a string from outside for a message: escaped, so that it can forge no log line, and cut.
 inline std::string quote(std::string_view text, std::size_t limit = 96) {
@@ -417,25 +402,6 @@ template <class... Pieces>
 
 }  // namespace detail
 
-inline std::string_view error::oauth_error() const noexcept {
-  switch (detail::refusal_of(code)) {
-    case detail::refusal::token: return "invalid_token";
-    case detail::refusal::scope: return "insufficient_scope";
-    case detail::refusal::missing_token: return {};
-    default: return "server_error";
-  }
-}
-
-inline int error::status_code() const noexcept {
-  switch (detail::refusal_of(code)) {
-    case detail::refusal::token:
-    case detail::refusal::missing_token: return 401;
-    case detail::refusal::scope: return 403;
-    case detail::refusal::configuration: return 500;
-    default: return 503;
-  }
-}
-
 inline std::string error::challenge_text(const challenge& more) const {
   if (status_code() >= 500) return {};
   std::string out = "Bearer";
@@ -454,7 +420,7 @@ inline std::string error::challenge_text(const challenge& more) const {
   };
   attribute("realm", more.realm);
   attribute("error", oauth_error());
-  attribute("error_description", detail::client_text(code));
+  attribute("error_description", detail::refusal_of(code).text);
   attribute("scope", more.scope);
   attribute("resource_metadata", more.resource_metadata);
   return out;
@@ -485,6 +451,9 @@ namespace detail {
 template <class T>
 inline constexpr bool is_result = false;
 
+// What a result<void> holds.
+struct nothing {};
+
 }  // namespace detail
 
 /// A value or an error: what std::expected<T, error> will be where every standard library has it.
@@ -494,27 +463,30 @@ inline constexpr bool is_result = false;
 /// check.
 template <class T>
 class [[nodiscard]] result {
+  using held = std::conditional_t<std::is_void_v<T>, detail::nothing, T>;
+
  public:
   using value_type = T;
   using error_type = axioms::error;
 
+  result() noexcept requires std::is_void_v<T> : value_(), has_value_(true) {}
   template <class U = T>
     requires(!std::same_as<std::remove_cvref_t<U>, result> && std::is_constructible_v<T, U> &&
              std::is_convertible_v<U, T> && !std::same_as<std::remove_cvref_t<U>, axioms::error>)
   result(U&& value) : value_(static_cast<T>(std::forward<U>(value))), has_value_(true) {}
   result(axioms::error why) noexcept : error_(std::move(why)), has_value_(false) {}
 
-  result(const result& other) requires std::is_copy_constructible_v<T> : has_value_(other.has_value_) {
+  result(const result& other) requires std::is_copy_constructible_v<held> : has_value_(other.has_value_) {
     construct(other);
   }
-  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) : has_value_(other.has_value_) {
+  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<held>) : has_value_(other.has_value_) {
     construct(std::move(other));
   }
-  result& operator=(const result& other) requires std::is_copy_constructible_v<T> {
+  result& operator=(const result& other) requires std::is_copy_constructible_v<held> {
     if (this != std::addressof(other)) *this = result(other);
     return *this;
   }
-  result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) {
+  result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<held>) {
     if (this == std::addressof(other)) return *this;
     result taken(std::move(other));  // which may be part of what is destroyed next
     destroy();
@@ -537,23 +509,31 @@ class [[nodiscard]] result {
   [[nodiscard]] bool has_value() const noexcept { return has_value_; }
   [[nodiscard]] explicit operator bool() const noexcept { return has_value(); }
 
-  [[nodiscard]] T& operator*() & noexcept { return expect(true), value_; }
-  [[nodiscard]] const T& operator*() const& noexcept { return expect(true), value_; }
-  [[nodiscard]] T&& operator*() && noexcept { return expect(true), std::move(value_); }
-  [[nodiscard]] T* operator->() noexcept { return expect(true), std::addressof(value_); }
-  [[nodiscard]] const T* operator->() const noexcept { return expect(true), std::addressof(value_); }
+  void operator*() const& noexcept requires std::is_void_v<T> { expect(true); }
+  [[nodiscard]] held& operator*() & noexcept requires(!std::is_void_v<T>) { return expect(true), value_; }
+  [[nodiscard]] const held& operator*() const& noexcept requires(!std::is_void_v<T>) { return expect(true), value_; }
+  [[nodiscard]] held&& operator*() && noexcept requires(!std::is_void_v<T>) { return expect(true), std::move(value_); }
+  [[nodiscard]] held* operator->() noexcept requires(!std::is_void_v<T>) {
+    return expect(true), std::addressof(value_);
+  }
+  [[nodiscard]] const held* operator->() const noexcept requires(!std::is_void_v<T>) {
+    return expect(true), std::addressof(value_);
+  }
 
   /// The value; throws axioms::exception on an error (ends the program without exceptions).
-  [[nodiscard]] T& value() & { return checked(), **this; }
-  [[nodiscard]] const T& value() const& { return checked(), **this; }
-  [[nodiscard]] T&& value() && { return checked(), *std::move(*this); }
+  void value() const& requires std::is_void_v<T> { checked(); }
+  [[nodiscard]] held& value() & requires(!std::is_void_v<T>) { return checked(), **this; }
+  [[nodiscard]] const held& value() const& requires(!std::is_void_v<T>) { return checked(), **this; }
+  [[nodiscard]] held&& value() && requires(!std::is_void_v<T>) { return checked(), *std::move(*this); }
 
   template <class U>
-  [[nodiscard]] T value_or(U&& other) const& {
+    requires(!std::is_void_v<T>)
+  [[nodiscard]] held value_or(U&& other) const& {
     return has_value() ? **this : static_cast<T>(std::forward<U>(other));
   }
   template <class U>
-  [[nodiscard]] T value_or(U&& other) && {
+    requires(!std::is_void_v<T>)
+  [[nodiscard]] held value_or(U&& other) && {
     return has_value() ? *std::move(*this) : static_cast<T>(std::forward<U>(other));
   }
 
@@ -596,14 +576,15 @@ class [[nodiscard]] result {
   template <class Other>
   void construct(Other&& other) {
     if (has_value_) {
-      std::construct_at(const_cast<std::remove_const_t<T>*>(std::addressof(value_)), std::forward<Other>(other).value_);
+      std::construct_at(const_cast<std::remove_const_t<held>*>(std::addressof(value_)),
+                        std::forward<Other>(other).value_);
     } else {
       std::construct_at(std::addressof(error_), std::forward<Other>(other).error_);
     }
   }
   void destroy() noexcept {
     if (has_value_) {
-      value_.~T();
+      value_.~held();
     } else {
       error_.~error();
     }
@@ -611,92 +592,38 @@ class [[nodiscard]] result {
   void checked() const {
     if (!has_value()) detail::throw_error(error());
   }
+  // f(value), or f() of a result<void>.
   template <class Self, class F>
-  static auto chain(Self&& self, F&& f)
-      -> std::remove_cvref_t<decltype(std::forward<F>(f)(*std::forward<Self>(self)))> {
-    using next = std::remove_cvref_t<decltype(std::forward<F>(f)(*std::forward<Self>(self)))>;
-    static_assert(detail::is_result<next>,
-                  "and_then takes a function that returns an axioms::result; use transform for a plain value");
-    if (!self) return std::forward<Self>(self).error();
-    return std::forward<F>(f)(*std::forward<Self>(self));
+  static decltype(auto) apply(Self&& self, F&& f) {
+    if constexpr (std::is_void_v<T>) return std::forward<F>(f)();
+    if constexpr (!std::is_void_v<T>) return std::forward<F>(f)(*std::forward<Self>(self));
   }
   template <class Self, class F>
-  static auto map(Self&& self, F&& f)
-      -> result<std::remove_cvref_t<decltype(std::forward<F>(f)(*std::forward<Self>(self)))>> {
-    using plain = decltype(std::forward<F>(f)(*std::forward<Self>(self)));
-    if (!self) return std::forward<Self>(self).error();
+  static auto chain(Self&& self, F&& f) {
+    using next = std::remove_cvref_t<decltype(apply(std::forward<Self>(self), std::forward<F>(f)))>;
+    static_assert(detail::is_result<next>,
+                  "and_then takes a function that returns an axioms::result; use transform for a plain value");
+    if (!self) return next(std::forward<Self>(self).error());
+    return next(apply(std::forward<Self>(self), std::forward<F>(f)));
+  }
+  template <class Self, class F>
+  static auto map(Self&& self, F&& f) {
+    using plain = std::remove_cvref_t<decltype(apply(std::forward<Self>(self), std::forward<F>(f)))>;
+    if (!self) return result<plain>(std::forward<Self>(self).error());
     if constexpr (std::is_void_v<plain>) {
-      std::forward<F>(f)(*std::forward<Self>(self));
-      return {};
+      apply(std::forward<Self>(self), std::forward<F>(f));
+      return result<plain>();
     } else {
-      return std::forward<F>(f)(*std::forward<Self>(self));
+      return result<plain>(apply(std::forward<Self>(self), std::forward<F>(f)));
     }
   }
 
   // Not a std::variant: its machinery, once per T, took a tenth of what including this header costs.
   union {
-    T value_;
+    held value_;
     axioms::error error_;
   };
   bool has_value_;
-};
-
-/// Success without a value, or an error.
-template <>
-class [[nodiscard]] result<void> {
- public:
-  using value_type = void;
-  using error_type = axioms::error;
-
-  result() noexcept = default;
-  result(axioms::error why) noexcept : error_(std::move(why)) {}
-
-  [[nodiscard]] bool has_value() const noexcept { return !error_.has_value(); }
-  [[nodiscard]] explicit operator bool() const noexcept { return has_value(); }
-  void operator*() const noexcept {
-    if (!has_value()) std::abort();
-  }
-  /// Throws axioms::exception on an error (ends the program without exceptions).
-  void value() const {
-    if (!has_value()) detail::throw_error(*error_);
-  }
-
-  [[nodiscard]] axioms::error& error() & noexcept { return checked(), *error_; }
-  [[nodiscard]] const axioms::error& error() const& noexcept { return checked(), *error_; }
-  [[nodiscard]] axioms::error&& error() && noexcept { return checked(), std::move(*error_); }
-
-  /// f(), which returns a result; an error passes through.
-  template <class F>
-  [[nodiscard]] auto and_then(F&& f) const -> std::remove_cvref_t<decltype(std::forward<F>(f)())> {
-    using next = std::remove_cvref_t<decltype(std::forward<F>(f)())>;
-    static_assert(detail::is_result<next>,
-                  "and_then takes a function that returns an axioms::result; use transform for a plain value");
-    if (!has_value()) return *error_;
-    return std::forward<F>(f)();
-  }
-  /// A result of f(), which returns a plain value or void; an error passes through.
-  template <class F>
-  [[nodiscard]] auto transform(F&& f) const -> result<std::remove_cvref_t<decltype(std::forward<F>(f)())>> {
-    if (!has_value()) return *error_;
-    if constexpr (std::is_void_v<decltype(std::forward<F>(f)())>) {
-      std::forward<F>(f)();
-      return {};
-    } else {
-      return std::forward<F>(f)();
-    }
-  }
-  /// f(error), which returns a result<void>; success passes through.
-  template <class F>
-  [[nodiscard]] result or_else(F&& f) const {
-    return has_value() ? *this : result(std::forward<F>(f)(*error_));
-  }
-
- private:
-  void checked() const noexcept {
-    if (has_value()) std::abort();
-  }
-
-  std::optional<axioms::error> error_;
 };
 
 namespace detail {

@@ -190,6 +190,19 @@ static_assert(std::is_copy_constructible_v<result<std::string>> && std::is_copy_
 static_assert(std::is_nothrow_move_constructible_v<result<void>>);
 static_assert(std::is_same_v<result<int>::value_type, int> && std::is_same_v<result<void>::value_type, void>);
 static_assert(std::is_same_v<result<int>::error_type, error> && std::is_same_v<result<void>::error_type, error>);
+static_assert(!std::is_constructible_v<result<void>, int> && std::is_convertible_v<error, result<void>>);
+template <class R>
+concept points_to_a_value = requires(R& r) {
+  r.operator->();
+};
+template <class R>
+concept may_fall_back = requires(R& r) {
+  r.value_or(1);
+};
+static_assert(points_to_a_value<result<int>> && !points_to_a_value<result<void>>);
+static_assert(may_fall_back<result<int>> && !may_fall_back<result<void>>);
+static_assert(std::is_void_v<decltype(*std::declval<result<void>&>())>);
+static_assert(std::is_void_v<decltype(std::declval<result<void>&>().value())>);
 
 TEST_CASE("a result holds a value or an error, and knows which") {
   const result<int> good = 7;
