@@ -784,20 +784,61 @@ using jthread = std::jthread;
 namespace detail {
 
 struct no_stop_state {};
-class stop_link;
+
+struct stop_link {
+  virtual void run() noexcept = 0;
+  stop_link* next = nullptr;
+  stop_link** at = nullptr;  // what points to it in the list; nullptr: it is in none
+
+ protected:
+  ~stop_link() = default;
+};
 
 // What a stop_source, its tokens and its callbacks share. Callbacks run once, in the thread that asks, outside
 // the lock; a callback's destructor waits while another thread runs it.
 class stop_state {
  public:
   [[nodiscard]] bool requested() const noexcept { return requested_.load(std::memory_order_acquire); }
-  bool request() noexcept;
-  bool attach(stop_link& link) noexcept;  // false: asked already, the link is not kept
-  void detach(stop_link& link) noexcept;
+  bool request() noexcept {
+    std::unique_lock lock(mutex_);
+    if (requested_.exchange(true, std::memory_order_acq_rel)) return false;
+    runner_ = std::this_thread::get_id();
+    while (first_ != nullptr) {
+      running_ = first_;
+      take_out(*running_);
+      lock.unlock();
+      running_->run();
+      lock.lock();
+      running_ = nullptr;
+      idle_.notify_all();
+    }
+    return true;
+  }
+  // False: asked already, the link is not kept.
+  bool attach(stop_link& link) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (requested()) return false;
+    link.next = std::exchange(first_, &link);
+    link.at = &first_;
+    if (link.next != nullptr) link.next->at = &link.next;
+    return true;
+  }
+  void detach(stop_link& link) noexcept {
+    std::unique_lock lock(mutex_);
+    // Destroyed from inside its own call: nothing to wait for. request() does not touch a link that ran.
+    if (runner_ != std::this_thread::get_id()) idle_.wait(lock, [&] { return running_ != &link; });
+    if (link.at != nullptr) take_out(link);
+  }
 
   std::atomic<int> sources{0};  // stop_possible() ends with the last source
 
  private:
+  static void take_out(stop_link& link) noexcept {
+    *link.at = link.next;
+    if (link.next != nullptr) link.next->at = link.at;
+    link.at = nullptr;
+  }
+
   std::atomic<bool> requested_{false};
   std::mutex mutex_;  // guards everything below, and the links' neighbours
   std::condition_variable idle_;
@@ -805,63 +846,6 @@ class stop_state {
   stop_link* running_ = nullptr;
   std::thread::id runner_;
 };
-
-class stop_link {
- public:
-  stop_link(const stop_link&) = delete;
-  stop_link& operator=(const stop_link&) = delete;
-
- protected:
-  stop_link() = default;
-  ~stop_link() = default;
-
- private:
-  friend class stop_state;
-  virtual void run() noexcept = 0;
-  stop_link* next_ = nullptr;
-  stop_link* previous_ = nullptr;
-};
-
-inline bool stop_state::request() noexcept {
-  std::unique_lock lock(mutex_);
-  if (requested_.exchange(true, std::memory_order_acq_rel)) return false;
-  runner_ = std::this_thread::get_id();
-  while (first_ != nullptr) {
-    stop_link* link = first_;
-    first_ = link->next_;
-    if (first_ != nullptr) first_->previous_ = nullptr;
-    link->next_ = nullptr;
-    running_ = link;
-    lock.unlock();
-    link->run();
-    lock.lock();
-    running_ = nullptr;
-    idle_.notify_all();
-  }
-  return true;
-}
-
-inline bool stop_state::attach(stop_link& link) noexcept {
-  const std::lock_guard lock(mutex_);
-  if (requested()) return false;
-  link.next_ = first_;
-  if (first_ != nullptr) first_->previous_ = &link;
-  first_ = &link;
-  return true;
-}
-
-inline void stop_state::detach(stop_link& link) noexcept {
-  std::unique_lock lock(mutex_);
-  if (running_ == &link) {
-    // Destroyed from inside its own call: nothing to wait for. request() does not touch a link that ran.
-    if (runner_ != std::this_thread::get_id()) idle_.wait(lock, [&] { return running_ != &link; });
-    return;
-  }
-  if (first_ != &link && link.previous_ == nullptr) return;  // never attached, or run already
-  if (link.previous_ != nullptr) link.previous_->next_ = link.next_;
-  if (link.next_ != nullptr) link.next_->previous_ = link.previous_;
-  if (first_ == &link) first_ = link.next_;
-}
 
 }  // namespace detail
 
@@ -954,15 +938,16 @@ class jthread {
             },
             std::forward<F>(f), std::forward<Args>(args)...) {}
   jthread(jthread&&) noexcept = default;
-  jthread& operator=(jthread&& other) noexcept {
-    if (this != &other) {
-      finish();
-      source_ = std::move(other.source_);
-      thread_ = std::move(other.thread_);
-    }
+  jthread& operator=(jthread other) noexcept {
+    std::swap(source_, other.source_);
+    thread_.swap(other.thread_);
     return *this;
   }
-  ~jthread() { finish(); }
+  ~jthread() {
+    if (!joinable()) return;
+    request_stop();
+    join();
+  }
 
   [[nodiscard]] bool joinable() const noexcept { return thread_.joinable(); }
   void join() { thread_.join(); }
@@ -972,11 +957,6 @@ class jthread {
   [[nodiscard]] stop_token get_stop_token() const noexcept { return source_.get_token(); }
 
  private:
-  void finish() noexcept {
-    if (!thread_.joinable()) return;
-    source_.request_stop();
-    thread_.join();
-  }
   stop_source source_;
   std::thread thread_;  // last: its function uses the source
 };
@@ -1163,15 +1143,10 @@ enum class jwks_event_kind {
 };
 
 [[nodiscard]] constexpr std::string_view to_string(jwks_event_kind kind) noexcept {
-  switch (kind) {
-    case jwks_event_kind::fetched: return "fetched";
-    case jwks_event_kind::not_modified: return "not_modified";
-    case jwks_event_kind::failed: return "failed";
-    case jwks_event_kind::stale: return "stale";
-    case jwks_event_kind::throttled: return "throttled";
-    case jwks_event_kind::loaded: return "loaded";
-  }
-  return "unknown";
+  constexpr std::array<std::string_view, 7> names{"unknown", "fetched",   "not_modified", "failed",
+                                                  "stale",   "throttled", "loaded"};
+  const auto index = static_cast<std::size_t>(kind);
+  return names[index < names.size() ? index : 0];
 }
 
 /// One thing that happened to one URL. Holds no key material.
