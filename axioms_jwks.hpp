@@ -1344,7 +1344,7 @@ struct pkey_free {
   void operator()(EVP_PKEY* key) const noexcept;
 };
 struct jwk_builder;
-struct digest_alg;
+struct alg_info;
 enum class signature_state;
 using key_kinds = std::uint16_t;  // a bit each
 
@@ -4399,40 +4399,59 @@ struct openssl_free {
   }
 };
 
-struct curve_info {
-  std::string_view kty, crv, alg;  // OKP: the curve's name is an alg, too (RFC 9864)
-  const char* openssl_name;
-  int bits;
-  std::size_t bytes;
+// The kinds of key beside RSA.
+struct key_info {
+  std::string_view kty;
+  std::string_view name;  // crv, or alg of AKP, and what OpenSSL calls it; a literal, which ends with a zero byte
+  std::size_t bytes;      // of a coordinate, or of the public key
 };
 inline constexpr std::string_view opt_in_curve = "secp256k1";  // needs jwk_options::allow_es256k
 // clang-format off
-inline constexpr std::array curves{
-    curve_info{"EC", "P-256", "ES256", "P-256", 256, 32},
-    curve_info{"EC", "P-384", "ES384", "P-384", 384, 48},
-    curve_info{"EC", "P-521", "ES512", "P-521", 521, 66},
-    curve_info{"EC", opt_in_curve, "ES256K", "secp256k1", 256, 32},
-    curve_info{"OKP", "Ed25519", "EdDSA", "ED25519", 256, 32},
-    curve_info{"OKP", "Ed448", "EdDSA", "ED448", 456, 57},
+inline constexpr std::array known_keys{
+    key_info{"EC", "P-256", 32},
+    key_info{"EC", "P-384", 48},
+    key_info{"EC", "P-521", 66},
+    key_info{"EC", opt_in_curve, 32},
+    key_info{"OKP", "Ed25519", 32},
+    key_info{"OKP", "Ed448", 57},
+    key_info{"AKP", "ML-DSA-44", 1312},  // FIPS 204 table 2, RFC 9964
+    key_info{"AKP", "ML-DSA-65", 1952},
+    key_info{"AKP", "ML-DSA-87", 2592},
 };
 // clang-format on
 
-inline constexpr std::array<std::string_view, 6> rsa_algs{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"};
+// A bit for each kind of key: what select() compares, for every key, in place of names.
+inline constexpr key_kinds rsa_kind = 1;
+constexpr key_kinds kind_of(std::size_t index) noexcept { return static_cast<key_kinds>(2U << index); }
 
-// FIPS 204 table 2. The name is the JOSE alg (RFC 9964) and OpenSSL's as well.
-struct ml_dsa_info {
-  std::string_view alg;  // of a literal: ends with a zero byte
-  std::size_t bytes;     // of the public key
+// Which kinds an algorithm goes with (RFC 7518 section 3.1, RFC 8812, RFC 9864), and how it signs.
+struct alg_info {
+  std::string_view alg;
+  key_kinds kinds;
+  int digest = -1;  // SHA-256, SHA-384 or SHA-512; -1: the message itself is signed
+  bool pss = false;
 };
-inline constexpr std::array ml_dsa_algs{ml_dsa_info{"ML-DSA-44", 1312}, ml_dsa_info{"ML-DSA-65", 1952},
-                                        ml_dsa_info{"ML-DSA-87", 2592}};
+// clang-format off
+inline constexpr std::array algs{
+    alg_info{"RS256", rsa_kind, 0}, alg_info{"RS384", rsa_kind, 1}, alg_info{"RS512", rsa_kind, 2},
+    alg_info{"PS256", rsa_kind, 0, true}, alg_info{"PS384", rsa_kind, 1, true}, alg_info{"PS512", rsa_kind, 2, true},
+    alg_info{"ES256", kind_of(0), 0}, alg_info{"ES384", kind_of(1), 1}, alg_info{"ES512", kind_of(2), 2},
+    alg_info{"ES256K", kind_of(3), 0}, alg_info{"Ed25519", kind_of(4)}, alg_info{"Ed448", kind_of(5)},
+    alg_info{"EdDSA", kind_of(4) | kind_of(5)},
+    alg_info{"ML-DSA-44", kind_of(6)}, alg_info{"ML-DSA-65", kind_of(7)}, alg_info{"ML-DSA-87", kind_of(8)},
+};
+// clang-format on
 
-constexpr const ml_dsa_info* ml_dsa_of(std::string_view alg) noexcept {
-  for (const auto& known : ml_dsa_algs) {
-    if (alg == known.alg) return &known;
+// No unknown algorithm goes with any kind.
+inline constexpr alg_info unknown_alg{{}, 0};
+constexpr const alg_info& alg_of(std::string_view alg) noexcept {
+  for (const auto& known : algs) {
+    if (same_name(alg, known.alg)) return known;
   }
-  return nullptr;
+  return unknown_alg;
 }
+constexpr key_kinds kinds_of_alg(std::string_view alg) noexcept { return alg_of(alg).kinds; }
+inline constexpr key_kinds opt_in_kind = kinds_of_alg("ES256K");  // needs jwk_options::allow_es256k
 
 // Whether the providers that are loaded know the key type: ML-DSA came with OpenSSL 3.5.
 AXIOMS_JWKS_INLINE bool openssl_knows(const char* type) noexcept {
@@ -4441,28 +4460,6 @@ AXIOMS_JWKS_INLINE bool openssl_knows(const char* type) noexcept {
   EVP_KEYMGMT_free(found);
   return found != nullptr;
 }
-
-// A bit for each kind of key: what select() compares, for every key, in place of names.
-inline constexpr key_kinds rsa_kind = 1;
-constexpr key_kinds curve_kind(std::size_t index) noexcept { return static_cast<key_kinds>(2U << index); }
-constexpr key_kinds ml_dsa_kind(std::size_t index) noexcept { return curve_kind(curves.size() + index); }
-
-// Which kinds an algorithm goes with (RFC 7518 section 3.1). No unknown algorithm goes with any.
-constexpr key_kinds kinds_of_alg(std::string_view alg) noexcept {
-  for (const auto known : rsa_algs) {
-    if (same_name(alg, known)) return rsa_kind;
-  }
-  unsigned kinds = 0;
-  for (std::size_t i = 0; i < curves.size(); ++i) {
-    if (same_name(alg, curves[i].alg) || (curves[i].kty == "OKP" && same_name(alg, curves[i].crv)))
-      kinds |= curve_kind(i);
-  }
-  for (std::size_t i = 0; i < ml_dsa_algs.size(); ++i) {
-    if (same_name(alg, ml_dsa_algs[i].alg)) kinds |= ml_dsa_kind(i);
-  }
-  return static_cast<key_kinds>(kinds);
-}
-inline constexpr key_kinds opt_in_kind = kinds_of_alg("ES256K");  // needs jwk_options::allow_es256k
 
 // RFC 4648 section 5 without padding. Bits that stand for nothing must be zero, or a value had several spellings.
 AXIOMS_JWKS_INLINE std::optional<std::string> base64url_decode(std::string_view text, bool any_spare_bits = false) {
@@ -4631,20 +4628,19 @@ struct jwk_builder {
     return set;
   }
   // The algorithm goes with the kind of key and with the key's own alg; EdDSA and Ed25519 name the same (RFC 9864).
-  static bool fits(const jwk& key, std::string_view alg) noexcept {
-    return (key.kind_ & kinds_of_alg(alg)) != 0 && (key.alg_.empty() || same_name(key.alg_, alg) || key.kty_ == "OKP");
+  static bool fits(const jwk& key, std::string_view alg, key_kinds kinds) noexcept {
+    return (key.kind_ & kinds) != 0 && (key.alg_.empty() || same_name(key.alg_, alg) || key.kty_ == "OKP");
   }
-  static signature_state digest_signature(const jwk& key, const digest_alg& how, std::string_view message,
+  static signature_state digest_signature(const jwk& key, const alg_info& how, std::string_view message,
                                           std::string_view signature);
   static signature_state message_signature(const jwk& key, std::string_view message, std::string_view signature);
   result<jwk_set> build_set(std::string_view text);
   reason build(const json_node& member, jwk& out);
   static reason read_common(const json_node& member, jwk& out);
   reason build_rsa(const json_node& member, jwk& out, public_members& published);
-  reason build_ec(const json_node& member, const curve_info& curve, jwk& out, public_members& published);
+  reason build_ec(const json_node& member, const key_info& curve, jwk& out, public_members& published);
   reason build_raw(const json_node& member, std::string_view name, std::size_t bytes, const char* type, jwk& out,
                    public_members& published);
-  reason build_ml_dsa(const json_node& member, jwk& out, public_members& published);
   reason publish(jwk& out, public_members& published);
   reason import(EVP_PKEY_CTX* maker, OSSL_PARAM_BLD* parameters, jwk& out);
   reason refused();
@@ -4716,8 +4712,8 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_rsa(const json_node& m
   const bignum exponent(BN_bin2bn(as_bytes(e), static_cast<int>(e.size()), nullptr));
   const std::unique_ptr<OSSL_PARAM_BLD, openssl_free<&OSSL_PARAM_BLD_free>> parameters(OSSL_PARAM_BLD_new());
   if (!modulus || !exponent || !parameters) return refused();
-  out.bits_ = BN_num_bits(modulus.get());
-  if (out.bits_ < 2048 || out.bits_ > 16384) return concat("the modulus has ", out.bits_, " bits, not 2048 to 16384");
+  const int bits = BN_num_bits(modulus.get());
+  if (bits < 2048 || bits > 16384) return concat("the modulus has ", bits, " bits, not 2048 to 16384");
   if (BN_is_odd(modulus.get()) == 0) return "the modulus is even";
   if (BN_is_odd(exponent.get()) == 0 || BN_is_one(exponent.get()) != 0 || BN_num_bits(exponent.get()) > 64)
     return "the exponent is not odd, at least 3 and at most 64 bits";
@@ -4729,7 +4725,7 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_rsa(const json_node& m
   return import(lookups.keys_of("RSA"), parameters.get(), out);
 }
 
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json_node& member, const curve_info& curve, jwk& out,
+AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json_node& member, const key_info& curve, jwk& out,
                                                              public_members& published) {
   std::string point(1, '\x04');  // SEC 1 section 2.3.4: uncompressed
   for (const std::string_view name : {"x", "y"}) {
@@ -4743,7 +4739,7 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ec(const json_node& me
   }
   const std::unique_ptr<OSSL_PARAM_BLD, openssl_free<&OSSL_PARAM_BLD_free>> parameters(OSSL_PARAM_BLD_new());
   if (!parameters ||
-      OSSL_PARAM_BLD_push_utf8_string(parameters.get(), OSSL_PKEY_PARAM_GROUP_NAME, curve.openssl_name, 0) != 1 ||
+      OSSL_PARAM_BLD_push_utf8_string(parameters.get(), OSSL_PKEY_PARAM_GROUP_NAME, curve.name.data(), 0) != 1 ||
       OSSL_PARAM_BLD_push_octet_string(parameters.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(), point.size()) != 1)
     return refused();
   return import(lookups.keys_of("EC"), parameters.get(), out);
@@ -4762,20 +4758,7 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_raw(const json_node& m
   if (doubtful) return concat("this OpenSSL has no ", type);
   out.key_.reset(EVP_PKEY_new_raw_public_key_ex(nullptr, type, nullptr,
                                                 reinterpret_cast<const unsigned char*>(raw.data()), raw.size()));
-  if (!out.key_) return refused();
-  out.bits_ = EVP_PKEY_get_bits(out.key_.get());
-  return std::nullopt;
-}
-
-// RFC 9964.
-AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build_ml_dsa(const json_node& member, jwk& out,
-                                                                 public_members& published) {
-  if (out.alg_.empty()) return "alg is missing";  // it says what kind of key this is
-  const ml_dsa_info* info = ml_dsa_of(out.alg_);
-  if (info == nullptr) return concat("alg ", quote(out.alg_), " is not supported");
-  out.kind_ = kinds_of_alg(out.alg_);
-  published.emplace_back("alg", json_string(out.alg_));
-  return build_raw(member, "pub", info->bytes, info->alg.data(), out, published);
+  return out.key_ ? std::nullopt : refused();
 }
 
 AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json_node& member, jwk& out) {
@@ -4792,22 +4775,24 @@ AXIOMS_JWKS_INLINE jwk_builder::reason jwk_builder::build(const json_node& membe
   if (out.kty_ == "RSA") {
     out.kind_ = rsa_kind;
     why = build_rsa(member, out, published);
-  } else if (out.kty_ == "AKP") {
-    why = build_ml_dsa(member, out, published);
   } else {
-    const auto* end = curves.data() + curves.size();
-    const auto* curve =
-        std::find_if(curves.data(), end, [&](const auto& c) { return c.kty == out.kty_ && c.crv == out.curve_; });
-    if (curve == end) return concat("crv ", quote(out.curve_), " is not supported");
-    if (curve->crv == opt_in_curve && !options.allow_es256k)
-      return concat("crv ", quote(out.curve_), " is used with the option allow_es256k only");
-    out.bits_ = curve->bits;
-    out.kind_ = curve_kind(static_cast<std::size_t>(curve - curves.data()));
-    published.emplace_back("crv", json_string(out.curve_));
-    why = out.kty_ == "EC" ? build_ec(member, *curve, out, published)
-                           : build_raw(member, "x", curve->bytes, curve->openssl_name, out, published);
+    const bool akp = out.kty_ == "AKP";  // its alg says what kind of key it is
+    const std::string& name = akp ? out.alg_ : out.curve_;
+    const std::string_view says = akp ? "alg" : "crv";
+    if (akp && name.empty()) return "alg is missing";
+    const auto* end = known_keys.data() + known_keys.size();
+    const auto* known = std::find_if(known_keys.data(), end,
+                                     [&](const auto& each) { return each.kty == out.kty_ && each.name == name; });
+    if (known == end) return concat(says, ' ', quote(name), " is not supported");
+    if (known->name == opt_in_curve && !options.allow_es256k)
+      return concat("crv ", quote(name), " is used with the option allow_es256k only");
+    out.kind_ = kind_of(static_cast<std::size_t>(known - known_keys.data()));
+    published.emplace_back(says, json_string(name));
+    why = out.kty_ == "EC" ? build_ec(member, *known, out, published)
+                           : build_raw(member, akp ? "pub" : "x", known->bytes, known->name.data(), out, published);
   }
   if (why) return why;
+  out.bits_ = EVP_PKEY_get_bits(out.key_.get());
   if (!out.alg_.empty() && (kinds_of_alg(out.alg_) & out.kind_) == 0)
     return concat("alg ", quote(out.alg_), " does not go with the key");
   return publish(out, published);
@@ -4926,17 +4911,6 @@ struct key_choice {
 // What a signature is worth. failed: OpenSSL could not carry out the verification.
 enum class signature_state { good, bad, failed };
 
-// The algorithms that sign a digest (RFC 7518 section 3.1, RFC 8812).
-struct digest_alg {
-  std::string_view alg;
-  std::size_t digest;  // SHA-256, SHA-384 or SHA-512
-  bool pss = false;
-};
-inline constexpr std::array digest_algs{
-    digest_alg{"RS256", 0},       digest_alg{"RS384", 1},       digest_alg{"RS512", 2}, digest_alg{"PS256", 0, true},
-    digest_alg{"PS384", 1, true}, digest_alg{"PS512", 2, true}, digest_alg{"ES256", 0}, digest_alg{"ES384", 1},
-    digest_alg{"ES512", 2},       digest_alg{"ES256K", 0}};
-
 // What a thread keeps of a kind. nullptr: its thread_locals are gone, which the destructors of others may outlive.
 template <class Kept>
 [[nodiscard]] Kept* of_this_thread() noexcept {
@@ -4985,7 +4959,7 @@ AXIOMS_JWKS_INLINE std::string der_of(std::string_view sides) {
 
 // A duplicate of a context of the key that is ready for the algorithm. That is made when it is first used, by whichever
 // thread.
-AXIOMS_JWKS_INLINE EVP_PKEY_CTX* ready_context(std::atomic<EVP_PKEY_CTX*>& place, EVP_PKEY* key, const digest_alg& how,
+AXIOMS_JWKS_INLINE EVP_PKEY_CTX* ready_context(std::atomic<EVP_PKEY_CTX*>& place, EVP_PKEY* key, const alg_info& how,
                                                const EVP_MD* digest) noexcept {
   EVP_PKEY_CTX* ready = place.load(std::memory_order_acquire);
   if (ready != nullptr) return EVP_PKEY_CTX_dup(ready);
@@ -5007,7 +4981,7 @@ AXIOMS_JWKS_INLINE signature_state state_of(int verified) noexcept {
   return failed ? signature_state::failed : signature_state::bad;
 }
 
-AXIOMS_JWKS_INLINE signature_state jwk_builder::digest_signature(const jwk& key, const digest_alg& how,
+AXIOMS_JWKS_INLINE signature_state jwk_builder::digest_signature(const jwk& key, const alg_info& how,
                                                                  std::string_view message, std::string_view signature) {
   const auto bytes = [](std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); };
   const auto length = (static_cast<std::size_t>(key.bits_) + 7) / 8;
@@ -5016,13 +4990,13 @@ AXIOMS_JWKS_INLINE signature_state jwk_builder::digest_signature(const jwk& key,
   const std::string der = ecdsa ? der_of(signature) : std::string();
   if (ecdsa) signature = der;
   digest_context spare;
-  EVP_MD_CTX* digest = thread_digest(how.digest, spare);
+  EVP_MD_CTX* digest = thread_digest(static_cast<std::size_t>(how.digest), spare);
   std::array<unsigned char, EVP_MAX_MD_SIZE> hash{};
   unsigned hash_length = 0;
   if (digest == nullptr || EVP_DigestUpdate(digest, message.data(), message.size()) != 1 ||
       EVP_DigestFinal_ex(digest, hash.data(), &hash_length) != 1)
     return signature_state::failed;
-  const auto row = static_cast<std::size_t>(&how - digest_algs.data());
+  const auto row = static_cast<std::size_t>(&how - algs.data());
   const std::unique_ptr<EVP_PKEY_CTX, openssl_free<&EVP_PKEY_CTX_free>> context(
       ready_context(key.contexts_.ready[ecdsa ? 0 : row], key.key_.get(), how, EVP_MD_CTX_get0_md(digest)));
   if (!context) return signature_state::failed;
@@ -5043,13 +5017,12 @@ AXIOMS_JWKS_INLINE signature_state jwk_builder::message_signature(const jwk& key
 // The algorithm is bound to the key before any cryptography (RFC 8725 section 3.1).
 AXIOMS_JWKS_INLINE signature_state signature_of(const jwk& key, std::string_view alg, std::string_view message,
                                                 std::string_view signature) noexcept {
-  if (kinds_of_alg(alg) == 0 || !jwk_builder::fits(key, alg)) return signature_state::bad;
+  const alg_info& how = alg_of(alg);
+  if (!jwk_builder::fits(key, alg, how.kinds)) return signature_state::bad;
   const openssl_errors scope;
   AXIOMS_JWKS_TRY {
-    for (const digest_alg& how : digest_algs) {
-      if (how.alg == alg) return jwk_builder::digest_signature(key, how, message, signature);
-    }
-    return jwk_builder::message_signature(key, message, signature);
+    return how.digest >= 0 ? jwk_builder::digest_signature(key, how, message, signature)
+                           : jwk_builder::message_signature(key, message, signature);
   }
   AXIOMS_JWKS_CATCH_ALL { return signature_state::failed; }
 }
@@ -5100,10 +5073,7 @@ AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const
   if (!query.alg.empty() && (kinds == 0 || opt_in))
     return make_error(errc::unsupported_algorithm, "alg ", quote(query.alg), " is not accepted");
   const auto fits = [&](const jwk& key) {
-    if (query.alg.empty()) return true;
-    if ((key.kind_ & kinds) == 0) return false;
-    return key.alg().empty() || detail::same_name(key.alg(), query.alg) ||
-           key.kty() == "OKP";  // EdDSA and Ed25519 name the same (RFC 9864)
+    return query.alg.empty() || detail::jwk_builder::fits(key, query.alg, kinds);
   };
   detail::key_choice chosen;
   bool kid_known = query.kid.empty();
@@ -5125,7 +5095,7 @@ AXIOMS_JWKS_INLINE result<key_ptr> jwk_set::select(const key_query& query) const
   };
   if (chosen.first == nullptr) {
     // Not that the key is unknown: no fetch can help.
-    if (const auto* info = detail::ml_dsa_of(query.alg); info != nullptr && !detail::openssl_knows(info->alg.data()))
+    if (query.alg.starts_with("ML-") && !detail::openssl_knows(std::string(query.alg).c_str()))
       return make_error(errc::unsupported_algorithm, "alg ", quote(query.alg),
                         " is not accepted: this OpenSSL lacks it");
     return make_error(errc::key_not_found, "no key of the set fits ", asked());
@@ -9613,7 +9583,7 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> keys_for(const token_header& hea
   const key_query query = query_of(header, &keys);
   if (query.kid.empty()) {
     for (const auto& key : keys) {
-      if (!jwk_builder::fits(*key, query.alg)) continue;
+      if (!jwk_builder::fits(*key, query.alg, kinds_of_alg(query.alg))) continue;
       if (out.count == max_tried_keys)
         return make_error(errc::key_ambiguous, "the token names no key, and more than ", max_tried_keys, " fit alg ",
                           quote(query.alg));
