@@ -699,6 +699,17 @@ constexpr std::string_view trim(std::string_view text) noexcept {
   return text.substr(first, text.find_last_not_of(blank) - first + 1);
 }
 
+// Whether wanted(item) is true of an item of the list, asked in turn; what is empty is none.
+template <class Wanted>
+constexpr bool any_item(std::string_view list, std::string_view separators, Wanted wanted) {
+  while (!list.empty()) {
+    const std::string_view item = list.substr(0, list.find_first_of(separators));
+    if (!item.empty() && wanted(item)) return true;
+    list.remove_prefix(item.size() < list.size() ? item.size() + 1 : item.size());
+  }
+  return false;
+}
+
 // True for a value that may be sent or kept as a header: an ETag with CR or LF in it would split our next request.
 constexpr bool is_header_safe(std::string_view text) noexcept {
   for (const char c : text) {
@@ -6442,15 +6453,14 @@ struct response_head {
 
 // The first of the content codings in a list that changes the bytes. Some servers write a charset there, or "none".
 inline std::string_view real_coding(std::string_view list) noexcept {
-  while (!list.empty()) {
-    const auto end = std::min(list.find(','), list.size());
-    const std::string_view coding = trim(list.substr(0, end));
-    list.remove_prefix(std::min(end + 1, list.size()));
+  std::string_view found;
+  any_item(list, ", \t", [&](std::string_view coding) {
     for (const std::string_view real : {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"}) {
-      if (iequals(coding, real)) return coding;
+      if (iequals(coding, real)) found = coding;
     }
-  }
-  return {};
+    return !found.empty();
+  });
+  return found;
 }
 
 // What a server sends: first the heads, which are read here, then the body, for cpp-httplib to read. Its virtual
@@ -6792,15 +6802,6 @@ inline bool entry_matches(std::string_view entry, const parsed_url& url) {
   return iequals(name.substr(before), entry) && (before == 0 || name[before - 1] == '.');
 }
 
-AXIOMS_JWKS_INLINE bool bypasses_proxy(std::string_view list, const parsed_url& url) {
-  while (!list.empty()) {
-    const auto end = std::min(list.find_first_of(", \t"), list.size());
-    if (entry_matches(list.substr(0, end), url)) return true;
-    list.remove_prefix(std::min(end + 1, list.size()));
-  }
-  return false;
-}
-
 // What the environment says of proxies. Read once: an application may call setenv() later, which no reader survives.
 struct proxy_environment {
   std::string http, https, bypass;
@@ -6896,7 +6897,8 @@ AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> choose_proxy(const fetch_c
                                                                    const httplib_setup& setup, const parsed_url& url) {
   const auto& [http, https, bypass] = setup.environment;
   if (!setup.options.proxy.empty()) return parse_proxy(context, setup.options.proxy, "httplib_options::proxy");
-  const bool direct = !setup.options.proxy_from_environment || bypasses_proxy(bypass, url);
+  const bool direct = !setup.options.proxy_from_environment ||
+                      any_item(bypass, ", \t", [&](std::string_view entry) { return entry_matches(entry, url); });
   return parse_proxy(context, direct ? "" : url.https ? https : http, "the environment");
 }
 
@@ -9227,12 +9229,7 @@ AXIOMS_JWKS_INLINE bool holds(const json_node& value, std::string_view text) noe
 AXIOMS_JWKS_INLINE bool grants(const json_node* where, bool split, std::string_view name) noexcept {
   if (where == nullptr || name.empty()) return false;
   if (where->type != json_node::kind::string || !split) return holds(*where, name);
-  for (std::string_view rest = where->text; !rest.empty();) {
-    const std::string_view one = rest.substr(0, rest.find(' '));
-    if (one == name) return true;
-    rest.remove_prefix(std::min(one.size() + 1, rest.size()));
-  }
-  return false;
+  return any_item(where->text, " ", [&](std::string_view one) { return one == name; });
 }
 
 // -- tokens: memo --
@@ -10080,12 +10077,10 @@ AXIOMS_JWKS_INLINE result<token_rules> token_rules::from_environment() {
         std::pair("AXIOMS_SCOPE_CLAIMS", &out.scope_claims), std::pair("AXIOMS_ROLES_CLAIMS", &out.role_claims),
         std::pair("AXIOMS_PERMISSIONS_CLAIMS", &out.permission_claims)}) {
     std::vector<std::string> names;
-    constexpr std::string_view between = ", \t";
-    for (std::string_view rest = environment(variable); !rest.empty();) {
-      const std::string_view one = rest.substr(0, rest.find_first_of(between));
-      if (!one.empty()) names.emplace_back(one);
-      rest.remove_prefix(std::min(one.size() + 1, rest.size()));
-    }
+    detail::any_item(environment(variable), ", \t", [&](std::string_view one) {
+      names.emplace_back(one);
+      return false;
+    });
     if (!names.empty()) *list = std::move(names);
   }
   return out;
