@@ -3802,20 +3802,31 @@ void shutdown_jwks_manager() noexcept;
 #include <openssl/param_build.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
-#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
-#include <openssl/ssl.h>
-#endif
 
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+#if defined(_WIN32)
+#error \
+    "axioms_jwks.hpp: the default fetcher is written for POSIX sockets; on Windows define AXIOMS_JWKS_NO_HTTPLIB and pass the managers your own fetcher."
+#endif
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <httplib.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #endif
-
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #include <signal.h>
 #endif
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <iterator>
@@ -4402,10 +4413,11 @@ class openssl_errors {
   openssl_errors& operator=(const openssl_errors&) = delete;
 };
 
-template <auto Free>
+template <auto Free, bool gated = false>
 struct openssl_free {
   template <class T>
   void operator()(T* object) const noexcept {
+    [[maybe_unused]] const std::conditional_t<gated, fork_gate, char> inside{};
     Free(object);
   }
 };
@@ -5635,39 +5647,7 @@ template <class Run>
 #endif
 }
 
-}  // namespace detail
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
-
-#if defined(_WIN32)
-#error \
-    "axioms_jwks.hpp: the default fetcher is written for POSIX sockets; on Windows define AXIOMS_JWKS_NO_HTTPLIB and pass the managers your own fetcher."
-#endif
-
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
-
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <unistd.h>
-#if defined(__linux__)
-#include <sys/eventfd.h>
-#endif
-
-#include <cerrno>
-
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
-namespace detail {
 
 // -- default fetcher --
 //
@@ -5695,41 +5675,8 @@ class descriptor {
   [[nodiscard]] int get() const noexcept { return fd_; }
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
-  // For systems that cannot ask for both when they make the descriptor.
-  [[nodiscard]] bool tame() const noexcept {
-    const int flags = ::fcntl(fd_, F_GETFL);
-    return flags >= 0 && ::fcntl(fd_, F_SETFL, flags | O_NONBLOCK) == 0 && ::fcntl(fd_, F_SETFD, FD_CLOEXEC) == 0;
-  }
-
  private:
   int fd_ = -1;
-};
-
-// Readable from the moment of a stop, so that poll() can watch for it beside a socket.
-class wake_signal {
- public:
-  [[nodiscard]] bool open() noexcept {
-#if defined(__linux__)
-    reader_ = descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    return static_cast<bool>(reader_);
-#else
-    int ends[2];
-    if (::pipe(ends) != 0) return false;
-    reader_ = descriptor(ends[0]);
-    writer_ = descriptor(ends[1]);
-    return reader_.tame() && writer_.tame();
-#endif
-  }
-  [[nodiscard]] int fd() const noexcept { return reader_.get(); }
-  void signal() const noexcept {
-    const int kept = errno;  // runs inside somebody's request_stop()
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const auto written = ::write(writer_ ? writer_.get() : reader_.get(), &one, sizeof one);
-    errno = kept;
-  }
-
- private:
-  descriptor reader_, writer_;
 };
 
 // What ends a fetch early, its deadline and its caller's stop, and what the fetch is about, for the text of its errors.
@@ -5740,9 +5687,7 @@ class fetch_context {
                             std::chrono::milliseconds(std::chrono::hours(24 * 3650)))),
         deadline_(std::chrono::steady_clock::now() + timeout_),
         url_(std::move(url)),
-        stop_(std::move(stop)),
-        wakes_(!stop_.stop_possible() || wake_.open()),
-        on_stop_(stop_, waker{&wake_}) {}
+        stop_(std::move(stop)) {}
 
   [[nodiscard]] fetch_time deadline() const noexcept { return deadline_; }
   void visit(std::string url) { url_ = std::move(url); }
@@ -5758,48 +5703,39 @@ class fetch_context {
 
   // Asked before every read and write of the socket: a peer that never lets a call wait must not outlive the deadline.
   [[nodiscard]] bool over() const noexcept {
-    return !wakes_ || stop_.stop_requested() || std::chrono::steady_clock::now() >= deadline_;
+    return stop_.stop_requested() || std::chrono::steady_clock::now() >= deadline_;
   }
   [[nodiscard]] result<void> check() const {
     if (!over()) return {};
-    if (!wakes_) return fail(errc::no_resources, "no descriptor left to be woken by");
     if (stop_.stop_requested()) return fail(errc::cancelled, "cancelled while ", phase_);
     return fail(errc::timed_out, "timed out after ", timeout_.count(), " ms while ", phase_);
   }
 
-  // True: one of @p watched is ready, the first of which is for us to fill in. False: @p until came first.
-  [[nodiscard]] result<bool> wait(pollfd* watched, std::size_t count, fetch_time until) const {
+  // True: one of @p watched is ready. False: @p until came first. A stop is looked for every 10 ms.
+  [[nodiscard]] result<bool> wait(std::span<pollfd> watched, fetch_time until = fetch_time::max()) const {
     for (;;) {
-      if (auto live = check(); !live) return std::move(live).error();
+      // Before check(), so that there is time left: for poll() -1 ms is for ever.
       const auto now = std::chrono::steady_clock::now();
+      if (auto live = check(); !live) return std::move(live).error();
       if (now >= until) return false;
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(std::min(until, deadline_) - now).count();
-      watched[0] = {wake_.fd(), POLLIN, 0};  // poll() skips a negative descriptor
-      const int ready =
-          ::poll(watched, static_cast<nfds_t>(count), static_cast<int>(std::min<std::int64_t>(left, 3'600'000)));
+      const auto end = std::min({until, deadline_, now + std::chrono::milliseconds(10)});
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - now).count();
+      const int ready = ::poll(watched.data(), static_cast<nfds_t>(watched.size()), static_cast<int>(left));
       if (ready < 0 && errno != EINTR) return fail(errc::fetch_failed, "poll: ", errno_text(errno));
-      if (ready > 0 && watched[0].revents == 0) return true;
+      if (ready > 0) return true;
     }
   }
-  [[nodiscard]] result<bool> wait(int fd, short events, fetch_time until = fetch_time::max()) const {
-    std::array<pollfd, 2> watched{{{}, {fd, events, 0}}};
-    return wait(watched.data(), watched.size(), until);
+  [[nodiscard]] result<bool> wait(int fd, short events) const {
+    pollfd one{fd, events, 0};
+    return wait({&one, 1});
   }
 
  private:
-  struct waker {
-    const wake_signal* wake;
-    void operator()() const noexcept { wake->signal(); }
-  };
-
   std::chrono::milliseconds timeout_;
   fetch_time deadline_;
   std::string url_;
   std::string phase_ = "starting";
   stop_token stop_;
-  wake_signal wake_;
-  bool wakes_;
-  stop_callback<waker> on_stop_;  // last: it uses wake_
 };
 
 // - addresses -
@@ -5810,33 +5746,13 @@ struct socket_address {
   std::string text;
 };
 
-inline socket_address make_address(const void* raw, std::size_t size, std::uint16_t port) {
-  socket_address out;
-  std::memcpy(&out.storage, raw, std::min(size, sizeof out.storage));
-  out.size = static_cast<socklen_t>(size);
-  std::array<char, INET6_ADDRSTRLEN> text{};
-  if (out.storage.ss_family == AF_INET6) {
-    auto* v6 = reinterpret_cast<sockaddr_in6*>(&out.storage);
-    v6->sin6_port = htons(port);
-    ::inet_ntop(AF_INET6, &v6->sin6_addr, text.data(), text.size());
-    out.text = concat('[', text.data(), "]:", port);
-  } else {
-    auto* v4 = reinterpret_cast<sockaddr_in*>(&out.storage);
-    v4->sin_port = htons(port);
-    ::inet_ntop(AF_INET, &v4->sin_addr, text.data(), text.size());
-    out.text = concat(text.data(), ':', port);
-  }
-  return out;
-}
-
-inline std::optional<socket_address> numeric_address(const std::string& host, std::uint16_t port) {
-  sockaddr_in v4{};
-  v4.sin_family = AF_INET;
-  if (::inet_pton(AF_INET, host.c_str(), &v4.sin_addr) == 1) return make_address(&v4, sizeof v4, port);
-  sockaddr_in6 v6{};
-  v6.sin6_family = AF_INET6;
-  if (::inet_pton(AF_INET6, host.c_str(), &v6.sin6_addr) == 1) return make_address(&v6, sizeof v6, port);
-  return std::nullopt;
+// The bytes of an address, or of the one that a network begins with; empty: it is none.
+inline std::string address_bytes(std::string_view text) {
+  if (text.size() > 2 && text.front() == '[' && text.back() == ']') text = text.substr(1, text.size() - 2);
+  const std::string name(text);
+  std::array<char, 16> raw{};
+  if (::inet_pton(AF_INET, name.c_str(), raw.data()) == 1) return std::string(raw.data(), 4);
+  return ::inet_pton(AF_INET6, name.c_str(), raw.data()) == 1 ? std::string(raw.data(), 16) : std::string();
 }
 
 // One name asked of the system's resolver, which cannot be interrupted: a thread of its own, which whoever gives up
@@ -5844,10 +5760,10 @@ inline std::optional<socket_address> numeric_address(const std::string& host, st
 struct resolver_job {
   std::uint64_t owner = 0;  // the fetcher
   std::string host;
-  wake_signal done;
+  std::uint16_t port = 0;
   std::atomic<bool> finished{false};  // then nobody writes to what follows
   std::string failure;
-  std::vector<socket_address> found;  // without a port
+  std::vector<socket_address> found;
 };
 
 inline constexpr std::ptrdiff_t max_resolver_threads = 64, max_resolver_threads_per_fetcher = 32;
@@ -5865,19 +5781,26 @@ struct resolver_jobs {
 };
 
 // What the system's resolver says, or why it says nothing.
-inline std::vector<socket_address> look_up(const resolver_job& job, std::string& failure) {
+inline std::vector<socket_address> look_up(const std::string& host, std::uint16_t port, int flags,
+                                           std::string& failure) {
   addrinfo hints{};
+  hints.ai_flags = flags;
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* made = nullptr;
-  const int failed = ::getaddrinfo(job.host.c_str(), nullptr, &hints, &made);
+  const int failed = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &made);
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(made, ::freeaddrinfo);
   if (failed != 0) failure = failed == EAI_SYSTEM ? errno_text(errno) : std::string(::gai_strerror(failed));
   std::vector<socket_address> first, second;
   for (const addrinfo* entry = made; entry != nullptr && first.size() + second.size() < 16; entry = entry->ai_next) {
     if (entry->ai_family != AF_INET && entry->ai_family != AF_INET6) continue;
     auto& same_family = first.empty() || first.front().storage.ss_family == entry->ai_family ? first : second;
-    same_family.push_back(make_address(entry->ai_addr, entry->ai_addrlen, 0));
+    socket_address& to = same_family.emplace_back();
+    to.size = entry->ai_addrlen;
+    std::memcpy(&to.storage, entry->ai_addr, entry->ai_addrlen);
+    std::array<char, 64> text{};
+    ::getnameinfo(entry->ai_addr, entry->ai_addrlen, text.data(), text.size(), nullptr, 0, NI_NUMERICHOST);
+    to.text = entry->ai_family == AF_INET6 ? concat('[', text.data(), "]:", port) : concat(text.data(), ':', port);
   }
   // One of each family in turn (RFC 8305 section 4): a family without a route must not use up the deadline.
   std::vector<socket_address> found;
@@ -5890,7 +5813,7 @@ inline std::vector<socket_address> look_up(const resolver_job& job, std::string&
 }
 
 inline void run_resolver(resolver_job& job) noexcept {
-  AXIOMS_JWKS_TRY { job.found = look_up(job, job.failure); }
+  AXIOMS_JWKS_TRY { job.found = look_up(job.host, job.port, 0, job.failure); }
   AXIOMS_JWKS_CATCH_ALL { job.failure = "no memory"; }  // fits into any string
   {
     const fork_gate inside;
@@ -5899,15 +5822,15 @@ inline void run_resolver(resolver_job& job) noexcept {
     std::erase_if(jobs.running, [&](const auto& each) { return each.get() == &job; });
   }
   job.finished.store(true, std::memory_order_release);
-  job.done.signal();
 }
 
-// Joins whoever asks for this name, or starts. Empty: too many threads are out; an error: none can be started.
+// Joins whoever asks for the same, or starts. Empty: too many threads are out; an error: none can be started.
 AXIOMS_JWKS_INLINE result<std::shared_ptr<resolver_job>> ask_for(const fetch_context& context, std::uint64_t owner,
-                                                                 const std::string& host) {
+                                                                 const std::string& host, std::uint16_t port) {
   auto fresh = std::make_shared<resolver_job>();
   fresh->owner = owner;
   fresh->host = host;
+  fresh->port = port;
   const fork_gate inside;
   resolver_jobs& jobs = resolver_jobs::all();
   const std::lock_guard lock(jobs.mutex);
@@ -5915,14 +5838,14 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<resolver_job>> ask_for(const fetch_con
   std::ptrdiff_t own = 0;
   for (const auto& each : jobs.running) {
     if (each->owner != owner) continue;
-    if (each->host == host) return each;
+    if (each->host == host && each->port == port) return each;
     ++own;
   }
   const bool crowded = own >= max_resolver_threads_per_fetcher || std::ssize(jobs.running) >= max_resolver_threads;
   if (own > 0 && crowded) return std::shared_ptr<resolver_job>();
   own_thread thread;
   jobs.running.push_back(fresh);
-  if (!fresh->done.open() || !start_thread(thread, [fresh] { run_resolver(*fresh); })) {
+  if (!start_thread(thread, [fresh] { run_resolver(*fresh); })) {
     jobs.running.pop_back();
     return context.fail(errc::no_resources, "no thread could be started to resolve ", quote(host));
   }
@@ -5932,26 +5855,27 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<resolver_job>> ask_for(const fetch_con
 
 AXIOMS_JWKS_INLINE result<std::vector<socket_address>> resolve(fetch_context& context, std::uint64_t owner,
                                                                const std::string& host, std::uint16_t port) {
-  if (auto numeric = numeric_address(host, port)) return std::vector<socket_address>{*std::move(numeric)};
   context.enter("resolving ", quote(host));
   std::shared_ptr<resolver_job> job;
+  if (!address_bytes(host).empty()) {
+    job = std::make_shared<resolver_job>();
+    job->found = look_up(host, port, AI_NUMERICHOST, job->failure);
+    job->finished = true;
+  }
   while (!job || !job->finished.load(std::memory_order_acquire)) {
     if (!job) {
-      auto asked = ask_for(context, owner, host);
+      auto asked = ask_for(context, owner, host, port);
       if (!asked) return std::move(asked).error();
       job = *std::move(asked);
     }
-    const auto soon = std::chrono::steady_clock::now() + std::chrono::milliseconds(5);  // for a place
-    const auto ready = context.wait(job ? job->done.fd() : -1, POLLIN, job ? fetch_time::max() : soon);
-    if (!ready) return ready.error();
+    const auto soon = std::chrono::steady_clock::now() + std::chrono::milliseconds(job ? 1 : 5);  // 5: for a place
+    if (const auto waited = context.wait({}, soon); !waited) return waited.error();
   }
   if (!job->failure.empty()) {
     return context.fail(errc::resolve_failed, "cannot resolve ", quote(host), ": ", job->failure);
   }
   if (job->found.empty()) return context.fail(errc::resolve_failed, "the host ", quote(host), " has no address");
-  std::vector<socket_address> found;
-  for (const socket_address& each : job->found) found.push_back(make_address(&each.storage, each.size, port));
-  return found;
+  return job->found;
 }
 
 // - TLS -
@@ -5972,18 +5896,10 @@ inline std::string openssl_reason() {
   return text != nullptr ? std::string(text) : concat("OpenSSL error ", code);
 }
 
-template <auto Free>
-struct gated_free {
-  template <class T>
-  void operator()(T* object) const noexcept {
-    const fork_gate inside;
-    Free(object);
-  }
-};
-using ssl_ptr = std::unique_ptr<SSL, gated_free<&SSL_free>>;
-using ssl_ctx_ptr = std::unique_ptr<SSL_CTX, gated_free<&SSL_CTX_free>>;
+using ssl_ptr = std::unique_ptr<SSL, openssl_free<&SSL_free, true>>;
+using ssl_ctx_ptr = std::unique_ptr<SSL_CTX, openssl_free<&SSL_CTX_free, true>>;
 using x509_ptr = std::unique_ptr<X509, openssl_free<&X509_free>>;
-using x509_store_ptr = std::unique_ptr<X509_STORE, gated_free<&X509_STORE_free>>;
+using x509_store_ptr = std::unique_ptr<X509_STORE, openssl_free<&X509_STORE_free, true>>;
 using bio_ptr = std::unique_ptr<BIO, openssl_free<&BIO_free>>;
 
 // Something loaded once and then shared, published by one compare-exchange: two threads may both load it, one of them
@@ -6127,11 +6043,8 @@ AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options, 
   if (done && !options.ca_pem.empty()) done = trust(tls.get(), options.ca_pem, "the CA certificates of ca_pem");
   if (done && options.ca_file.empty() && options.ca_pem.empty() && with_system) {
     const auto system = system_trust();
-    if (system) {
-      SSL_CTX_set1_cert_store(tls.get(), *system);
-    } else {
-      done = system.error();
-    }
+    if (!system) return system.error();
+    SSL_CTX_set1_cert_store(tls.get(), *system);
   }
   if (done && !options.client_cert_file.empty()) done = use_client_certificate(tls.get(), certificate, secret);
   if (!done) return std::move(done).error();
@@ -6140,55 +6053,6 @@ AXIOMS_JWKS_INLINE result<ssl_ctx_ptr> make_tls(const httplib_options& options, 
 }
 
 // - connection -
-
-// A non-blocking socket, with or without TLS. Everything is sent with MSG_NOSIGNAL, TLS records through a BIO of our
-// own, because OpenSSL's socket BIO uses write(): a peer that resets would kill the process by SIGPIPE.
-class connection {
- public:
-  explicit connection(fetch_context& context) noexcept : context_(context) {}
-  connection(const connection&) = delete;
-  connection& operator=(const connection&) = delete;
-
-  // @p owner: the fetcher, for its resolver threads. @p limit: for one address.
-  [[nodiscard]] result<void> open(std::uint64_t owner, const std::string& host, std::uint16_t port,
-                                  std::chrono::milliseconds limit);
-  // Without @p identified no client certificate is shown.
-  [[nodiscard]] result<void> start_tls(SSL_CTX* tls, const std::string& host, bool identified);
-  // 0 is the end; over TLS only one that the peer announced.
-  [[nodiscard]] result<std::size_t> read(char* out, std::size_t size);
-  [[nodiscard]] result<void> write(std::string_view text);
-  [[nodiscard]] int fd() const noexcept { return socket_.get(); }
-  // Tells a TLS peer that we leave; never waits.
-  void say_goodbye() noexcept {
-    const fork_gate inside;
-    if (ssl_) SSL_shutdown(ssl_.get());
-    ERR_clear_error();
-  }
-
- private:
-  struct attempt {
-    const socket_address* to;
-    descriptor socket;
-    fetch_time until;
-  };
-  [[nodiscard]] int begin(attempt& fresh, std::chrono::milliseconds limit) const;
-  [[nodiscard]] result<void> succeed(const std::string& host, attempt& winner);
-  // As recv() and send(), and would block when the fetch has to end: OpenSSL reads on inside one call for as long as a
-  // peer sends what it skips (a HelloRequest in a handshake, say), and only what it reads by can make it return.
-  [[nodiscard]] ssize_t receive_some(char* out, std::size_t size) const noexcept;
-  [[nodiscard]] ssize_t send_some(const char* data, std::size_t size) const noexcept;
-  // Calls OpenSSL, inside the gate, until it returns 1 or fails; waits between, outside, for what it wants.
-  template <class Call>
-  [[nodiscard]] result<void> tls_call(std::string_view action, Call call);
-  [[nodiscard]] error tls_error(std::string_view action, int system) const;
-  [[nodiscard]] bool prepare_tls(SSL_CTX* tls, const std::string& host, bool identified);
-  static BIO_METHOD* bio_method();
-
-  fetch_context& context_;
-  std::string peer_;
-  descriptor socket_;
-  ssl_ptr ssl_;  // last: its BIO uses the rest
-};
 
 #if defined(MSG_NOSIGNAL)
 inline constexpr int send_flags = MSG_NOSIGNAL;
@@ -6201,7 +6065,8 @@ inline descriptor open_socket(int family) noexcept {
   descriptor made(::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 #else
   descriptor made(::socket(family, SOCK_STREAM, 0));
-  if (made && !made.tame()) return {};
+  if (made && (::fcntl(made.get(), F_SETFL, O_NONBLOCK) != 0 || ::fcntl(made.get(), F_SETFD, FD_CLOEXEC) != 0))
+    return {};
 #endif
   if (!made) return made;
   const int on = 1;
@@ -6220,35 +6085,44 @@ inline int socket_error(int fd) noexcept {
 
 inline bool would_block(int number) noexcept { return number == EAGAIN || number == EWOULDBLOCK || number == EINTR; }
 
+// A socket that is connected, and the name of its peer for errors.
+struct connected {
+  descriptor socket;
+  std::string name;
+};
+
+struct attempt {
+  const socket_address* to;
+  descriptor socket;
+  fetch_time until;
+};
+
 // 0: connected at once; EINPROGRESS: not yet; else why not.
-AXIOMS_JWKS_INLINE int connection::begin(attempt& fresh, std::chrono::milliseconds limit) const {
-  context_.enter("connecting to ", fresh.to->text);
+AXIOMS_JWKS_INLINE int begin_attempt(fetch_context& context, attempt& fresh, std::chrono::milliseconds limit) {
+  context.enter("connecting to ", fresh.to->text);
   fresh.socket = open_socket(fresh.to->storage.ss_family);
   if (!fresh.socket) return errno;
   const auto now = std::chrono::steady_clock::now();
-  const bool limited = limit > std::chrono::milliseconds(0) && limit < context_.deadline() - now;
+  const bool limited = limit > std::chrono::milliseconds(0) && limit < context.deadline() - now;
   fresh.until = limited ? now + limit : fetch_time::max();
   const auto* address = reinterpret_cast<const sockaddr*>(&fresh.to->storage);
   if (::connect(fresh.socket.get(), address, fresh.to->size) == 0) return 0;
   return errno == EINTR ? EINPROGRESS : errno;
 }
 
-AXIOMS_JWKS_INLINE result<void> connection::succeed(const std::string& host, attempt& winner) {
-  socket_ = std::move(winner.socket);
-  peer_ = concat(quote(host), " (", winner.to->text, ')');
-  return {};
-}
-
 // RFC 8305 section 5: the next address begins when all before it have failed, or a quarter of a second after the last
 // one began; the first that answers wins.
-AXIOMS_JWKS_INLINE result<void> connection::open(std::uint64_t owner, const std::string& host, std::uint16_t port,
-                                                 std::chrono::milliseconds limit) {
-  if (auto live = context_.check(); !live) return live;
-  const auto addresses = resolve(context_, owner, host, port);
+AXIOMS_JWKS_INLINE result<connected> connect(fetch_context& context, std::uint64_t owner, const std::string& host,
+                                             std::uint16_t port, std::chrono::milliseconds limit) {
+  if (auto live = context.check(); !live) return std::move(live).error();
+  const auto addresses = resolve(context, owner, host, port);
   if (!addresses) return addresses.error();
   std::string reasons;
   const auto give_up = [&](const attempt& on, const auto&... why) {
     append_to(reasons, concat(reasons.empty() ? "" : "; ", on.to->text, ": ", why...));
+  };
+  const auto succeed = [&](attempt& winner) {
+    return connected{std::move(winner.socket), concat(quote(host), " (", winner.to->text, ')')};
   };
   std::vector<attempt> running;
   fetch_time turn{};
@@ -6256,28 +6130,28 @@ AXIOMS_JWKS_INLINE result<void> connection::open(std::uint64_t owner, const std:
     if (next != addresses->end() && (running.empty() || std::chrono::steady_clock::now() >= turn)) {
       attempt fresh{&*next++, {}, {}};
       turn = std::chrono::steady_clock::now() + std::chrono::milliseconds(250);
-      const int failed = begin(fresh, limit);
-      if (failed == 0) return succeed(host, fresh);
+      const int failed = begin_attempt(context, fresh, limit);
+      if (failed == 0) return succeed(fresh);
       const bool shortage = failed == EMFILE || failed == ENFILE || failed == ENOBUFS || failed == ENOMEM;
       if (!fresh.socket && running.empty() && shortage) {
-        return context_.fail(errc::no_resources, "no socket: ", errno_text(failed));
+        return context.fail(errc::no_resources, "no socket: ", errno_text(failed));
       }
       if (failed != EINPROGRESS) give_up(fresh, errno_text(failed));
       if (failed == EINPROGRESS) running.push_back(std::move(fresh));
       continue;
     }
-    std::vector<pollfd> watched(1);
+    std::vector<pollfd> watched;
     fetch_time soonest = next != addresses->end() ? turn : fetch_time::max();
     for (const attempt& each : running) {
       watched.push_back({each.socket.get(), POLLOUT, 0});
       soonest = std::min(soonest, each.until);
     }
-    if (const auto ready = context_.wait(watched.data(), watched.size(), soonest); !ready) return ready.error();
+    if (const auto ready = context.wait(watched, soonest); !ready) return ready.error();
     std::vector<attempt> left;
     for (std::size_t i = 0; i < running.size(); ++i) {
-      if (watched[i + 1].revents != 0) {
+      if (watched[i].revents != 0) {
         const int failed = socket_error(running[i].socket.get());
-        if (failed == 0) return succeed(host, running[i]);
+        if (failed == 0) return succeed(running[i]);
         give_up(running[i], errno_text(failed));
       } else if (std::chrono::steady_clock::now() >= running[i].until) {
         give_up(running[i], "no answer within ", limit.count(), " ms");
@@ -6287,152 +6161,173 @@ AXIOMS_JWKS_INLINE result<void> connection::open(std::uint64_t owner, const std:
     }
     running = std::move(left);
   }
-  return context_.fail(errc::connect_failed, "cannot connect to ", quote(host), ": ", reasons);
+  return context.fail(errc::connect_failed, "cannot connect to ", quote(host), ": ", reasons);
 }
 
-AXIOMS_JWKS_INLINE ssize_t connection::receive_some(char* out, std::size_t size) const noexcept {
-  if (!context_.over() && !fork_gate::closing()) return ::recv(socket_.get(), out, size, 0);
-  errno = EWOULDBLOCK;
-  return -1;
-}
+// A non-blocking socket, with or without TLS. Everything is sent with MSG_NOSIGNAL, TLS records through a BIO of our
+// own, because OpenSSL's socket BIO uses write(): a peer that resets would kill the process by SIGPIPE.
+class connection {
+ public:
+  connection(fetch_context& context, connected&& peer) noexcept
+      : context_(context), peer_(std::move(peer.name)), socket_(std::move(peer.socket)) {}
+  connection(const connection&) = delete;
+  connection& operator=(const connection&) = delete;
 
-AXIOMS_JWKS_INLINE ssize_t connection::send_some(const char* data, std::size_t size) const noexcept {
-  if (!context_.over()) return ::send(socket_.get(), data, size, send_flags);
-  errno = EWOULDBLOCK;
-  return -1;
-}
-
-AXIOMS_JWKS_INLINE BIO_METHOD* connection::bio_method() {
-  static std::atomic<BIO_METHOD*> shared{nullptr};
-  BIO_METHOD* seen = shared.load(std::memory_order_acquire);
-  if (seen != nullptr) return seen;
-  BIO_METHOD* made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "axioms_jwks socket");
-  if (made == nullptr) return nullptr;
-  BIO_meth_set_write(made, [](BIO* bio, const char* data, int size) -> int {
-    BIO_clear_retry_flags(bio);
-    const auto sent = static_cast<connection*>(BIO_get_data(bio))->send_some(data, static_cast<std::size_t>(size));
-    if (sent < 0 && would_block(errno)) BIO_set_retry_write(bio);
-    return static_cast<int>(sent);
-  });
-  BIO_meth_set_read(made, [](BIO* bio, char* out, int size) -> int {
-    BIO_clear_retry_flags(bio);
-    const auto got = static_cast<connection*>(BIO_get_data(bio))->receive_some(out, static_cast<std::size_t>(size));
-    if (got < 0 && would_block(errno)) BIO_set_retry_read(bio);
-    return static_cast<int>(got);
-  });
-  BIO_meth_set_ctrl(made, [](BIO*, int command, long, void*) -> long { return command == BIO_CTRL_FLUSH ? 1 : 0; });
-  if (shared.compare_exchange_strong(seen, made, std::memory_order_acq_rel)) return made;
-  BIO_meth_free(made);
-  return seen;
-}
-
-template <class Call>
-result<void> connection::tls_call(std::string_view action, Call call) {
-  for (;;) {
-    short wanted = 0;
+  // Without @p identified no client certificate is shown.
+  result<void> start_tls(SSL_CTX* tls, const std::string& host, bool identified) {
+    context_.enter("shaking hands with ", peer_);
     {
       const fork_gate inside;
-      ERR_clear_error();
-      errno = 0;
-      const int returned = call();
-      if (returned == 1) return {};
-      const int system = errno, reason = SSL_get_error(ssl_.get(), returned);
-      if (reason != SSL_ERROR_WANT_READ && reason != SSL_ERROR_WANT_WRITE) return tls_error(action, system);
-      wanted = reason == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT;
+      if (!prepare_tls(tls, host, identified)) {
+        return context_.fail(errc::tls_failed, "cannot set up TLS with ", quote(host), ": ", openssl_reason());
+      }
+      SSL_set_connect_state(ssl_.get());
     }
-    if (const auto ready = context_.wait(socket_.get(), wanted); !ready) return ready.error();
-  }
-}
-
-AXIOMS_JWKS_INLINE error connection::tls_error(std::string_view action, int system) const {
-  const unsigned long code = ERR_peek_error();
-  const long verdict = SSL_get_verify_result(ssl_.get());
-  const std::string why = verdict != X509_V_OK
-                              ? concat("certificate not accepted: ", X509_verify_cert_error_string(verdict))
-                          : code != 0   ? openssl_reason()
-                          : system != 0 ? errno_text(system)
-                                        : std::string("the connection was closed without a TLS close_notify");
-  // With TLS 1.3 the server's verdict on our certificate comes as an alert after the handshake.
-  const bool ended = code == 0 || ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
-  return context_.fail(ended && SSL_is_init_finished(ssl_.get()) ? errc::fetch_failed : errc::tls_failed, action, ' ',
-                       peer_, " failed: ", why);
-}
-
-AXIOMS_JWKS_INLINE bool connection::prepare_tls(SSL_CTX* tls, const std::string& host, bool identified) {
-  ssl_.reset(SSL_new(tls));
-  BIO_METHOD* method = bio_method();
-  BIO* bio = ssl_ && method != nullptr ? BIO_new(method) : nullptr;
-  if (bio == nullptr) return false;
-  BIO_set_data(bio, this);
-  BIO_set_init(bio, 1);
-  SSL_set_bio(ssl_.get(), bio, bio);
-  if (!identified) SSL_certs_clear(ssl_.get());
-
-  // RFC 9525: names come from subjectAltName only, a wildcard stands for one whole label. An address is compared with
-  // the addresses in the certificate and never sent as SNI (RFC 6066 section 3).
-  X509_VERIFY_PARAM* rules = SSL_get0_param(ssl_.get());
-  X509_VERIFY_PARAM_set_hostflags(rules, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-  if (numeric_address(host, 0)) return X509_VERIFY_PARAM_set1_ip_asc(rules, host.c_str()) == 1;
-  std::string name = host;
-  if (name.size() > 1 && name.back() == '.') name.pop_back();  // certificates hold names without the root's dot
-  return X509_VERIFY_PARAM_set1_host(rules, name.data(), name.size()) == 1 &&
-         SSL_ctrl(ssl_.get(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, name.data()) == 1;
-}
-
-AXIOMS_JWKS_INLINE result<void> connection::start_tls(SSL_CTX* tls, const std::string& host, bool identified) {
-  context_.enter("shaking hands with ", peer_);
-  {
+    if (auto done = tls_call("TLS handshake with", [this] { return SSL_do_handshake(ssl_.get()); }); !done) return done;
+    // Cannot happen after SSL_VERIFY_PEER; a change that breaks the set-up above must not go unnoticed.
     const fork_gate inside;
-    if (!prepare_tls(tls, host, identified)) {
-      return context_.fail(errc::tls_failed, "cannot set up TLS with ", quote(host), ": ", openssl_reason());
+    if (SSL_get_verify_result(ssl_.get()) != X509_V_OK || SSL_get0_peer_certificate(ssl_.get()) == nullptr) {
+      return tls_error("TLS handshake with", 0);
     }
-    SSL_set_connect_state(ssl_.get());
+    return {};
   }
-  if (auto done = tls_call("TLS handshake with", [this] { return SSL_do_handshake(ssl_.get()); }); !done) return done;
-  // Cannot happen after SSL_VERIFY_PEER; a change that breaks the set-up above must not go unnoticed.
-  const fork_gate inside;
-  if (SSL_get_verify_result(ssl_.get()) != X509_V_OK || SSL_get0_peer_certificate(ssl_.get()) == nullptr) {
-    return tls_error("TLS handshake with", 0);
+  // 0 is the end; over TLS only one that the peer announced.
+  result<std::size_t> read(char* out, std::size_t size) {
+    if (ssl_) {
+      std::size_t got = 0;
+      const auto done = tls_call("reading from", [&] {
+        const int returned = SSL_read_ex(ssl_.get(), out, size, &got);
+        return SSL_get_error(ssl_.get(), returned) == SSL_ERROR_ZERO_RETURN ? 1 : returned;
+      });
+      return done ? result<std::size_t>(got) : result<std::size_t>(done.error());
+    }
+    for (;;) {
+      const auto got = receive_some(out, size);
+      if (got >= 0) return static_cast<std::size_t>(got);
+      if (!would_block(errno)) {
+        return context_.fail(errc::fetch_failed, "reading from ", peer_, " failed: ", errno_text(errno));
+      }
+      if (const auto ready = context_.wait(socket_.get(), POLLIN); !ready) return ready.error();
+    }
   }
-  return {};
-}
+  result<void> write(std::string_view text) {
+    if (ssl_) {
+      std::size_t sent = 0;  // all of it, as SSL_MODE_ENABLE_PARTIAL_WRITE is off
+      return tls_call("writing to", [&] { return SSL_write_ex(ssl_.get(), text.data(), text.size(), &sent); });
+    }
+    while (!text.empty()) {
+      const auto sent = send_some(text.data(), text.size());
+      if (sent >= 0) {
+        text.remove_prefix(static_cast<std::size_t>(sent));
+      } else if (!would_block(errno)) {
+        return context_.fail(errc::fetch_failed, "writing to ", peer_, " failed: ", errno_text(errno));
+      } else if (const auto ready = context_.wait(socket_.get(), POLLOUT); !ready) {
+        return ready.error();
+      }
+    }
+    return {};
+  }
+  [[nodiscard]] int fd() const noexcept { return socket_.get(); }
+  // Tells a TLS peer that we leave; never waits.
+  void say_goodbye() noexcept {
+    const fork_gate inside;
+    if (ssl_) SSL_shutdown(ssl_.get());
+    ERR_clear_error();
+  }
 
-AXIOMS_JWKS_INLINE result<std::size_t> connection::read(char* out, std::size_t size) {
-  if (ssl_) {
-    std::size_t got = 0;
-    const auto done = tls_call("reading from", [&] {
-      const int returned = SSL_read_ex(ssl_.get(), out, size, &got);
-      return SSL_get_error(ssl_.get(), returned) == SSL_ERROR_ZERO_RETURN ? 1 : returned;
+ private:
+  // As recv() and send(), and would block when the fetch has to end: OpenSSL reads on inside one call for as long as a
+  // peer sends what it skips (a HelloRequest in a handshake, say), and only what it reads by can make it return.
+  ssize_t receive_some(char* out, std::size_t size) const noexcept {
+    if (!context_.over() && !fork_gate::closing()) return ::recv(socket_.get(), out, size, 0);
+    errno = EWOULDBLOCK;
+    return -1;
+  }
+  ssize_t send_some(const char* data, std::size_t size) const noexcept {
+    if (!context_.over()) return ::send(socket_.get(), data, size, send_flags);
+    errno = EWOULDBLOCK;
+    return -1;
+  }
+  // Calls OpenSSL, inside the gate, until it returns 1 or fails; waits between, outside, for what it wants.
+  template <class Call>
+  result<void> tls_call(std::string_view action, Call call) {
+    for (;;) {
+      short wanted = 0;
+      {
+        const fork_gate inside;
+        ERR_clear_error();
+        errno = 0;
+        const int returned = call();
+        if (returned == 1) return {};
+        const int system = errno, reason = SSL_get_error(ssl_.get(), returned);
+        if (reason != SSL_ERROR_WANT_READ && reason != SSL_ERROR_WANT_WRITE) return tls_error(action, system);
+        wanted = reason == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT;
+      }
+      if (const auto ready = context_.wait(socket_.get(), wanted); !ready) return ready.error();
+    }
+  }
+  error tls_error(std::string_view action, int system) const {
+    const unsigned long code = ERR_peek_error();
+    const long verdict = SSL_get_verify_result(ssl_.get());
+    const std::string why = verdict != X509_V_OK
+                                ? concat("certificate not accepted: ", X509_verify_cert_error_string(verdict))
+                            : code != 0   ? openssl_reason()
+                            : system != 0 ? errno_text(system)
+                                          : std::string("the connection was closed without a TLS close_notify");
+    // With TLS 1.3 the server's verdict on our certificate comes as an alert after the handshake.
+    const bool ended = code == 0 || ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+    return context_.fail(ended && SSL_is_init_finished(ssl_.get()) ? errc::fetch_failed : errc::tls_failed, action, ' ',
+                         peer_, " failed: ", why);
+  }
+  bool prepare_tls(SSL_CTX* tls, const std::string& host, bool identified) {
+    ssl_.reset(SSL_new(tls));
+    BIO_METHOD* method = bio_method();
+    BIO* bio = ssl_ && method != nullptr ? BIO_new(method) : nullptr;
+    if (bio == nullptr) return false;
+    BIO_set_data(bio, this);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(ssl_.get(), bio, bio);
+    if (!identified) SSL_certs_clear(ssl_.get());
+
+    // RFC 9525: names come from subjectAltName only, a wildcard stands for one whole label. An address is compared with
+    // the addresses in the certificate and never sent as SNI (RFC 6066 section 3).
+    X509_VERIFY_PARAM* rules = SSL_get0_param(ssl_.get());
+    X509_VERIFY_PARAM_set_hostflags(rules, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+    if (!address_bytes(host).empty()) return X509_VERIFY_PARAM_set1_ip_asc(rules, host.c_str()) == 1;
+    std::string name = host;
+    if (name.size() > 1 && name.back() == '.') name.pop_back();  // certificates hold names without the root's dot
+    return X509_VERIFY_PARAM_set1_host(rules, name.data(), name.size()) == 1 &&
+           SSL_ctrl(ssl_.get(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, name.data()) == 1;
+  }
+  static BIO_METHOD* bio_method() {
+    static std::atomic<BIO_METHOD*> shared{nullptr};
+    BIO_METHOD* seen = shared.load(std::memory_order_acquire);
+    if (seen != nullptr) return seen;
+    BIO_METHOD* made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "axioms_jwks socket");
+    if (made == nullptr) return nullptr;
+    BIO_meth_set_write(made, [](BIO* bio, const char* data, int size) -> int {
+      BIO_clear_retry_flags(bio);
+      const auto sent = static_cast<connection*>(BIO_get_data(bio))->send_some(data, static_cast<std::size_t>(size));
+      if (sent < 0 && would_block(errno)) BIO_set_retry_write(bio);
+      return static_cast<int>(sent);
     });
-    return done ? result<std::size_t>(got) : result<std::size_t>(done.error());
+    BIO_meth_set_read(made, [](BIO* bio, char* out, int size) -> int {
+      BIO_clear_retry_flags(bio);
+      const auto got = static_cast<connection*>(BIO_get_data(bio))->receive_some(out, static_cast<std::size_t>(size));
+      if (got < 0 && would_block(errno)) BIO_set_retry_read(bio);
+      return static_cast<int>(got);
+    });
+    BIO_meth_set_ctrl(made, [](BIO*, int command, long, void*) -> long { return command == BIO_CTRL_FLUSH ? 1 : 0; });
+    if (shared.compare_exchange_strong(seen, made, std::memory_order_acq_rel)) return made;
+    BIO_meth_free(made);
+    return seen;
   }
-  for (;;) {
-    const auto got = receive_some(out, size);
-    if (got >= 0) return static_cast<std::size_t>(got);
-    if (!would_block(errno)) {
-      return context_.fail(errc::fetch_failed, "reading from ", peer_, " failed: ", errno_text(errno));
-    }
-    if (const auto ready = context_.wait(socket_.get(), POLLIN); !ready) return ready.error();
-  }
-}
 
-AXIOMS_JWKS_INLINE result<void> connection::write(std::string_view text) {
-  if (ssl_) {
-    std::size_t sent = 0;  // all of it, as SSL_MODE_ENABLE_PARTIAL_WRITE is off
-    return tls_call("writing to", [&] { return SSL_write_ex(ssl_.get(), text.data(), text.size(), &sent); });
-  }
-  while (!text.empty()) {
-    const auto sent = send_some(text.data(), text.size());
-    if (sent >= 0) {
-      text.remove_prefix(static_cast<std::size_t>(sent));
-    } else if (!would_block(errno)) {
-      return context_.fail(errc::fetch_failed, "writing to ", peer_, " failed: ", errno_text(errno));
-    } else if (const auto ready = context_.wait(socket_.get(), POLLOUT); !ready) {
-      return ready.error();
-    }
-  }
-  return {};
-}
+  fetch_context& context_;
+  std::string peer_;
+  descriptor socket_;
+  ssl_ptr ssl_;  // last: its BIO uses the rest
+};
 
 // - response -
 
@@ -6472,13 +6367,51 @@ class response_stream : public httplib::Stream {
   virtual ~response_stream() = default;
 
   // The head of the response, behind the interim ones.
-  [[nodiscard]] result<response_head> head();
-  // What follows the head is for httplib.
-  [[nodiscard]] result<void> begin_body(const response_head& head);
+  result<response_head> head() {
+    for (int interim = 0;; ++interim) {
+      response_head head;
+      const auto status = status_line();
+      if (!status) return status.error();
+      head.status = *status;
+      if (auto read = header_lines(head.headers); !read) return std::move(read).error();
+      if (head.status >= 200) return head;
+      if (head.status == 101) return refuse("status 101, although no other protocol was asked for");
+      if (interim == max_interim_responses) return refuse("more than ", max_interim_responses, " interim responses");
+    }
+  }
+  // Puts before the body what httplib has to know of the head. Without the reason phrase: its regular expression takes
+  // 320 bytes of stack for each character.
+  result<void> begin_body(const response_head& head) {
+    std::string text = concat("HTTP/1.1 ", head.status, "\r\n");
+    for (const auto& [name, value] : head.headers) {
+      const bool length = iequals(name, "Content-Length");
+      if (length || iequals(name, "Transfer-Encoding")) append_to(text, concat(name, ": ", value, "\r\n"));
+      if (length && std::strtoull(value.c_str(), nullptr, 10) > max_body_) {  // waiting for it would be in vain
+        return context_.fail(errc::response_too_large, "the body has more than ", max_body_, " bytes");
+      }
+      const std::string_view coding = iequals(name, "Content-Encoding") ? real_coding(value) : "";
+      if (!coding.empty()) return refuse("it is encoded by ", quote(coding), ", although only identity was asked for");
+    }
+    append_to(text, "\r\n");
+    buffer_.replace(0, std::exchange(at_, 0), text);
+    return {};
+  }
   // A piece of the body. False: it is one too many.
-  [[nodiscard]] bool deliver(const char* data, std::size_t size, std::string& body);
+  bool deliver(const char* data, std::size_t size, std::string& body) {
+    between_ = 0;
+    if (size > max_body_ - body.size()) {
+      fail(context_.fail(errc::response_too_large, "the body has more than ", max_body_, " bytes"));
+      return false;
+    }
+    body.append(data, size);
+    return true;
+  }
   // Why httplib could not read the body: it knows only that something went wrong.
-  [[nodiscard]] error why() const;
+  error why() const {
+    if (failure_) return *failure_;
+    return ended_ ? refuse("the connection was closed in the middle of the body")
+                  : refuse("cpp-httplib cannot tell how the body ends");
+  }
   [[nodiscard]] bool failed() const noexcept { return failure_.has_value(); }
   [[nodiscard]] bool drained() const noexcept { return at_ == buffer_.size(); }
 
@@ -6487,8 +6420,23 @@ class response_stream : public httplib::Stream {
   virtual bool wait_readable() const { return true; }
   virtual bool wait_writable() const { return true; }
   virtual bool is_peer_alive() const { return true; }
-  // Inline here, or each file that includes the header would hold this class.
-  AXIOMS_JWKS_INLINE virtual ssize_t read(char* out, std::size_t size);
+  // Bounds what httplib reads: releases before 0.20.1 keep a line of any length. Chunks of one byte are six to one.
+  virtual ssize_t read(char* out, std::size_t size) {
+    if (size == 0) return 0;
+    if (drained()) {
+      const auto got = receive();
+      if (!got) return fail(got.error());
+    }
+    const std::size_t count = std::min(size, buffer_.size() - at_);
+    std::memcpy(out, buffer_.data() + at_, count);
+    at_ += count;
+    between_ += count;
+    total_ += count;
+    if (between_ > max_head_bytes || (total_ / 16 > max_head_bytes && total_ / 16 - max_head_bytes > max_body_)) {
+      return fail(context_.fail(errc::response_too_large, "too much between the pieces of the body"));
+    }
+    return static_cast<ssize_t>(count);
+  }
   // Ours has been sent: releases from 0.30 to 0.47 would rewrite its query.
   virtual ssize_t write(const char*, std::size_t size) { return static_cast<ssize_t>(size); }
   virtual void get_remote_ip_and_port(std::string&, int&) const {}
@@ -6497,10 +6445,65 @@ class response_stream : public httplib::Stream {
   virtual time_t duration() const { return 0; }
 
  private:
-  [[nodiscard]] result<std::size_t> receive();
-  [[nodiscard]] result<std::string_view> line();  // lives until the next call
-  [[nodiscard]] result<int> status_line();
-  [[nodiscard]] result<void> header_lines(header_list& headers);
+  result<std::size_t> receive() {
+    constexpr std::size_t piece = 4096;
+    buffer_.erase(0, std::exchange(at_, 0));
+    const std::size_t kept = buffer_.size();
+    buffer_.resize(kept + piece);
+    auto got = link_.read(buffer_.data() + kept, piece);
+    buffer_.resize(kept + (got ? *got : 0));
+    ended_ = got && *got == 0;
+    return got;
+  }
+  // Lives until the next call.
+  result<std::string_view> line() {
+    for (std::size_t searched = at_;;) {
+      const auto end = buffer_.find('\n', searched);
+      const std::size_t size = (end == std::string::npos ? buffer_.size() : end + 1) - at_;
+      if (head_bytes_ + size > max_head_bytes) {
+        return context_.fail(errc::response_too_large, "the response head has more than ", max_head_bytes, " bytes");
+      }
+      if (end != std::string::npos) {
+        std::string_view text(buffer_.data() + at_, size - 1);
+        at_ = end + 1;
+        head_bytes_ += size;
+        if (!text.empty() && text.back() == '\r') text.remove_suffix(1);  // a bare LF will do: RFC 9112 section 2.2
+        return text;
+      }
+      searched = buffer_.size() - at_;
+      const auto got = receive();
+      if (!got) return got.error();
+      if (*got == 0) return refuse("the connection was closed in the middle of the head");
+    }
+  }
+  result<int> status_line() {
+    const auto text = line();
+    if (!text) return text.error();
+    const bool shaped = text->size() >= 12 && text->substr(0, 7) == "HTTP/1." && is_digit((*text)[7]) &&
+                        (*text)[8] == ' ' && std::all_of(text->begin() + 9, text->begin() + 12, is_digit) &&
+                        (text->size() == 12 || (*text)[12] == ' ');
+    const int status = shaped ? ((*text)[9] - '0') * 100 + ((*text)[10] - '0') * 10 + ((*text)[11] - '0') : 0;
+    if (status < 100 || status > 599) return refuse("not an HTTP/1.x status line: ", quote(*text, 48));
+    return status;
+  }
+  // What is no header is left out, and so is a value that could not be sent back: nobody needs it.
+  result<void> header_lines(header_list& headers) {
+    std::string field;  // with the lines that continue it
+    for (;;) {
+      const auto text = line();
+      if (!text) return text.error();
+      if (!text->empty() && (text->front() == ' ' || text->front() == '\t')) {
+        field.append(1, ' ').append(trim(*text));  // RFC 9112 section 5.2
+        continue;
+      }
+      const auto colon = field.find(':');
+      const std::string_view name = std::string_view(field).substr(0, colon);
+      const std::string_view value = colon < field.size() ? trim(std::string_view(field).substr(colon + 1)) : "";
+      if (colon < field.size() && is_token(name) && is_header_safe(value)) headers.emplace_back(name, value);
+      if (text->empty()) return {};
+      field = *text;
+    }
+  }
   template <class... Pieces>
   [[nodiscard]] error refuse(const Pieces&... why) const {
     return context_.fail(errc::fetch_failed, "bad response: ", why...);
@@ -6522,134 +6525,7 @@ class response_stream : public httplib::Stream {
   std::optional<error> failure_;
 };
 
-AXIOMS_JWKS_INLINE result<std::size_t> response_stream::receive() {
-  constexpr std::size_t piece = 4096;
-  buffer_.erase(0, std::exchange(at_, 0));
-  const std::size_t kept = buffer_.size();
-  buffer_.resize(kept + piece);
-  auto got = link_.read(buffer_.data() + kept, piece);
-  buffer_.resize(kept + (got ? *got : 0));
-  ended_ = got && *got == 0;
-  return got;
-}
-
-AXIOMS_JWKS_INLINE result<std::string_view> response_stream::line() {
-  for (std::size_t searched = at_;;) {
-    const auto end = buffer_.find('\n', searched);
-    const std::size_t size = (end == std::string::npos ? buffer_.size() : end + 1) - at_;
-    if (head_bytes_ + size > max_head_bytes) {
-      return context_.fail(errc::response_too_large, "the response head has more than ", max_head_bytes, " bytes");
-    }
-    if (end != std::string::npos) {
-      std::string_view text(buffer_.data() + at_, size - 1);
-      at_ = end + 1;
-      head_bytes_ += size;
-      if (!text.empty() && text.back() == '\r') text.remove_suffix(1);  // a bare LF will do: RFC 9112 section 2.2
-      return text;
-    }
-    searched = buffer_.size() - at_;
-    const auto got = receive();
-    if (!got) return got.error();
-    if (*got == 0) return refuse("the connection was closed in the middle of the head");
-  }
-}
-
-AXIOMS_JWKS_INLINE result<int> response_stream::status_line() {
-  const auto text = line();
-  if (!text) return text.error();
-  const bool shaped = text->size() >= 12 && text->substr(0, 7) == "HTTP/1." && is_digit((*text)[7]) &&
-                      (*text)[8] == ' ' && std::all_of(text->begin() + 9, text->begin() + 12, is_digit) &&
-                      (text->size() == 12 || (*text)[12] == ' ');
-  const int status = shaped ? ((*text)[9] - '0') * 100 + ((*text)[10] - '0') * 10 + ((*text)[11] - '0') : 0;
-  if (status < 100 || status > 599) return refuse("not an HTTP/1.x status line: ", quote(*text, 48));
-  return status;
-}
-
-// What is no header is left out, and so is a value that could not be sent back: nobody needs it.
-AXIOMS_JWKS_INLINE result<void> response_stream::header_lines(header_list& headers) {
-  std::string field;  // with the lines that continue it
-  for (;;) {
-    const auto text = line();
-    if (!text) return text.error();
-    if (!text->empty() && (text->front() == ' ' || text->front() == '\t')) {
-      field.append(1, ' ').append(trim(*text));  // RFC 9112 section 5.2
-      continue;
-    }
-    const auto colon = field.find(':');
-    const std::string_view name = std::string_view(field).substr(0, colon);
-    const std::string_view value = colon < field.size() ? trim(std::string_view(field).substr(colon + 1)) : "";
-    if (colon < field.size() && is_token(name) && is_header_safe(value)) headers.emplace_back(name, value);
-    if (text->empty()) return {};
-    field = *text;
-  }
-}
-
-AXIOMS_JWKS_INLINE result<response_head> response_stream::head() {
-  for (int interim = 0;; ++interim) {
-    response_head head;
-    const auto status = status_line();
-    if (!status) return status.error();
-    head.status = *status;
-    if (auto read = header_lines(head.headers); !read) return std::move(read).error();
-    if (head.status >= 200) return head;
-    if (head.status == 101) return refuse("status 101, although no other protocol was asked for");
-    if (interim == max_interim_responses) return refuse("more than ", max_interim_responses, " interim responses");
-  }
-}
-
 // - exchange -
-
-// Puts before the body what httplib has to know of the head. Without the reason phrase: its regular expression takes
-// 320 bytes of stack for each character.
-AXIOMS_JWKS_INLINE result<void> response_stream::begin_body(const response_head& head) {
-  std::string text = concat("HTTP/1.1 ", head.status, "\r\n");
-  for (const auto& [name, value] : head.headers) {
-    const bool length = iequals(name, "Content-Length");
-    if (length || iequals(name, "Transfer-Encoding")) append_to(text, concat(name, ": ", value, "\r\n"));
-    if (length && std::strtoull(value.c_str(), nullptr, 10) > max_body_) {  // waiting for it would be in vain
-      return context_.fail(errc::response_too_large, "the body has more than ", max_body_, " bytes");
-    }
-    const std::string_view coding = iequals(name, "Content-Encoding") ? real_coding(value) : "";
-    if (!coding.empty()) return refuse("it is encoded by ", quote(coding), ", although only identity was asked for");
-  }
-  append_to(text, "\r\n");
-  buffer_.replace(0, std::exchange(at_, 0), text);
-  return {};
-}
-
-// Bounds what httplib reads: releases before 0.20.1 keep a line of any length. Chunks of one byte are six to one.
-AXIOMS_JWKS_INLINE ssize_t response_stream::read(char* out, std::size_t size) {
-  if (size == 0) return 0;
-  if (drained()) {
-    const auto got = receive();
-    if (!got) return fail(got.error());
-  }
-  const std::size_t count = std::min(size, buffer_.size() - at_);
-  std::memcpy(out, buffer_.data() + at_, count);
-  at_ += count;
-  between_ += count;
-  total_ += count;
-  if (between_ > max_head_bytes || (total_ / 16 > max_head_bytes && total_ / 16 - max_head_bytes > max_body_)) {
-    return fail(context_.fail(errc::response_too_large, "too much between the pieces of the body"));
-  }
-  return static_cast<ssize_t>(count);
-}
-
-AXIOMS_JWKS_INLINE bool response_stream::deliver(const char* data, std::size_t size, std::string& body) {
-  between_ = 0;
-  if (size > max_body_ - body.size()) {
-    fail(context_.fail(errc::response_too_large, "the body has more than ", max_body_, " bytes"));
-    return false;
-  }
-  body.append(data, size);
-  return true;
-}
-
-AXIOMS_JWKS_INLINE error response_stream::why() const {
-  if (failure_) return *failure_;
-  return ended_ ? refuse("the connection was closed in the middle of the body")
-                : refuse("cpp-httplib cannot tell how the body ends");
-}
 
 // Lends out the protected part of httplib's client: one response over a Stream that somebody else made. Unchanged from
 // 0.11.4 to 0.53.1.
@@ -6755,15 +6631,6 @@ AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> parse_proxy(const fetch_co
   if (!where) return refuse();
   route.where = *std::move(where);
   return std::optional(std::move(route));
-}
-
-// The bytes of an address, or of the one that a network begins with; empty: it is none.
-inline std::string address_bytes(std::string_view text) {
-  if (text.size() > 2 && text.front() == '[' && text.back() == ']') text = text.substr(1, text.size() - 2);
-  const std::string name(text);
-  std::array<char, 16> raw{};
-  if (::inet_pton(AF_INET, name.c_str(), raw.data()) == 1) return std::string(raw.data(), 4);
-  return ::inet_pton(AF_INET6, name.c_str(), raw.data()) == 1 ? std::string(raw.data(), 16) : std::string();
 }
 
 inline bool in_network(const std::string& host, std::string_view network, std::string_view prefix) {
@@ -7022,11 +6889,10 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, cons
     if (!loaded) return context.fail(loaded.error().code, loaded.error().description);
     tls = *loaded;
   }
-  connection link(context);
   const parsed_url& next_hop = *proxy ? (*proxy)->where : url;
-  if (auto opened = link.open(setup.owner, next_hop.host, next_hop.port, request.connect_timeout); !opened) {
-    return std::move(opened).error();
-  }
+  auto peer = connect(context, setup.owner, next_hop.host, next_hop.port, request.connect_timeout);
+  if (!peer) return std::move(peer).error();
+  connection link(context, *std::move(peer));
   if (tls != nullptr) {
     if (*proxy) {
       if (auto tunnel = open_tunnel(context, link, **proxy, url); !tunnel) return std::move(tunnel).error();
@@ -7109,14 +6975,10 @@ AXIOMS_JWKS_INLINE result<void> httplib_fetcher::check() const {
   return {};
 }
 
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
+namespace detail {
 
 #endif  // !AXIOMS_JWKS_NO_HTTPLIB
 
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
-namespace detail {
 // -- engine: what a thread keeps --
 
 // Eight bytes at a time: a URL is hashed in less time than two of them are compared.
