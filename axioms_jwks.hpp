@@ -3489,10 +3489,29 @@ struct required_access {
 
 namespace detail {
 
-struct token_header;
-struct token_content;
 struct token_core;
 class token_check;
+
+// The header of a token, as read. Shared by all tokens of a thread that have the same.
+struct token_header {
+  std::string segment;
+  json_tree tree;
+  std::string_view alg, kid, x5t, x5t_s256;
+  std::string typ;  // see media_type()
+};
+
+struct token_content {
+  std::string text, payload;
+  std::shared_ptr<const token_header> header;
+  json_tree claims;
+  key_ptr key;
+  double expires = 0;  // exp
+  double begins = 0;   // the later of nbf and iat
+  const json_node *scopes = nullptr, *roles = nullptr, *permissions = nullptr;
+  bool split_roles = false;
+};
+
+[[nodiscard]] bool grants(const json_node* where, bool split, std::string_view name) noexcept;
 
 }  // namespace detail
 
@@ -3510,18 +3529,24 @@ class verified_token {
   [[nodiscard]] std::chrono::system_clock::time_point expires_at() const noexcept;
   /// A claim by its name; a name with a leading / is a path (RFC 6901): "/realm_access/roles".
   [[nodiscard]] claim_view operator[](std::string_view name) const;
-  [[nodiscard]] claim_view claims() const noexcept;
-  [[nodiscard]] claim_view header() const noexcept;
-  [[nodiscard]] std::string_view payload() const noexcept;  ///< the JSON as it was signed
-  [[nodiscard]] std::string_view token() const noexcept;    ///< the compact text: a credential
+  [[nodiscard]] claim_view claims() const noexcept { return claim_view(&content_->claims.root()); }
+  [[nodiscard]] claim_view header() const noexcept { return claim_view(&content_->header->tree.root()); }
+  [[nodiscard]] std::string_view payload() const noexcept { return content_->payload; }  ///< the JSON as it was signed
+  [[nodiscard]] std::string_view token() const noexcept { return content_->text; }  ///< the compact text: a credential
   /// What verified it: the key set's own handle, which keeps no document alive.
-  [[nodiscard]] const key_ptr& key() const noexcept;
+  [[nodiscard]] const key_ptr& key() const noexcept { return content_->key; }
 
   /// Whether the name is among the scopes, roles or permissions. A string of scopes is a list with blanks between, an
   /// array a list of names; nothing else grants anything.
-  [[nodiscard]] bool has_scope(std::string_view name) const noexcept;
-  [[nodiscard]] bool has_role(std::string_view name) const noexcept;
-  [[nodiscard]] bool has_permission(std::string_view name) const noexcept;
+  [[nodiscard]] bool has_scope(std::string_view name) const noexcept {
+    return detail::grants(content_->scopes, true, name);
+  }
+  [[nodiscard]] bool has_role(std::string_view name) const noexcept {
+    return detail::grants(content_->roles, content_->split_roles, name);
+  }
+  [[nodiscard]] bool has_permission(std::string_view name) const noexcept {
+    return detail::grants(content_->permissions, content_->split_roles, name);
+  }
   /// Errors: insufficient_scope; the description names what is lacking.
   [[nodiscard]] result<void> require(const required_access& access) const;
 
@@ -4324,9 +4349,6 @@ class json_reader {
   [[nodiscard]] std::string_view whole(const std::string& found) const noexcept {
     return source_.plain().empty() ? std::string_view(found) : source_.plain();
   }
-  bool add(json_node node);
-  bool open(json_node::kind type);
-  json_node& close();
   std::string_view keep(std::string_view text) {
     char* const begin = std::exchange(free_, std::copy(text.begin(), text.end(), free_));
     return {begin, text.size()};
@@ -4334,7 +4356,42 @@ class json_reader {
   [[nodiscard]] bool keeps(const json_node& node) const {
     return unkept_at_ == 0 && std::find(rules_.unkept.begin(), rules_.unkept.end(), node.name) == rules_.unkept.end();
   }
-  void look_for_repeated_names(json_node& object);
+  bool add(json_node node) {
+    if (tree.nodes.size() >= rules_.values) return refuse("holds more than ", rules_.values, " values");
+    if (!tree.nodes.empty()) ++tree.nodes[open_].count;
+    node.name = std::exchange(name_, {});
+    if (keeps(node)) {
+      node.text = keep(node.text);
+    } else {
+      node = {.type = node.type, .count = node.count, .name = node.name};
+    }
+    tree.nodes.push_back(node);
+    return true;
+  }
+  bool open(json_node::kind type) {
+    if (++depth_ > rules_.depth) return refuse("is nested deeper than ", rules_.depth, " levels");
+    if (!add({.type = type})) return false;
+    if (unkept_at_ == 0 && !keeps(tree.nodes.back())) unkept_at_ = depth_;
+    tree.nodes.back().span = std::exchange(open_, static_cast<std::uint32_t>(tree.nodes.size() - 1));
+    return true;
+  }
+  json_node& close() {
+    json_node& node = tree.nodes[open_];
+    open_ = std::exchange(node.span, static_cast<std::uint32_t>(tree.nodes.size()) - open_);
+    if (unkept_at_ == depth_) unkept_at_ = 0;
+    --depth_;
+    return node;
+  }
+  void look_for_repeated_names(json_node& object) {
+    names_.clear();
+    names_.reserve(object.count);
+    for (const json_node& each : object) names_.push_back(each.name);
+    // Most names differ in length, which is compared sooner than bytes.
+    std::sort(names_.begin(), names_.end(), [](std::string_view a, std::string_view b) {
+      return a.size() != b.size() ? a.size() < b.size() : a < b;
+    });
+    object.twice = std::adjacent_find(names_.begin(), names_.end()) != names_.end();
+  }
   bool refuse(const auto&... why) { return fault = concat(why...), false; }
 
   json_source source_;
@@ -4346,45 +4403,6 @@ class json_reader {
   std::uint32_t open_ = 0;     // the innermost container; while it is open its span is the index of the one round it
   std::vector<std::string_view> names_{};
 };
-
-AXIOMS_JWKS_INLINE bool json_reader::add(json_node node) {
-  if (tree.nodes.size() >= rules_.values) return refuse("holds more than ", rules_.values, " values");
-  if (!tree.nodes.empty()) ++tree.nodes[open_].count;
-  node.name = std::exchange(name_, {});
-  if (keeps(node)) {
-    node.text = keep(node.text);
-  } else {
-    node = {.type = node.type, .count = node.count, .name = node.name};
-  }
-  tree.nodes.push_back(node);
-  return true;
-}
-
-AXIOMS_JWKS_INLINE bool json_reader::open(json_node::kind type) {
-  if (++depth_ > rules_.depth) return refuse("is nested deeper than ", rules_.depth, " levels");
-  if (!add({.type = type})) return false;
-  if (unkept_at_ == 0 && !keeps(tree.nodes.back())) unkept_at_ = depth_;
-  tree.nodes.back().span = std::exchange(open_, static_cast<std::uint32_t>(tree.nodes.size() - 1));
-  return true;
-}
-
-AXIOMS_JWKS_INLINE json_node& json_reader::close() {
-  json_node& node = tree.nodes[open_];
-  open_ = std::exchange(node.span, static_cast<std::uint32_t>(tree.nodes.size()) - open_);
-  if (unkept_at_ == depth_) unkept_at_ = 0;
-  --depth_;
-  return node;
-}
-
-AXIOMS_JWKS_INLINE void json_reader::look_for_repeated_names(json_node& object) {
-  names_.clear();
-  names_.reserve(object.count);
-  for (const json_node& each : object) names_.push_back(each.name);
-  // Most names differ in length, which is compared sooner than bytes.
-  std::sort(names_.begin(), names_.end(),
-            [](std::string_view a, std::string_view b) { return a.size() != b.size() ? a.size() < b.size() : a < b; });
-  object.twice = std::adjacent_find(names_.begin(), names_.end()) != names_.end();
-}
 
 AXIOMS_JWKS_INLINE result<json_tree> json_tree::read(std::string_view text, const json_rules& rules) {
   if (text.size() > rules.bytes) return make_error(rules.code, "is over the limit of ", rules.bytes, " bytes");
@@ -9009,25 +9027,6 @@ inline constexpr std::size_t max_object_members = 4096;
 inline constexpr double end_of_dates = 253402300800.0;    // 10000-01-01
 inline constexpr double begin_of_dates = -62135596800.0;  // 0001-01-01
 
-// The header of a token, as read. Shared by all tokens of a thread that have the same.
-struct token_header {
-  std::string segment;
-  json_tree tree;
-  std::string_view alg, kid, x5t, x5t_s256;
-  std::string typ;  // see media_type()
-};
-
-struct token_content {
-  std::string text, payload;
-  std::shared_ptr<const token_header> header;
-  json_tree claims;
-  key_ptr key;
-  double expires = 0;  // exp
-  double begins = 0;   // the later of nbf and iat
-  const json_node *scopes = nullptr, *roles = nullptr, *permissions = nullptr;
-  bool split_roles = false;
-};
-
 // RFC 7515 section 4.1.9: compared without case, and application/ may be left out where there is no other slash.
 AXIOMS_JWKS_INLINE std::string media_type(std::string_view typ) {
   std::string out = lower(typ);
@@ -9983,24 +9982,6 @@ AXIOMS_JWKS_INLINE std::chrono::system_clock::time_point verified_token::expires
 AXIOMS_JWKS_INLINE claim_view verified_token::operator[](std::string_view name) const {
   return claim_view(detail::claim_at(content_->claims.root(), name));
 }
-AXIOMS_JWKS_INLINE claim_view verified_token::claims() const noexcept { return claim_view(&content_->claims.root()); }
-AXIOMS_JWKS_INLINE claim_view verified_token::header() const noexcept {
-  return claim_view(&content_->header->tree.root());
-}
-AXIOMS_JWKS_INLINE std::string_view verified_token::payload() const noexcept { return content_->payload; }
-AXIOMS_JWKS_INLINE std::string_view verified_token::token() const noexcept { return content_->text; }
-AXIOMS_JWKS_INLINE const key_ptr& verified_token::key() const noexcept { return content_->key; }
-
-AXIOMS_JWKS_INLINE bool verified_token::has_scope(std::string_view name) const noexcept {
-  return detail::grants(content_->scopes, true, name);
-}
-AXIOMS_JWKS_INLINE bool verified_token::has_role(std::string_view name) const noexcept {
-  return detail::grants(content_->roles, content_->split_roles, name);
-}
-AXIOMS_JWKS_INLINE bool verified_token::has_permission(std::string_view name) const noexcept {
-  return detail::grants(content_->permissions, content_->split_roles, name);
-}
-
 AXIOMS_JWKS_INLINE result<void> verified_token::require(const required_access& access) const {
   struct row {
     std::string_view what;
@@ -10068,11 +10049,11 @@ AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, co
   }
 }
 
-namespace detail {
-
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
 
 // -- process-wide managers --
+
+namespace detail {
 
 struct process_wide {
   // OpenSSL first: what is registered later runs earlier at exit, so the fetches have ended when OpenSSL cleans up.
@@ -10101,15 +10082,6 @@ struct process_wide {
     if (!only.manager.running()) httplib_access::set_options(only.fetch, std::move(options));
     return only.manager;
   }
-  static jwks_config config(std::string&& url, std::chrono::seconds refresh_interval, std::chrono::seconds cache_ttl,
-                            bool prefetch) {
-    jwks_config out;
-    out.jwks_url = std::move(url);
-    out.refresh_interval = refresh_interval;
-    out.cache_ttl = cache_ttl;
-    out.prefetch = prefetch;
-    return out;
-  }
 };
 
 }  // namespace detail
@@ -10124,8 +10096,10 @@ AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(jwks_config config, http
 }
 AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(std::string jwks_url, std::chrono::seconds refresh_interval,
                                                         std::chrono::seconds cache_ttl, bool prefetch) {
-  return initialize_jwks_manager(
-      detail::process_wide::config(std::move(jwks_url), refresh_interval, cache_ttl, prefetch));
+  return initialize_jwks_manager({.jwks_url = std::move(jwks_url),
+                                  .refresh_interval = refresh_interval,
+                                  .cache_ttl = cache_ttl,
+                                  .prefetch = prefetch});
 }
 AXIOMS_JWKS_INLINE void shutdown_jwks_manager() noexcept { default_jwks_manager().shutdown(); }
 
@@ -10137,18 +10111,17 @@ AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(s
                                                                                std::chrono::seconds refresh_interval,
                                                                                std::chrono::seconds cache_ttl,
                                                                                bool prefetch) {
-  return initialize_async_jwks_manager(
-      detail::process_wide::config(std::move(jwks_url), refresh_interval, cache_ttl, prefetch));
+  return initialize_async_jwks_manager({.jwks_url = std::move(jwks_url),
+                                        .refresh_interval = refresh_interval,
+                                        .cache_ttl = cache_ttl,
+                                        .prefetch = prefetch});
 }
 AXIOMS_JWKS_INLINE async_operation<void> shutdown_async_jwks_manager() {
   return default_async_jwks_manager().shutdown();
 }
 
-namespace detail {
-
 #endif
 
-}  // namespace detail
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
 
