@@ -3621,7 +3621,8 @@ class verified_token {
 
 /// The token of an `Authorization` header (RFC 6750 section 2.1), as a view into it.
 ///
-/// Errors: token_missing (no header, or another scheme), malformed_token.
+/// Errors:   token_missing (no header, or another scheme), malformed_token.
+/// Lifetime: that of the header's text: keep in a variable what a server's accessor returns by value.
 [[nodiscard]] result<std::string_view> bearer_token(std::string_view authorization AXIOMS_JWKS_LIFETIMEBOUND);
 
 /// Verifies a token with the keys at hand: no manager, no fetch. What the verifiers do, as a function.
