@@ -3622,8 +3622,12 @@ class verified_token {
 /// The token of an `Authorization` header (RFC 6750 section 2.1), as a view into it.
 ///
 /// Errors:   token_missing (no header, or another scheme), malformed_token.
-/// Lifetime: that of the header's text: keep in a variable what a server's accessor returns by value.
+/// Lifetime: that of the header's text. Of a temporary string it is a copy: servers return headers by value.
 [[nodiscard]] result<std::string_view> bearer_token(std::string_view authorization AXIOMS_JWKS_LIFETIMEBOUND);
+template <std::same_as<std::string> String>
+[[nodiscard]] result<std::string> bearer_token(String&& authorization) {
+  return bearer_token(std::string_view(authorization)).transform([](auto token) { return std::string(token); });
+}
 
 /// Verifies a token with the keys at hand: no manager, no fetch. What the verifiers do, as a function.
 ///

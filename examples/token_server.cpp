@@ -15,9 +15,9 @@ int main(int argc, char** argv) {
 
   // The token of a request that may do this; for any other request the response says why not.
   const auto admit = [&](const auto& request, auto& response, const axioms::required_access& access) {
-    // bearer_token() returns a part of this string, not a copy.
-    const std::string header = request.get_header_value("Authorization");
-    const auto token = axioms::bearer_token(header).and_then([&](auto text) { return verifier.verify(text); });
+    const auto token = axioms::bearer_token(request.get_header_value("Authorization")).and_then([&](auto text) {
+      return verifier.verify(text);
+    });
     const auto allowed = token.and_then([&](const auto& good) { return good.require(access); });
     if (allowed) return token;
     // 401, 403, or 503 if there are no keys to be had. For your log: allowed.error().description
