@@ -2296,7 +2296,7 @@ struct httplib_access {
 //   lookups::look_up()      there is none yet: place() makes the caller a waiter of the entry, and begins a flight
 //   perform()               the mutex is free: the flight is launched, on a fetch thread or an event loop
 //   flights::arrive()       its response is judged; with discovery there may be more to ask for
-//   flights::land()         the policy takes it, publish(), and settle(): each waiter decides again and is finished
+//   flights::receive()      the policy takes it, put() publishes it, settle(): each waiter decides again, is finished
 //   waiter::done()          the caller wakes up, or goes on where it wants to
 //
 // decide() changes nothing, and perform() does what must not be done under the mutex. In between everything that needs
@@ -2591,6 +2591,15 @@ class engine_io {
   return short_error(errc::fetch_failed, 0, "the fetcher threw an exception");
 }
 
+template <bool OnLoop, class Clock>
+struct timer_of {
+  using type = std::nullptr_t;
+};
+template <class Clock>
+struct timer_of<true, Clock> {
+  using type = decltype(std::declval<Clock&>().call_at(steady_point{}, std::function<void()>()));
+};
+
 template <bool OnLoop, class Fetcher, class Clock>
 class io_of final : public engine_io {
  public:
@@ -2638,11 +2647,10 @@ class io_of final : public engine_io {
   }
   void call_at(steady_point when, const alarm& call) noexcept override {
     AXIOMS_JWKS_TRY {
-      if (const auto cancel = std::exchange(cancel_, nullptr)) cancel();
       if constexpr (OnLoop) {
-        if (when == steady_point::max()) return;
-        auto timer = users_->second.call_at(when, std::function<void()>(call));
-        cancel_ = [held = std::make_shared<decltype(timer)>(std::move(timer))] { held->cancel(); };
+        if (timer_) timer_->cancel();
+        timer_.reset();
+        if (when != steady_point::max()) timer_.emplace(users_->second.call_at(when, std::function<void()>(call)));
       }
     }
     AXIOMS_JWKS_CATCH_ALL {}  // the next lookup or landing sets it again
@@ -2650,7 +2658,7 @@ class io_of final : public engine_io {
 
  private:
   const std::shared_ptr<std::pair<Fetcher, Clock>> users_;
-  std::function<void()> cancel_;
+  std::optional<typename timer_of<OnLoop, Clock>::type> timer_;
 };
 
 // -- engine: as its manager sees it --
@@ -8066,7 +8074,7 @@ class flights : public lookups {
     return false;
   }
   void fetch(const std::shared_ptr<flight>& what) noexcept {
-    const bool called = io_->fetch(what->request, what->stop.get_token(), landing(weak_from_this(), what));
+    const bool called = io_->fetch(what->request, what->stop.get_token(), landing{weak_from_this(), what});
     if (!called && arrive(what, fetcher_threw())) fetch(what);
   }
 
