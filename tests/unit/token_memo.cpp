@@ -188,7 +188,7 @@ TEST_CASE("every byte of the text counts" * doctest::test_suite("slow")) {
   config.unknown_kid_burst = 0;
   remembering v(config);
   std::vector<std::string> tokens;
-  for (const std::size_t more : {0, 1, 32, 64})
+  for (const std::size_t more : {0U, 1U, 32U, 64U})
     tokens.push_back(v.good(key_one(), R"(,"n":")" + std::string(more, 'x') + '"'));
   for (const std::string& token : tokens) {
     v.remember(token);
