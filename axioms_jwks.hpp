@@ -2132,6 +2132,8 @@ class sparing_clock {
     out = now_;
     return true;
   }
+  // The tick of the last call that succeeded.
+  [[nodiscard]] std::int64_t second() const noexcept { return tick_; }
 
  private:
   template <class Read>
@@ -2451,6 +2453,7 @@ struct hit_slot {
   steady_point look{};    // a hit from then on has more to do than to answer
   std::uint8_t next = 0;  // of the same bucket, counted from 1
   std::uint64_t hash = 0;
+  std::uint64_t generation = 0;  // of the document: no other URL of the engine has it
 
   [[nodiscard]] AXIOMS_JWKS_HOT inline bool is(std::uint64_t of, std::string_view at) const noexcept {
     if (engine != of) [[unlikely]]
@@ -2491,12 +2494,14 @@ template <class Engine>
 }
 
 // The slot that this thread may serve without the engine's slow path. The slot used last is looked at first, inline; a
-// thread that goes back and forth between URLs pays for a call.
+// thread that goes back and forth between URLs pays for a call. Who knows the generation spares a comparison of URLs.
 template <class Engine>
-[[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* warm_hit(Engine&& core, std::string_view url) noexcept {
+[[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* warm_hit(Engine&& core, std::string_view url,
+                                                        std::uint64_t generation = 0) noexcept {
   if (this_thread_hits == nullptr) return nullptr;
   hit_slot* slot = this_thread_hits->recent;
-  if (!slot->is(core.id(), url)) [[unlikely]] {
+  const bool known = generation != 0 && slot->generation == generation && slot->engine == core.id();
+  if (!known && !slot->is(core.id(), url)) [[unlikely]] {
     slot = find_slot(core, url);
     if (slot == nullptr) return nullptr;
   }
@@ -7299,6 +7304,7 @@ AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, const std::shared_ptr<hit
     slot->kept = kept.get();
     slot->document = jwks_ptr(std::move(kept), served.document.get());
     slot->counter = std::move(counter);
+    slot->generation = served.document->generation();
     slot->until = served.document->expires_at();
     slot->look = steady_point{};
     cache.recent = slot;
@@ -8951,8 +8957,8 @@ struct token_content {
   std::shared_ptr<const token_header> header;
   json_tree claims;
   key_ptr key;
-  double expires = 0;  // exp
-  double begins = 0;   // the later of nbf and iat
+  double expires = 0;           // exp
+  double begins = 0, ends = 0;  // when it is good: from the later of nbf and iat to exp, with the leeway
   const json_node *scopes = nullptr, *roles = nullptr, *permissions = nullptr;
   bool split_roles = false;
 };
@@ -9034,7 +9040,7 @@ AXIOMS_JWKS_INLINE bool grants(const json_node* where, bool split, std::string_v
 struct remembered_token {
   std::uint64_t memo = 0;  // never reused
   std::uint64_t index = 0;
-  std::uint64_t engine = 0, generation = 0;
+  std::uint64_t generation = 0;  // unique, so of one URL of one engine; a forked child has new ones
   const token_rules* rules = nullptr;
   std::shared_ptr<const token_content> content{};
 };
@@ -9064,19 +9070,25 @@ class token_memo {
  public:
   explicit token_memo(std::size_t most);
   // The token, if the same text would be accepted now; else none.
-  [[nodiscard]] std::shared_ptr<const token_content> find(engine& core, std::string_view text);
+  [[nodiscard]] AXIOMS_JWKS_HOT inline std::shared_ptr<const token_content> find(engine& core, std::string_view text);
   void keep(remembered_token token, const jwk_set& by) noexcept;
 
  private:
   static constexpr std::size_t most_in_set = 8;
-  static constexpr std::size_t shortest = 64;  // a signature alone is longer
+  static constexpr std::size_t shortest = 128;  // a signature and some claims are longer
   struct set {
-    std::mutex mutex;  // guards the ring; taken inside a fork_gate, so that no child finds it taken
+    std::mutex mutex;  // guards the ring
     token_ring<most_in_set> ring;
   };
+  struct locked_set {
+    const fork_gate inside{};  // so that no child finds the mutex taken
+    set& where;
+    const std::lock_guard<std::mutex> lock{where.mutex};
+  };
+  [[nodiscard]] std::shared_ptr<const token_content> find_shared(engine& core, std::string_view text,
+                                                                 std::uint64_t index);
   [[nodiscard]] std::uint64_t index_of(std::string_view text) const noexcept;
   [[nodiscard]] set& set_of(std::uint64_t index) noexcept { return sets_[index % sets_.size()]; }
-  [[nodiscard]] bool is_good(const remembered_token& token, engine& core) const;
 
   const std::uint64_t id_, seed_;
   std::vector<set> sets_;
@@ -9088,20 +9100,19 @@ AXIOMS_JWKS_INLINE token_memo::token_memo(std::size_t most)
         static std::atomic<std::uint64_t> last{0};
         return last.fetch_add(1, std::memory_order_relaxed) + 1;
       }()),
-      seed_(default_random()),
+      seed_([] {
+        static const std::uint64_t seed = default_random();
+        return seed;
+      }()),
       sets_((most + most_in_set - 1) / most_in_set),
       room_(most / sets_.size()) {}
 
 // Of the end of the signature. Secret, so that nobody can choose tokens that crowd out others.
 AXIOMS_JWKS_INLINE std::uint64_t token_memo::index_of(std::string_view text) const noexcept {
-  std::array<std::uint64_t, 2> words;
-  std::memcpy(words.data(), text.data() + text.size() - sizeof words, sizeof words);
-  std::uint64_t hash = seed_;
-  for (const std::uint64_t word : words) {
-    hash = (hash ^ word) * 0xbf58476d1ce4e5b9U;
-    hash ^= hash >> 32U;
-  }
-  return hash;
+  std::uint64_t word = 0;
+  std::memcpy(&word, text.data() + text.size() - sizeof word, sizeof word);
+  const std::uint64_t hash = (word ^ seed_) * 0xbf58476d1ce4e5b9U;
+  return hash ^ (hash >> 32U);
 }
 
 #if defined(__GNUC__)
@@ -9110,24 +9121,30 @@ using wide_word = std::uint64_t __attribute__((vector_size(16)));
 using wide_word = std::uint64_t;
 #endif
 
-// Looks at every byte, so that the time it takes does not tell where two texts differ. Both have 64 bytes at least.
-inline bool same_text(std::string_view a, std::string_view b) noexcept {
-  constexpr std::size_t size = sizeof(wide_word), block = 4 * size;
-  if (a.size() != b.size()) return false;
-  const auto difference = [&](std::size_t at) {
+// Zero if they are equal.
+template <std::size_t Size>
+[[nodiscard]] AXIOMS_JWKS_HOT inline wide_word difference(const char* a, const char* b) noexcept {
+  if constexpr (Size > sizeof(wide_word)) {
+    return difference<Size / 2>(a, b) | difference<Size / 2>(a + Size / 2, b + Size / 2);
+  } else {
     wide_word x, y;
-    std::memcpy(&x, a.data() + at, size);
-    std::memcpy(&y, b.data() + at, size);
+    std::memcpy(&x, a, Size);
+    std::memcpy(&y, b, Size);
     return x ^ y;
-  };
-  wide_word all{};
-  const std::size_t last = a.size() - block;
-  for (std::size_t at = 0;; at = std::min(at + block, last)) {
-    all |= (difference(at) | difference(at + size)) | (difference(at + 2 * size) | difference(at + 3 * size));
-    if (at == last) break;
   }
-  std::array<std::uint64_t, size / sizeof(std::uint64_t)> words;
-  std::memcpy(words.data(), &all, size);
+}
+
+// Looks at every byte, so that the time it takes does not tell where two texts differ. Both have 128 bytes at least.
+inline bool same_text(std::string_view a, std::string_view b) noexcept {
+  constexpr std::size_t word = sizeof(wide_word), block = 128;
+  if (a.size() != b.size()) return false;
+  const std::size_t last = a.size() - block;
+  wide_word all = difference<word>(a.data(), b.data()) | difference<block>(a.data() + last, b.data() + last);
+  // An aligned word needs no load of its own.
+  for (std::size_t at = word - reinterpret_cast<std::uintptr_t>(a.data()) % word; at < last; at += block)
+    all |= difference<block>(std::assume_aligned<word>(a.data() + at), b.data() + at);
+  std::array<std::uint64_t, word / sizeof(std::uint64_t)> words;
+  std::memcpy(words.data(), &all, word);
   return words.front() == 0 && words.back() == 0;
 }
 
@@ -9136,47 +9153,52 @@ inline double seconds_of(std::chrono::system_clock::time_point when) noexcept {
 }
 
 // Whether get_jwks() would answer with the same keys now, and the dates allow it.
-AXIOMS_JWKS_INLINE bool token_memo::is_good(const remembered_token& token, engine& core) const {
-  const std::string_view url = token.rules->jwks_url;
-  if (token.engine != core.id()) return false;
-  if (const hit_slot* const slot = warm_hit(core, url)) {
-    if (slot->give()->generation() != token.generation) return false;
+[[nodiscard]] AXIOMS_JWKS_HOT inline bool is_good(std::uint64_t generation, std::string_view url,
+                                                  const token_content& content, engine& core) {
+  const auto in_time = [&](double now, double spare) {
+    return content.begins <= now - spare && now + spare < content.ends;
+  };
+  if (const hit_slot* const slot = warm_hit(core, url, generation)) {
+    if (slot->generation != generation) return false;
+    slot->counter->add();
+    // The second of time() that warm_hit() has asked for lags by a few milliseconds.
+    if (core.sparing() && in_time(static_cast<double>(this_thread_hits->clock.second()), 2)) return true;
   } else {
     const question asked{.url = url.empty() ? std::nullopt : std::optional(url)};
     const auto now = core.answer_now(asked, url_asked_of(asked));
-    if (!now || !now->document || now->document->generation() != token.generation) return false;
+    if (!now || !now->document || now->document->generation() != generation) return false;
   }
-  const auto leeway = static_cast<double>(token.rules->leeway.count());
-  const auto in_time = [&](double now, double spare) {
-    return token.content->begins <= now - spare + leeway && now + spare < token.content->expires + leeway;
-  };
-  // time() takes a twentieth, and lags by a few milliseconds.
-  if (core.sparing() && in_time(static_cast<double>(std::time(nullptr)), 2)) return true;
   wall_point now{};
   return core.read_clock(now) && in_time(seconds_of(now), 0);
 }
 
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_content> token_memo::find(engine& core, std::string_view text) {
+std::shared_ptr<const token_content> token_memo::find(engine& core, std::string_view text) {
   if (text.size() < shortest) return nullptr;
   const std::uint64_t index = index_of(text);
-  const auto front = of_this_thread<token_ring<16>>();
+  auto* const front = of_this_thread<token_ring<16>>();
   const auto* const kept = front != nullptr ? front->find(id_, index) : nullptr;
   if (kept != nullptr && same_text(kept->content->text, text)) {
-    remembered_token mine = *kept;  // a listener that is called in there may verify tokens, too
-    if (is_good(mine, core)) return std::move(mine.content);
+    auto content = kept->content;  // a listener that is called in there may verify tokens, too
+    if (is_good(kept->generation, kept->rules->jwks_url, *content, core)) return content;
   }
+  return find_shared(core, text, index);
+}
+
+// Brings it to the front.
+AXIOMS_JWKS_COLD AXIOMS_JWKS_INLINE std::shared_ptr<const token_content> token_memo::find_shared(engine& core,
+                                                                                                 std::string_view text,
+                                                                                                 std::uint64_t index) {
   remembered_token shared;
   {
-    const fork_gate inside;
-    set& where = set_of(index);
-    const std::lock_guard lock(where.mutex);
-    if (const auto* const found = where.ring.find(id_, index)) shared = *found;
+    const locked_set among{.where = set_of(index)};
+    if (const auto* const found = among.where.ring.find(id_, index)) shared = *found;
   }
-  if (shared.content == nullptr || !same_text(shared.content->text, text) || !is_good(shared, core)) return nullptr;
+  if (shared.content == nullptr || !same_text(shared.content->text, text)) return nullptr;
+  if (!is_good(shared.generation, shared.rules->jwks_url, *shared.content, core)) return nullptr;
   const auto own = std::make_shared<std::shared_ptr<const token_content>>(shared.content);
   shared.content = {own, own->get()};
   auto content = shared.content;
-  if (front != nullptr) front->put(std::move(shared));
+  if (auto* const front = of_this_thread<token_ring<16>>()) front->put(std::move(shared));
   return content;
 }
 
@@ -9185,10 +9207,8 @@ AXIOMS_JWKS_INLINE void token_memo::keep(remembered_token token, const jwk_set& 
   if (std::find(by.begin(), by.end(), token.content->key) == by.end()) return;
   token.memo = id_;
   token.index = index_of(token.content->text);
-  set& where = set_of(token.index);
-  const fork_gate inside;
-  const std::lock_guard lock(where.mutex);
-  token = where.ring.put(std::move(token), room_);
+  const locked_set among{.where = set_of(token.index)};
+  token = among.where.ring.put(std::move(token), room_);
 }
 
 // -- tokens: rules --
@@ -9547,13 +9567,14 @@ class token_check {
   [[nodiscard]] result<verified_token> take_result() { return *std::move(out_); }
   void end(axioms::error why) { out_.emplace(std::move(why)); }
   // The memo's: before a token is read, and when it is accepted.
-  [[nodiscard]] static std::optional<result<verified_token>> recall(const token_core& rules, engine& core,
-                                                                    std::string_view text) {
+  [[nodiscard]] AXIOMS_JWKS_HOT static std::optional<result<verified_token>> recall(const token_core& rules,
+                                                                                    engine& core,
+                                                                                    std::string_view text) {
     auto known = rules.memo ? rules.memo->find(core, text) : nullptr;
     return known ? std::optional<result<verified_token>>(verified_token(std::move(known))) : std::nullopt;
   }
   void recall(engine& core) { out_ = recall(*core_, core, text_); }
-  void remember(const engine& core, const jwks_ptr& by) const noexcept;
+  void remember(const jwks_ptr& by) const noexcept;
   // What it needs is not to be had: there is only this key set.
   void end_with(const jwk_set& keys, need what);
 
@@ -9640,9 +9661,11 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::check_claims(std::c
   if (auto why = check_issuer(*rules_, claims)) return why;
   if (auto why = check_audience(*rules_, claims, root)) return why;
   if (auto why = check_dates(*rules_, claims, seconds_of(now))) return why;
+  const auto leeway = static_cast<double>(rules_->leeway.count());
   content_->expires = claims.exp->real;
+  content_->ends = content_->expires + leeway;
   for (const json_node* each : {claims.nbf, claims.iat})
-    content_->begins = each != nullptr ? std::max(content_->begins, *date_of(*each, true)) : content_->begins;
+    content_->begins = each != nullptr ? std::max(content_->begins, *date_of(*each, true) - leeway) : content_->begins;
   return check_required(*rules_, claims, root);
 }
 
@@ -9687,11 +9710,9 @@ AXIOMS_JWKS_INLINE void token_check::accept(key_ptr key) {
   out_.emplace(verified_token(std::move(content_)));
 }
 
-AXIOMS_JWKS_INLINE void token_check::remember(const engine& core, const jwks_ptr& by) const noexcept {
+AXIOMS_JWKS_INLINE void token_check::remember(const jwks_ptr& by) const noexcept {
   if (core_->memo && by && out_ && *out_)
-    core_->memo->keep(
-        {.engine = core.id(), .generation = by->generation(), .rules = rules_, .content = (*out_)->content_},
-        by->keys());
+    core_->memo->keep({.generation = by->generation(), .rules = rules_, .content = (*out_)->content_}, by->keys());
 }
 
 AXIOMS_JWKS_INLINE void token_check::end_with(const jwk_set& keys, need what) {
@@ -9748,7 +9769,7 @@ AXIOMS_JWKS_INLINE token_check::need proceed(token_check& check, engine& core) {
     return token_check::need::nothing;
   }
   const auto need = check.look(served ? &served->keys() : nullptr, now);
-  check.remember(core, served);
+  check.remember(served);
   return need;
 }
 
