@@ -1163,12 +1163,12 @@ enum class jwks_event_kind {
 /// One thing that happened to one URL. Holds no key material.
 struct jwks_event {
   jwks_event_kind kind{};
-  std::string url;
-  std::optional<axioms::error> error;     ///< of `failed`, and of `stale` if a failed fetch is the reason
+  std::string url{};
+  std::optional<axioms::error> error{};   ///< of `failed`, and of `stale` if a failed fetch is the reason
   int status = 0;                         ///< of the response, 0 if there was none
   std::chrono::milliseconds duration{0};  ///< of the fetch, by the manager's clock
-  std::vector<std::string> added, removed,
-      changed;  ///< kids (thumbprints of keys without kid); changed: same kid, new key
+  /// Kids (thumbprints of keys without kid); changed: same kid, new key.
+  std::vector<std::string> added{}, removed{}, changed{};
   /// When the next fetch is due, by the manager's clock, which is no time of day: by default
   /// `next_attempt - axioms::steady_clock().now()` is the time until then.
   std::chrono::steady_clock::time_point next_attempt{};
@@ -1574,26 +1574,23 @@ template <class... Pieces>
   return short_error(why.code, why.http_status, why.description);
 }
 
-// How long a Retry-After is kept.
-[[nodiscard]] constexpr milliseconds kept_retry_after(seconds asked, milliseconds most) noexcept {
-  return milliseconds(asked) < most ? milliseconds(asked) : most;
-}
-
-// What every response tells, whatever it carries.
-struct reply {
+// What a flight brought, judged without a lock.
+struct verdict {
+  enum class kind { document, found, not_modified, absent, failure };
+  kind what = kind::failure;
   axioms::error why{};  // of a failure
   int status = 0;
   std::string etag{}, last_modified{};
   std::optional<seconds> freshness{}, retry_after{};
+  std::shared_ptr<document_content> content{};    // of a document
+  std::string jwks_uri{};                         // of metadata that were found
+  std::shared_ptr<const std::string> metadata{};  // the same, as published, unless it is too long to be kept
 
-  void refuse(axioms::error&& reason) noexcept;  // with what it tells
-};
-
-// What a flight brought, judged without a lock: a document, a confirmation, or a reason why not.
-struct verdict : reply {
-  enum class kind { document, not_modified, failure };
-  kind what = kind::failure;
-  std::shared_ptr<document_content> content{};  // of a document
+  void refuse(axioms::error&& reason) noexcept {  // with what it tells
+    why = std::move(reason);
+    if (status != 0) why.http_status = status;              // else a fetcher may have told one, a proxy's 407
+    if (why.code == errc{}) why.code = errc::fetch_failed;  // a fetcher's error without a code is still one
+  }
 };
 
 // The rule of acceptance: only a 200 with a usable key set is a document, and only a 304 that was asked for confirms
@@ -1603,19 +1600,13 @@ struct verdict : reply {
 
 // A body that is equal to the served one confirms it like a 304. One that the keys of were read by other options does
 // not.
-[[nodiscard]] bool is_same(const document_content& brought, const document_content& served) noexcept;
+[[nodiscard]] inline bool is_same(const document_content& brought, const document_content& served) noexcept {
+  return brought.body == served.body && brought.url == served.url && brought.keys.size() == served.keys.size();
+}
 
 // How old a document is that an earlier process fetched, which only the wall clock can tell. Errors: that clock makes
 // no sense. A document from the future is no younger than now: the clock may have been stepped back a little.
 [[nodiscard]] result<seconds> age_of_saved(wall_point now, std::int64_t fetched_at);
-
-// What a fetch of an issuer's metadata brought.
-struct metadata : reply {
-  enum class kind { found, not_modified, absent, failure };
-  kind what = kind::failure;
-  std::string jwks_uri{};                         // of found
-  std::shared_ptr<const std::string> document{};  // the same, as published, unless it is too long to be kept
-};
 
 // Which issuer metadata must name, and where they may be (OpenID Connect Discovery 1.0 section 4, RFC 8414 section
 // 3.1).
@@ -1629,8 +1620,8 @@ struct metadata_source {
 
 // The rule of acceptance for metadata: a JSON object of exactly that issuer, whose jwks_uri is a URL that we may fetch,
 // and not http if the metadata came by https. Absent: what came is no metadata of that issuer, and no outage.
-[[nodiscard]] metadata judge_metadata(const fetch_request& request, result<fetch_response> response,
-                                      const metadata_source& source, wall_point now);
+[[nodiscard]] verdict judge_metadata(const fetch_request& request, result<fetch_response> response,
+                                     const metadata_source& source, wall_point now);
 
 // From an issuer to the URL of its key set. Sans-I/O, like refresh_policy. It says what each flight asks for next.
 class discovery_policy {
@@ -1643,17 +1634,52 @@ class discovery_policy {
   }
   void configure(const jwks_config& config) noexcept {
     usable_for_ = config.cache_ttl + config.outage_window;
-    floor_ = std::chrono::seconds(config.min_refresh_interval < config.refresh_interval ? config.min_refresh_interval
-                                                                                        : config.refresh_interval);
+    floor_ = std::min(config.min_refresh_interval, config.refresh_interval);
     retry_after_max_ = config.retry_after_max;
   }
 
   // A flight begins, to refresh the keys or because of a token, which may not read young metadata again.
-  step begin(steady_point now, bool for_token = false) noexcept;
+  step begin(steady_point now, bool for_token = false) noexcept {
+    failure_.reset();
+    other_form_tried_ = read_by_flight_ = false;
+    if (!usable(now)) return step::metadata;
+    if (now < retry_at_) return step::keys;
+    return suspect_ || !for_token || now >= later(read_at_, floor_) ? step::metadata : step::keys;
+  }
   // Its metadata came, or did not.
-  step read(steady_point now, metadata&& brought) noexcept;
+  step read(steady_point now, verdict&& brought) noexcept {
+    read_by_flight_ = true;
+    if (brought.what == verdict::kind::found || (brought.what == verdict::kind::not_modified && !jwks_uri_.empty())) {
+      const bool found = brought.what == verdict::kind::found;
+      read_at_ = now;
+      retry_at_ = steady_point{};
+      failure_.reset();
+      if (found) jwks_uri_ = std::move(brought.jwks_uri);
+      if (found) document_ = std::move(brought.metadata);
+      if (found || !brought.etag.empty()) etag_ = std::move(brought.etag);
+      if (found || !brought.last_modified.empty()) last_modified_ = std::move(brought.last_modified);
+      return step::keys;
+    }
+    const bool absent = brought.what == verdict::kind::absent;
+    if (brought.what == verdict::kind::not_modified)
+      brought.why = short_error(errc::http_status, 304, "HTTP status 304 for metadata that were not there");
+    // With a key set that cannot be had every flight asks again, unless that costs it its time.
+    if (!suspect_ || brought.why.code == errc::timed_out) retry_at_ = std::max(retry_at_, later(now, floor_));
+    if (brought.retry_after)
+      retry_at_ = std::max(retry_at_, later(now, std::min<milliseconds>(*brought.retry_after, retry_after_max_)));
+    if (!failure_ || !absent) failure_ = std::move(brought);
+    const bool other_form = absent && !other_form_tried_ && !source_->urls[1].empty();
+    if (other_form || other_form_tried_) form_ = 1 - form_;  // there, or back
+    if (!other_form) return usable(now) ? step::keys : step::fail;
+    other_form_tried_ = true;
+    etag_.clear();
+    last_modified_.clear();
+    return step::metadata;
+  }
   // The key set was not to be had where the metadata say, which may be out of date.
-  step keys_failed(steady_point now) const noexcept;
+  step keys_failed(steady_point now) const noexcept {
+    return !read_by_flight_ && now >= retry_at_ ? step::metadata : step::fail;
+  }
   // It was over before its metadata came: the next one must not lose its time in the same way.
   void overstayed(steady_point now) noexcept { retry_at_ = later(now, floor_); }
   // It ended, with a good answer of the key set or without.
@@ -1669,7 +1695,7 @@ class discovery_policy {
     return !jwks_uri_.empty() && now < later(read_at_, usable_for_);
   }
   // Of the metadata that were read last, or not.
-  [[nodiscard]] const std::optional<metadata>& failure() const noexcept { return failure_; }
+  [[nodiscard]] const std::optional<verdict>& failure() const noexcept { return failure_; }
 
  private:
   std::shared_ptr<const metadata_source> source_;
@@ -1682,7 +1708,7 @@ class discovery_policy {
   std::shared_ptr<const std::string> document_;
   steady_point read_at_{};
   steady_point retry_at_{};  // the old ones do until then
-  std::optional<metadata> failure_;
+  std::optional<verdict> failure_;
 };
 
 // How often tokens may make us fetch: a bucket of `burst`, and one more per interval.
@@ -1699,13 +1725,26 @@ class refetch_budget {
   }
 
  private:
-  [[nodiscard]] std::pair<int, steady_point> level(steady_point now) const noexcept;
+  [[nodiscard]] std::pair<int, steady_point> level(steady_point now) const noexcept {
+    if (!touched_) return {burst_, now};
+    if (now <= since_) return {std::min(left_, burst_), since_};
+    const auto earned = (now - since_) / interval_;
+    const auto left = std::min<std::int64_t>(burst_, left_ + std::min<std::int64_t>(earned, burst_));
+    // A full bucket earns nothing.
+    return {static_cast<int>(left), left == burst_ ? now : since_ + earned * interval_};
+  }
   int burst_ = 0;
   milliseconds interval_{1};
   bool touched_ = false;
   int left_ = 0;
   steady_point since_{};
 };
+
+// Uniform in [0, most).
+inline milliseconds scaled(milliseconds most, std::uint64_t random) noexcept {
+  return milliseconds(
+      static_cast<std::int64_t>(static_cast<double>(most.count()) * (static_cast<double>(random >> 11U) * 0x1p-53)));
+}
 
 // When a provider that failed may be asked again: full jitter under a limit that doubles, and whatever it asked for
 // itself.
@@ -1715,7 +1754,19 @@ class backoff {
     initial_ = config.backoff_initial, most_ = config.backoff_max, retry_after_max_ = config.retry_after_max;
   }
   // Returns: when the background tries again.
-  steady_point fail(steady_point now, const std::optional<seconds>& retry_after, std::uint64_t random) noexcept;
+  steady_point fail(steady_point now, const std::optional<seconds>& retry_after, std::uint64_t random) noexcept {
+    failures_ = std::min(failures_ + 1, 1000000);
+    failed_at_ = now;
+    milliseconds limit = initial_;
+    for (int i = 1; i < failures_ && limit < most_; ++i) limit *= 2;
+    own_end_ = later(now, std::max(scaled(std::min(limit, most_), random), (initial_ + milliseconds(1)) / 2));
+    asked_end_ = steady_point{};
+    if (!retry_after) return own_end_;
+    const milliseconds asked = std::min<milliseconds>(*retry_after, retry_after_max_);
+    asked_end_ = later(now, asked);
+    // Whoever was told the same date must not come back in the same second.
+    return std::max(own_end_, later(asked_end_, scaled(std::min(asked, most_), random)));
+  }
   void clear() noexcept { failures_ = 0; }
   // For somebody whose patience with our own backoff ends that long after the failure. What the provider asked for is
   // kept.
@@ -1738,7 +1789,12 @@ class missing_kids {
     const auto found = until_.find(kid);
     return found != until_.end() && now < found->second;
   }
-  void remember(steady_point now, std::string_view kid);
+  void remember(steady_point now, std::string_view kid) {
+    const auto sooner = [](const auto& a, const auto& b) { return a.second < b.second; };
+    if (until_.size() >= max_negative_kids && until_.find(kid) == until_.end())
+      until_.erase(std::min_element(until_.begin(), until_.end(), sooner));
+    until_.insert_or_assign(std::string(kid), later(now, negative_kid_ttl));
+  }
   void clear() noexcept { until_.clear(); }
   [[nodiscard]] std::size_t size() const noexcept { return until_.size(); }
 
@@ -1753,7 +1809,22 @@ class withdrawn_keys {
   // Makes replace() allocate nothing.
   void reserve(std::size_t served) { keys_.reserve(keys_.size() + (grace_.count() > 0 ? served : 0)); }
   // served: what the new set takes the place of; null if it was served no more.
-  void replace(steady_point now, const jwk_set* served, const jwk_set& keys);
+  // What the new set lacks is withdrawn now, and what came back is withdrawn no more. Keys of a set that was not served
+  // any more are not brought back.
+  void replace(steady_point now, const jwk_set* served, const jwk_set& keys) {
+    const auto published = [&](const key_ptr& key) {
+      return std::any_of(keys.begin(), keys.end(), [&](const key_ptr& other) {
+        return other->thumbprint() == key->thumbprint() && other->kid() == key->kid();
+      });
+    };
+    std::erase_if(keys_, [&](const auto& old) { return now >= later(old.second, grace_) || published(old.first); });
+    if (grace_.count() == 0 || served == nullptr) return;
+    for (const auto& key : *served) {
+      if (!published(key)) keys_.emplace_back(key, now);
+    }
+    if (keys_.size() > max_withdrawn_keys)
+      keys_.erase(keys_.begin(), keys_.end() - static_cast<std::ptrdiff_t>(max_withdrawn_keys));
+  }
   [[nodiscard]] result<key_ptr> select(steady_point now, const key_query& query) const;
   [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
 
@@ -1865,7 +1936,6 @@ class refresh_policy {
   [[nodiscard]] bool stale(steady_point now) const noexcept { return servable(now) && now >= expires_at(); }
   [[nodiscard]] bool in_flight() const noexcept { return in_flight_; }
   [[nodiscard]] bool in_flight(std::uint64_t flight) const noexcept { return in_flight_ && flight == newest_; }
-  [[nodiscard]] steady_point flight_deadline() const noexcept { return deadline_; }
   [[nodiscard]] steady_point next_attempt() const noexcept { return next_attempt_; }
   [[nodiscard]] steady_point next_wake() const noexcept { return in_flight_ ? deadline_ : next_attempt_; }
   [[nodiscard]] steady_point fetched_at() const noexcept { return fetched_at_; }
@@ -1975,6 +2045,8 @@ class sparing_clock {
     out = now_;
     return true;
   }
+  // The tick of the last call that succeeded.
+  [[nodiscard]] std::int64_t second() const noexcept { return tick_; }
 
  private:
   template <class Read>
@@ -2139,7 +2211,7 @@ struct httplib_access {
 //   lookups::look_up()      there is none yet: place() makes the caller a waiter of the entry, and begins a flight
 //   perform()               the mutex is free: the flight is launched, on a fetch thread or an event loop
 //   flights::arrive()       its response is judged; with discovery there may be more to ask for
-//   flights::land()         the policy takes it, publish(), and settle(): each waiter decides again and is finished
+//   flights::receive()      the policy takes it, put() publishes it, settle(): each waiter decides again, is finished
 //   waiter::done()          the caller wakes up, or goes on where it wants to
 //
 // decide() changes nothing, and perform() does what must not be done under the mutex. In between everything that needs
@@ -2181,7 +2253,10 @@ struct question {
 };
 // The URL that is meant, parsed, or what is wrong with it. None: the configured one.
 using url_asked = result<std::optional<parsed_url>>;
-[[nodiscard]] url_asked url_asked_of(const question& asked);
+[[nodiscard]] inline url_asked url_asked_of(const question& asked) {
+  if (!asked.url) return std::optional<parsed_url>();
+  return parse_url(*asked.url).transform([](parsed_url&& url) { return std::optional(std::move(url)); });
+}
 
 // What a question ends with. failure is empty on success.
 struct outcome {
@@ -2221,13 +2296,29 @@ struct alignas(64) hit_counter {
 // the last one frees it. No lock, which a forked child could find taken.
 class hit_counters {
  public:
-  hit_counters() = default;
-  ~hit_counters();
-  hit_counters(const hit_counters&) = delete;
-  hit_counters& operator=(const hit_counters&) = delete;
+  ~hit_counters() {
+    for (hit_counter* each = first_.load(std::memory_order_acquire); each != nullptr;) {
+      const std::unique_ptr<hit_counter> last(std::exchange(each, each->next));
+    }
+  }
   // For the calling thread, until it lets go.
-  [[nodiscard]] static std::shared_ptr<hit_counter> take(const std::shared_ptr<hit_counters>& from);
-  [[nodiscard]] std::uint64_t sum() const noexcept;
+  [[nodiscard]] static std::shared_ptr<hit_counter> take(const std::shared_ptr<hit_counters>& from) {
+    hit_counter* mine = from->first_.load(std::memory_order_acquire);
+    while (mine != nullptr && mine->taken.exchange(true, std::memory_order_acquire)) mine = mine->next;
+    if (mine == nullptr) {
+      mine = new hit_counter;
+      mine->next = from->first_.load(std::memory_order_relaxed);
+      while (!from->first_.compare_exchange_weak(mine->next, mine, std::memory_order_acq_rel,
+                                                 std::memory_order_relaxed)) {}
+    }
+    return {mine, [from](hit_counter* counter) { counter->taken.store(false, std::memory_order_release); }};
+  }
+  [[nodiscard]] std::uint64_t sum() const noexcept {
+    std::uint64_t out = 0;
+    for (const hit_counter* each = first_.load(std::memory_order_acquire); each != nullptr; each = each->next)
+      out += each->count.load(std::memory_order_relaxed);
+    return out;
+  }
 
  private:
   std::atomic<hit_counter*> first_{nullptr};
@@ -2275,6 +2366,7 @@ struct hit_slot {
   steady_point look{};    // a hit from then on has more to do than to answer
   std::uint8_t next = 0;  // of the same bucket, counted from 1
   std::uint64_t hash = 0;
+  std::uint64_t generation = 0;  // of the document: no other URL of the engine has it
 
   [[nodiscard]] AXIOMS_JWKS_HOT inline bool is(std::uint64_t of, std::string_view at) const noexcept {
     if (engine != of) [[unlikely]]
@@ -2315,12 +2407,14 @@ template <class Engine>
 }
 
 // The slot that this thread may serve without the engine's slow path. The slot used last is looked at first, inline; a
-// thread that goes back and forth between URLs pays for a call.
+// thread that goes back and forth between URLs pays for a call. Who knows the generation spares a comparison of URLs.
 template <class Engine>
-[[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* warm_hit(Engine&& core, std::string_view url) noexcept {
+[[nodiscard]] AXIOMS_JWKS_HOT inline hit_slot* warm_hit(Engine&& core, std::string_view url,
+                                                        std::uint64_t generation = 0) noexcept {
   if (this_thread_hits == nullptr) return nullptr;
   hit_slot* slot = this_thread_hits->recent;
-  if (!slot->is(core.id(), url)) [[unlikely]] {
+  const bool known = generation != 0 && slot->generation == generation && slot->engine == core.id();
+  if (!known && !slot->is(core.id(), url)) [[unlikely]] {
     slot = find_slot(core, url);
     if (slot == nullptr) return nullptr;
   }
@@ -2354,8 +2448,6 @@ class waiter : public std::enable_shared_from_this<waiter> {
  public:
   waiter(const question& asked, url_asked where);
   virtual ~waiter() = default;
-  waiter(const waiter&) = delete;
-  waiter& operator=(const waiter&) = delete;
 
   virtual void done() noexcept = 0;
   // A continuation that nobody gave an executor for: it must run on a manager thread, not on the one that cancels.
@@ -2385,32 +2477,8 @@ class waiter : public std::enable_shared_from_this<waiter> {
 
 // -- engine: the user's fetcher and clock --
 
-// Nothing that they throw gets past it. False: the clock failed.
-class engine_io {
- public:
-  engine_io() = default;
-  virtual ~engine_io() = default;
-  engine_io(const engine_io&) = delete;
-  engine_io& operator=(const engine_io&) = delete;
-  [[nodiscard]] virtual bool now(steady_point& out) noexcept = 0;
-  [[nodiscard]] virtual bool now(wall_point& out) noexcept = 0;
-  [[nodiscard]] virtual result<void> check() noexcept = 0;  // of a fetcher that can tell that no fetch will succeed
-};
-
-class blocking_io : public engine_io {
- public:
-  [[nodiscard]] virtual result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept = 0;
-  [[nodiscard]] virtual bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv,
-                                  const stop_token& stop, steady_point deadline,
-                                  const std::function<bool()>& ready) noexcept = 0;
-};
-
-// What an event loop is given. They hold the engine weakly: the manager may be gone when they are called.
+// What the fetcher and the timer are given. They hold the engine weakly: the manager may be gone when they are called.
 struct landing {
-  landing(std::weak_ptr<engine> whose, std::shared_ptr<flight> which) noexcept
-      : core(std::move(whose)), what(std::move(which)) {}
-  landing(landing&&) noexcept = default;
-  landing& operator=(landing&&) noexcept = default;
   void operator()(result<fetch_response> response);
   std::weak_ptr<engine> core;
   std::shared_ptr<flight> what;
@@ -2420,11 +2488,20 @@ struct alarm {
   std::weak_ptr<engine> core;
 };
 
-class loop_io : public engine_io {
+// Nothing that they throw gets past it. False: the clock failed.
+class engine_io {
  public:
-  // False: the fetcher threw.
+  virtual ~engine_io() = default;
+  [[nodiscard]] virtual bool now(steady_point& out) noexcept = 0;
+  [[nodiscard]] virtual bool now(wall_point& out) noexcept = 0;
+  [[nodiscard]] virtual result<void> check() noexcept = 0;  // of a fetcher that can tell that no fetch will succeed
+  // False: the fetcher threw. With threads it has called back when it returns.
   [[nodiscard]] virtual bool fetch(const fetch_request& request, const stop_token& stop, landing&& call) noexcept = 0;
-  // In place of the alarm that was set before. steady_point::max(): none.
+  // With threads only.
+  [[nodiscard]] virtual bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv,
+                                  const stop_token& stop, steady_point deadline,
+                                  const std::function<bool()>& ready) noexcept = 0;
+  // With a loop only: in place of the alarm that was set before. steady_point::max(): none.
   virtual void call_at(steady_point when, const alarm& call) noexcept = 0;
 };
 
@@ -2432,10 +2509,19 @@ class loop_io : public engine_io {
   return short_error(errc::fetch_failed, 0, "the fetcher threw an exception");
 }
 
-template <class Io, class Fetcher, class Clock>
-class io_base : public Io {
+template <bool OnLoop, class Clock>
+struct timer_of {
+  using type = std::nullptr_t;
+};
+template <class Clock>
+struct timer_of<true, Clock> {
+  using type = decltype(std::declval<Clock&>().call_at(steady_point{}, std::function<void()>()));
+};
+
+template <bool OnLoop, class Fetcher, class Clock>
+class io_of final : public engine_io {
  public:
-  explicit io_base(std::shared_ptr<std::pair<Fetcher, Clock>> users) noexcept : users_(std::move(users)) {}
+  explicit io_of(std::shared_ptr<std::pair<Fetcher, Clock>> users) noexcept : users_(std::move(users)) {}
   bool now(steady_point& out) noexcept override {
     AXIOMS_JWKS_TRY { return out = users_->second.now(), true; }
     AXIOMS_JWKS_CATCH_ALL { return false; }
@@ -2455,22 +2541,21 @@ class io_base : public Io {
     AXIOMS_JWKS_CATCH_ALL { return fetcher_threw(); }
   }
 
- protected:
-  const std::shared_ptr<std::pair<Fetcher, Clock>> users_;
-};
-
-template <fetcher Fetcher, clock_source Clock>
-class blocking_io_of final : public io_base<blocking_io, Fetcher, Clock> {
- public:
-  using io_base<blocking_io, Fetcher, Clock>::io_base;
-  result<fetch_response> fetch(const fetch_request& request, const stop_token& stop) noexcept override {
-    AXIOMS_JWKS_TRY { return this->users_->first(request, stop); }
-    AXIOMS_JWKS_CATCH_ALL { return fetcher_threw(); }
+  bool fetch(const fetch_request& request, const stop_token& stop, landing&& call) noexcept override {
+    AXIOMS_JWKS_TRY {
+      if constexpr (OnLoop) {
+        users_->first.async_fetch(request, stop, std::move(call));
+      } else {
+        call(users_->first(request, stop));
+      }
+      return true;
+    }
+    AXIOMS_JWKS_CATCH_ALL { return false; }
   }
   bool wait(std::unique_lock<std::mutex>& lock, std::condition_variable_any& cv, const stop_token& stop,
             steady_point deadline, const std::function<bool()>& ready) noexcept override {
     AXIOMS_JWKS_TRY {
-      static_cast<void>(this->users_->second.wait_until(lock, cv, stop, deadline, ready));
+      if constexpr (!OnLoop) static_cast<void>(users_->second.wait_until(lock, cv, stop, deadline, ready));
       return true;
     }
     AXIOMS_JWKS_CATCH_ALL {
@@ -2478,27 +2563,20 @@ class blocking_io_of final : public io_base<blocking_io, Fetcher, Clock> {
       return false;
     }
   }
-};
-
-template <async_fetcher Fetcher, timer_source Timer>
-class loop_io_of final : public io_base<loop_io, Fetcher, Timer> {
- public:
-  using io_base<loop_io, Fetcher, Timer>::io_base;
-  bool fetch(const fetch_request& request, const stop_token& stop, landing&& call) noexcept override {
-    AXIOMS_JWKS_TRY { return this->users_->first.async_fetch(request, stop, std::move(call)), true; }
-    AXIOMS_JWKS_CATCH_ALL { return false; }
-  }
   void call_at(steady_point when, const alarm& call) noexcept override {
     AXIOMS_JWKS_TRY {
-      if (timer_) timer_->cancel();
-      timer_.reset();
-      if (when != steady_point::max()) timer_.emplace(this->users_->second.call_at(when, std::function<void()>(call)));
+      if constexpr (OnLoop) {
+        if (timer_) timer_->cancel();
+        timer_.reset();
+        if (when != steady_point::max()) timer_.emplace(users_->second.call_at(when, std::function<void()>(call)));
+      }
     }
     AXIOMS_JWKS_CATCH_ALL {}  // the next lookup or landing sets it again
   }
 
  private:
-  std::optional<decltype(std::declval<Timer&>().call_at(steady_point{}, std::function<void()>()))> timer_;
+  const std::shared_ptr<std::pair<Fetcher, Clock>> users_;
+  std::optional<typename timer_of<OnLoop, Clock>::type> timer_;
 };
 
 // -- engine: as its manager sees it --
@@ -2513,10 +2591,7 @@ class engine : public std::enable_shared_from_this<engine> {
  public:
   enum class life { idle, lazy, running, down };
 
-  engine() = default;
   virtual ~engine() = default;
-  engine(const engine&) = delete;
-  engine& operator=(const engine&) = delete;
 
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] bool forked() const noexcept { return epoch_ != fork_epoch(); }
@@ -2536,8 +2611,8 @@ class engine : public std::enable_shared_from_this<engine> {
   void own_itself(std::shared_ptr<engine> self) noexcept {
     const std::shared_ptr<engine> last = std::exchange(self_, std::move(self));
   }
-  // Its clock is steady_clock, which need not be read each time.
-  void spare_clock(bool known) noexcept { sparing_ = known; }
+  // sparing: its clock is steady_clock, which need not be read each time.
+  void work_with(std::shared_ptr<engine_io> io, bool sparing) noexcept { io_ = std::move(io), sparing_ = sparing; }
   [[nodiscard]] bool sparing() const noexcept { return sparing_; }
   // For who knows what it was made with.
   template <class Io>
@@ -2577,7 +2652,7 @@ class engine : public std::enable_shared_from_this<engine> {
   [[nodiscard]] virtual jwks_stats stats() const = 0;
 
  protected:
-  std::shared_ptr<engine_io> io_;  // set by the driver
+  std::shared_ptr<engine_io> io_;
   std::atomic<life> state_{life::idle};
   const std::shared_ptr<hit_counters> hits_ = std::make_shared<hit_counters>();
 
@@ -2589,8 +2664,7 @@ class engine : public std::enable_shared_from_this<engine> {
   std::shared_ptr<engine> self_;
 };
 
-[[nodiscard]] std::shared_ptr<engine> make_engine(std::shared_ptr<blocking_io> io);
-[[nodiscard]] std::shared_ptr<engine> make_engine(std::shared_ptr<loop_io> io);
+[[nodiscard]] std::shared_ptr<engine> make_engine(bool on_loop);
 
 // Holds the engine that is in use. A forked child gets a new one: the old one's locks may be held by threads that do
 // not exist here, so it is left as it is and never touched again.
@@ -2600,13 +2674,8 @@ class engine_holder {
   engine_holder(std::bool_constant<OnLoop>, Fetcher&& fetch, Clock&& time)
       : make_([users = std::make_shared<std::pair<Fetcher, Clock>>(std::forward<Fetcher>(fetch),
                                                                    std::forward<Clock>(time))] {
-          std::shared_ptr<engine> made;
-          if constexpr (OnLoop) {
-            made = make_engine(std::make_shared<loop_io_of<Fetcher, Clock>>(users));
-          } else {
-            made = make_engine(std::make_shared<blocking_io_of<Fetcher, Clock>>(users));
-          }
-          made->spare_clock(std::same_as<Clock, steady_clock>);
+          auto made = make_engine(OnLoop);
+          made->work_with(std::make_shared<io_of<OnLoop, Fetcher, Clock>>(users), std::same_as<Clock, steady_clock>);
           return made;
         }) {
     watch_forks();
@@ -2614,8 +2683,6 @@ class engine_holder {
     current_.store(first.get(), std::memory_order_release);
     first->own_itself(first);
   }
-  engine_holder(const engine_holder&) = delete;
-  engine_holder& operator=(const engine_holder&) = delete;
   void close() noexcept {
     if (engine* const last = inherited()) {
       last->close();
@@ -2634,7 +2701,14 @@ class engine_holder {
   }
 
  private:
-  engine& renewed(engine* old);
+  engine& renewed(engine* old) {
+    const std::shared_ptr<engine> fresh = make_();
+    fresh->start_down();
+    if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel))
+      return *old;  // another thread was faster
+    fresh->own_itself(fresh);
+    return *fresh;
+  }
 
   std::function<std::shared_ptr<engine>()> make_;
   std::atomic<engine*> current_{nullptr};
@@ -2909,7 +2983,7 @@ class basic_jwks_manager : public jwks_manager_verbs {
       if constexpr (std::same_as<Clock, steady_clock>) {
         return core.time_of_hit(spared, until, now);
       } else {
-        return core.template io<detail::blocking_io_of<Fetcher, Clock>>().now(now);
+        return core.template io<detail::io_of<false, Fetcher, Clock>>().now(now);
       }
     }
   };
@@ -2965,10 +3039,6 @@ template <class How>
 concept async_how = std::same_as<How, async_options> || std::convertible_to<const How&, stop_token>;
 
 namespace detail {
-
-// A callback that takes what its verb ends with.
-template <class Callback, class... T>
-concept completes = std::invocable<Callback&, T...>;
 
 template <class How>
 [[nodiscard]] std::pair<executor_ref, stop_token> taken_apart(const How& how) noexcept {
@@ -3103,8 +3173,6 @@ class [[nodiscard]] async_operation {
   class awaiter {
    public:
     explicit awaiter(async_operation&& what) noexcept : what_(std::move(what)) {}
-    awaiter(const awaiter&) = delete;
-    awaiter& operator=(const awaiter&) = delete;
     ~awaiter() {
       stop_.reset();
       if (who_ && who_->frame.abandon()) core_->abandon(*who_);
@@ -3213,7 +3281,7 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
     return {
         shell_, {.what = detail::verb::initialize}, options, std::make_shared<const jwks_config>(std::move(config))};
   }
-  template <detail::completes<result<void>> Callback, async_how How = async_options>
+  template <std::invocable<result<void>> Callback, async_how How = async_options>
   void async_initialize(jwks_config config, Callback callback, How how = {}) {
     call<result<void>>({.what = detail::verb::initialize}, std::move(callback), how,
                        std::make_shared<const jwks_config>(std::move(config)));
@@ -3225,7 +3293,7 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
     options.stop = stop_ref();  // it is not to be cancelled
     return {shell_, {.what = detail::verb::shutdown}, options};
   }
-  template <detail::completes Callback>
+  template <std::invocable Callback>
   void async_shutdown(Callback callback, async_options options = {}) {
     options.stop = stop_ref();
     call<void>({.what = detail::verb::shutdown}, std::move(callback), options);
@@ -3238,11 +3306,11 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(async_options options = {}) const {
     return {shell_, {}, options};
   }
-  template <detail::completes<result<jwks_ptr>> Callback, async_how How = async_options>
+  template <std::invocable<result<jwks_ptr>> Callback, async_how How = async_options>
   void async_get_jwks(std::string_view url, Callback callback, How how = {}) const {
     call<result<jwks_ptr>>({.url = url}, std::move(callback), how);
   }
-  template <detail::completes<result<jwks_ptr>> Callback, async_how How = async_options>
+  template <std::invocable<result<jwks_ptr>> Callback, async_how How = async_options>
   void async_get_jwks(Callback callback, How how = {}) const {
     call<result<jwks_ptr>>({}, std::move(callback), how);
   }
@@ -3255,11 +3323,11 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   [[nodiscard]] async_operation<result<key_ptr>> get_key(const key_query& query, async_options options = {}) const {
     return {shell_, {.what = detail::verb::key, .query = query}, options};
   }
-  template <detail::completes<result<key_ptr>> Callback, async_how How = async_options>
+  template <std::invocable<result<key_ptr>> Callback, async_how How = async_options>
   void async_get_key(std::string_view url, const key_query& query, Callback callback, How how = {}) const {
     call<result<key_ptr>>({.what = detail::verb::key, .url = url, .query = query}, std::move(callback), how);
   }
-  template <detail::completes<result<key_ptr>> Callback, async_how How = async_options>
+  template <std::invocable<result<key_ptr>> Callback, async_how How = async_options>
   void async_get_key(const key_query& query, Callback callback, How how = {}) const {
     call<result<key_ptr>>({.what = detail::verb::key, .query = query}, std::move(callback), how);
   }
@@ -3273,12 +3341,12 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
                                                                           async_options options = {}) {
     return {shell_, {.what = detail::verb::bad_signature, .query = {.kid = kid}}, options};
   }
-  template <detail::completes<result<bool>> Callback, async_how How = async_options>
+  template <std::invocable<result<bool>> Callback, async_how How = async_options>
   void async_refresh_after_bad_signature(std::string_view url, std::string_view kid, Callback callback, How how = {}) {
     call<result<bool>>({.what = detail::verb::bad_signature, .url = url, .query = {.kid = kid}}, std::move(callback),
                        how);
   }
-  template <detail::completes<result<bool>> Callback, async_how How = async_options>
+  template <std::invocable<result<bool>> Callback, async_how How = async_options>
   void async_refresh_after_bad_signature(std::string_view kid, Callback callback, How how = {}) {
     call<result<bool>>({.what = detail::verb::bad_signature, .query = {.kid = kid}}, std::move(callback), how);
   }
@@ -3290,11 +3358,11 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   [[nodiscard]] async_operation<result<void>> refresh(async_options options = {}) {
     return {shell_, {.what = detail::verb::refresh}, options};
   }
-  template <detail::completes<result<void>> Callback, async_how How = async_options>
+  template <std::invocable<result<void>> Callback, async_how How = async_options>
   void async_refresh(std::string_view url, Callback callback, How how = {}) {
     call<result<void>>({.what = detail::verb::refresh, .url = url}, std::move(callback), how);
   }
-  template <detail::completes<result<void>> Callback, async_how How = async_options>
+  template <std::invocable<result<void>> Callback, async_how How = async_options>
   void async_refresh(Callback callback, How how = {}) {
     call<result<void>>({.what = detail::verb::refresh}, std::move(callback), how);
   }
@@ -3303,7 +3371,7 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   [[nodiscard]] async_operation<bool> wait_ready(std::chrono::milliseconds limit, async_options options = {}) const {
     return {shell_, {.what = detail::verb::ready, .limit = limit}, options};
   }
-  template <detail::completes<bool> Callback, async_how How = async_options>
+  template <std::invocable<bool> Callback, async_how How = async_options>
   void async_wait_ready(std::chrono::milliseconds limit, Callback callback, How how = {}) const {
     call<bool>({.what = detail::verb::ready, .limit = limit}, std::move(callback), how);
   }
@@ -3316,22 +3384,15 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
             std::shared_ptr<const jwks_config> config = nullptr) const {
     const auto [wished, stop] = detail::taken_apart(how);
     const executor_ref executor = wished ? wished : shell_.default_executor;
-    if constexpr (!std::is_void_v<T>) {
-      // Before a reference to the engine is taken: threads would fight over its count.
-      if (!executor) {
-        if (auto warm = detail::answer_warm<T>(engine_.get(), asked))
-          return static_cast<void>(callback(*std::move(warm)));
-      }
-    }
-    const auto core = engine_.get().shared_from_this();
     detail::url_asked where = std::optional<detail::parsed_url>();
     if (executor) {
       where = detail::url_asked_of(asked);
     } else if constexpr (!std::is_void_v<T>) {
-      // An answer that is there goes on here, without a waiter to allocate.
-      if (auto ready = detail::answer_at_once<T>(*core, asked, where))
+      // Before a reference to the engine is taken, whose count threads fight over; and without a waiter to allocate.
+      if (auto ready = detail::answer_at_once<T>(engine_.get(), asked, where))
         return static_cast<void>(callback(*std::move(ready)));
     }
+    const auto core = engine_.get().shared_from_this();
     const auto who = std::make_shared<detail::callback_waiter<T, Callback>>(asked, std::move(where), executor,
                                                                             std::forward<Callback>(callback));
     who->arm(stop, core);
@@ -3505,8 +3566,8 @@ struct token_content {
   std::shared_ptr<const token_header> header;
   json_tree claims;
   key_ptr key;
-  double expires = 0;  // exp
-  double begins = 0;   // the later of nbf and iat
+  double expires = 0;           // exp
+  double begins = 0, ends = 0;  // when it is good: from the later of nbf and iat to exp, with the leeway
   const json_node *scopes = nullptr, *roles = nullptr, *permissions = nullptr;
   bool split_roles = false;
 };
@@ -3559,8 +3620,13 @@ class verified_token {
 
 /// The token of an `Authorization` header (RFC 6750 section 2.1), as a view into it.
 ///
-/// Errors: token_missing (no header, or another scheme), malformed_token.
+/// Errors:   token_missing (no header, or another scheme), malformed_token.
+/// Lifetime: that of the header's text. Of a temporary string it is a copy: servers return headers by value.
 [[nodiscard]] result<std::string_view> bearer_token(std::string_view authorization AXIOMS_JWKS_LIFETIMEBOUND);
+template <std::same_as<std::string> String>
+[[nodiscard]] result<std::string> bearer_token(String&& authorization) {
+  return bearer_token(std::string_view(authorization)).transform([](auto token) { return std::string(token); });
+}
 
 /// Verifies a token with the keys at hand: no manager, no fetch. What the verifiers do, as a function.
 ///
@@ -5158,15 +5224,8 @@ AXIOMS_JWKS_INLINE std::string validator(const fetch_response& response, std::st
   return value.size() <= 1024 && is_header_safe(value) ? std::string(value) : std::string();
 }
 
-AXIOMS_JWKS_INLINE void reply::refuse(axioms::error&& reason) noexcept {
-  why = std::move(reason);
-  if (status != 0) why.http_status = status;              // else a fetcher may have told one, a proxy's 407
-  if (why.code == errc{}) why.code = errc::fetch_failed;  // a fetcher's error without a code is still one
-}
-
 // The rule for replies, whatever they carry. True: there is a body to be read; else out says all.
-template <class Judged>
-bool brings_body(const fetch_request& request, result<fetch_response>& response, wall_point now, Judged& out) {
+bool brings_body(const fetch_request& request, result<fetch_response>& response, wall_point now, verdict& out) {
   if (!response) return out.refuse(std::move(response).error()), false;
   out.status = response->status;
   out.freshness = freshness_lifetime(*response, now);
@@ -5175,7 +5234,7 @@ bool brings_body(const fetch_request& request, result<fetch_response>& response,
   out.last_modified = validator(*response, "Last-Modified");
   const std::string from = quote(request.url, 256);
   if (out.status == 304 && !(request.etag.empty() && request.last_modified.empty())) {
-    out.what = Judged::kind::not_modified;
+    out.what = verdict::kind::not_modified;
   } else if (out.status != 200 &&
              out.status != 203) {  // which is a 200 that a proxy has changed (RFC 9110 section 15.3.4)
     out.refuse(make_error(errc::http_status, "HTTP status ", out.status, " from ", from));
@@ -5190,9 +5249,8 @@ bool brings_body(const fetch_request& request, result<fetch_response>& response,
 
 // Short enough for a string that allocates nothing.
 inline axioms::error memory_error() noexcept { return {errc::no_resources, "out of memory", 0}; }
-template <class Judged = verdict>
-Judged failure_of(axioms::error&& why) noexcept {
-  Judged out;
+inline verdict failure_of(axioms::error&& why) noexcept {
+  verdict out;
   out.why = std::move(why);
   return out;
 }
@@ -5221,10 +5279,6 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
   }
   AXIOMS_JWKS_CATCH_ALL { out = failure_of(memory_error()); }
   return out;
-}
-
-AXIOMS_JWKS_INLINE bool is_same(const document_content& brought, const document_content& served) noexcept {
-  return brought.body == served.body && brought.url == served.url && brought.keys.size() == served.keys.size();
 }
 
 AXIOMS_JWKS_INLINE result<seconds> age_of_saved(wall_point now, std::int64_t fetched_at) {
@@ -5278,125 +5332,29 @@ AXIOMS_JWKS_INLINE result<std::string> jwks_uri_of(std::string_view body, const 
   return std::move(url->normalized);
 }
 
-AXIOMS_JWKS_INLINE metadata judge_metadata(const fetch_request& request, result<fetch_response> response,
-                                           const metadata_source& source, wall_point now) {
-  metadata out;
+AXIOMS_JWKS_INLINE verdict judge_metadata(const fetch_request& request, result<fetch_response> response,
+                                          const metadata_source& source, wall_point now) {
+  verdict out;
   AXIOMS_JWKS_TRY {
     bool absent = response.has_value();  // a page, a redirect or an error of the server: not there, or not for us
     if (brings_body(request, response, now, out)) {
       auto jwks_uri = jwks_uri_of(response->body, request, source, absent);
       if (jwks_uri) {
         if (response->body.size() <= max_kept_metadata_bytes)
-          out.document = std::make_shared<const std::string>(std::move(response->body));
+          out.metadata = std::make_shared<const std::string>(std::move(response->body));
         out.jwks_uri = *std::move(jwks_uri);
-        out.what = metadata::kind::found;
+        out.what = verdict::kind::found;
         return out;
       }
       out.refuse(make_error(errc::not_a_key_set, "no metadata of the issuer from ", quote(request.url, 256), ": ",
                             jwks_uri.error().description));
     }
     // Who asks us to come back later says nothing about where they are.
-    if (out.what == metadata::kind::failure && absent && !out.retry_after && out.status != 408 && out.status != 429)
-      out.what = metadata::kind::absent;
+    if (out.what == verdict::kind::failure && absent && !out.retry_after && out.status != 408 && out.status != 429)
+      out.what = verdict::kind::absent;
   }
-  AXIOMS_JWKS_CATCH_ALL { out = failure_of<metadata>(memory_error()); }
+  AXIOMS_JWKS_CATCH_ALL { out = failure_of(memory_error()); }
   return out;
-}
-
-AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::begin(steady_point now, bool for_token) noexcept {
-  failure_.reset();
-  other_form_tried_ = read_by_flight_ = false;
-  if (!usable(now)) return step::metadata;
-  if (now < retry_at_) return step::keys;
-  return suspect_ || !for_token || now >= later(read_at_, floor_) ? step::metadata : step::keys;
-}
-
-AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::read(steady_point now, metadata&& brought) noexcept {
-  read_by_flight_ = true;
-  if (brought.what == metadata::kind::found || (brought.what == metadata::kind::not_modified && !jwks_uri_.empty())) {
-    const bool found = brought.what == metadata::kind::found;
-    read_at_ = now;
-    retry_at_ = steady_point{};
-    failure_.reset();
-    if (found) jwks_uri_ = std::move(brought.jwks_uri);
-    if (found) document_ = std::move(brought.document);
-    if (found || !brought.etag.empty()) etag_ = std::move(brought.etag);
-    if (found || !brought.last_modified.empty()) last_modified_ = std::move(brought.last_modified);
-    return step::keys;
-  }
-  const bool absent = brought.what == metadata::kind::absent;
-  if (brought.what == metadata::kind::not_modified)
-    brought.why = short_error(errc::http_status, 304, "HTTP status 304 for metadata that were not there");
-  // With a key set that cannot be had every flight asks again, unless that costs it its time.
-  if (!suspect_ || brought.why.code == errc::timed_out) retry_at_ = std::max(retry_at_, later(now, floor_));
-  if (brought.retry_after)
-    retry_at_ = std::max(retry_at_, later(now, kept_retry_after(*brought.retry_after, retry_after_max_)));
-  if (!failure_ || !absent) failure_ = std::move(brought);
-  const bool other_form = absent && !other_form_tried_ && !source_->urls[1].empty();
-  if (other_form || other_form_tried_) form_ = 1 - form_;  // there, or back
-  if (!other_form) return usable(now) ? step::keys : step::fail;
-  other_form_tried_ = true;
-  etag_.clear();
-  last_modified_.clear();
-  return step::metadata;
-}
-
-AXIOMS_JWKS_INLINE discovery_policy::step discovery_policy::keys_failed(steady_point now) const noexcept {
-  return !read_by_flight_ && now >= retry_at_ ? step::metadata : step::fail;
-}
-
-// Uniform in [0, most).
-inline milliseconds scaled(milliseconds most, std::uint64_t random) noexcept {
-  return milliseconds(
-      static_cast<std::int64_t>(static_cast<double>(most.count()) * (static_cast<double>(random >> 11U) * 0x1p-53)));
-}
-
-AXIOMS_JWKS_INLINE std::pair<int, steady_point> refetch_budget::level(steady_point now) const noexcept {
-  if (!touched_) return {burst_, now};
-  if (now <= since_) return {std::min(left_, burst_), since_};
-  const auto earned = (now - since_) / interval_;
-  const auto left = std::min<std::int64_t>(burst_, left_ + std::min<std::int64_t>(earned, burst_));
-  // A full bucket earns nothing.
-  return {static_cast<int>(left), left == burst_ ? now : since_ + earned * interval_};
-}
-
-AXIOMS_JWKS_INLINE steady_point backoff::fail(steady_point now, const std::optional<seconds>& retry_after,
-                                              std::uint64_t random) noexcept {
-  failures_ = std::min(failures_ + 1, 1000000);
-  failed_at_ = now;
-  milliseconds limit = initial_;
-  for (int i = 1; i < failures_ && limit < most_; ++i) limit *= 2;
-  own_end_ = later(now, std::max(scaled(std::min(limit, most_), random), (initial_ + milliseconds(1)) / 2));
-  asked_end_ = steady_point{};
-  if (!retry_after) return own_end_;
-  const milliseconds asked = kept_retry_after(*retry_after, retry_after_max_);
-  asked_end_ = later(now, asked);
-  // Whoever was told the same date must not come back in the same second.
-  return std::max(own_end_, later(asked_end_, scaled(std::min(asked, most_), random)));
-}
-
-AXIOMS_JWKS_INLINE void missing_kids::remember(steady_point now, std::string_view kid) {
-  const auto sooner = [](const auto& a, const auto& b) { return a.second < b.second; };
-  if (until_.size() >= max_negative_kids && until_.find(kid) == until_.end())
-    until_.erase(std::min_element(until_.begin(), until_.end(), sooner));
-  until_.insert_or_assign(std::string(kid), later(now, negative_kid_ttl));
-}
-
-// What the new set lacks is withdrawn now, and what came back is withdrawn no more. Keys of a set that was not served
-// any more are not brought back.
-AXIOMS_JWKS_INLINE void withdrawn_keys::replace(steady_point now, const jwk_set* served, const jwk_set& keys) {
-  const auto published = [&](const key_ptr& key) {
-    return std::any_of(keys.begin(), keys.end(), [&](const key_ptr& other) {
-      return other->thumbprint() == key->thumbprint() && other->kid() == key->kid();
-    });
-  };
-  std::erase_if(keys_, [&](const auto& old) { return now >= later(old.second, grace_) || published(old.first); });
-  if (grace_.count() == 0 || served == nullptr) return;
-  for (const auto& key : *served) {
-    if (!published(key)) keys_.emplace_back(key, now);
-  }
-  if (keys_.size() > max_withdrawn_keys)
-    keys_.erase(keys_.begin(), keys_.end() - static_cast<std::ptrdiff_t>(max_withdrawn_keys));
 }
 
 AXIOMS_JWKS_INLINE result<key_ptr> withdrawn_keys::select(steady_point now, const key_query& query) const {
@@ -7011,31 +6969,6 @@ inline std::uint64_t hash_of(std::uint64_t engine, std::string_view url) noexcep
   return hash;
 }
 
-AXIOMS_JWKS_INLINE hit_counters::~hit_counters() {
-  for (hit_counter* each = first_.load(std::memory_order_acquire); each != nullptr;) {
-    const std::unique_ptr<hit_counter> last(std::exchange(each, each->next));
-  }
-}
-
-AXIOMS_JWKS_INLINE std::shared_ptr<hit_counter> hit_counters::take(const std::shared_ptr<hit_counters>& from) {
-  hit_counter* mine = from->first_.load(std::memory_order_acquire);
-  while (mine != nullptr && mine->taken.exchange(true, std::memory_order_acquire)) mine = mine->next;
-  if (mine == nullptr) {
-    mine = new hit_counter;
-    mine->next = from->first_.load(std::memory_order_relaxed);
-    while (
-        !from->first_.compare_exchange_weak(mine->next, mine, std::memory_order_acq_rel, std::memory_order_relaxed)) {}
-  }
-  return {mine, [from](hit_counter* counter) { counter->taken.store(false, std::memory_order_release); }};
-}
-
-AXIOMS_JWKS_INLINE std::uint64_t hit_counters::sum() const noexcept {
-  std::uint64_t out = 0;
-  for (const hit_counter* each = first_.load(std::memory_order_acquire); each != nullptr; each = each->next)
-    out += each->count.load(std::memory_order_relaxed);
-  return out;
-}
-
 AXIOMS_JWKS_INLINE const jwk* kept_document::find(const key_query& query) {
   for (const choice& each : lately_) {
     if (each.key != nullptr && same_bytes(each.kid, query.kid) &&
@@ -7101,20 +7034,15 @@ AXIOMS_JWKS_INLINE bool still_good(hit_slot& slot, steady_point now) noexcept {
 
 AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, const std::shared_ptr<hit_counters>& counters,
                                  std::string_view url, const outcome& served) noexcept {
+  static thread_local bool ended = false;
   struct owner {
     hit_cache cache;
     owner() noexcept { this_thread_hits = &cache; }
     // Destructors of other thread_locals may still look keys up: they find no cache and take the slow path.
-    ~owner() { this_thread_hits = nullptr; }
-  };
-  static thread_local bool ended = false;
-  struct end_mark {
-    ~end_mark() { ended = true; }
+    ~owner() { this_thread_hits = nullptr, ended = true; }
   };
   if (ended || url.size() > max_url_bytes) return;
   static thread_local owner mine;
-  static thread_local end_mark mark;  // made after `mine`, so that it ends before it
-  static_cast<void>(mark);
 
   AXIOMS_JWKS_TRY {
     hit_cache& cache = mine.cache;
@@ -7130,6 +7058,7 @@ AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, const std::shared_ptr<hit
     slot->kept = kept.get();
     slot->document = jwks_ptr(std::move(kept), served.document.get());
     slot->counter = std::move(counter);
+    slot->generation = served.document->generation();
     slot->until = served.document->expires_at();
     slot->look = steady_point{};
     cache.recent = slot;
@@ -7138,20 +7067,6 @@ AXIOMS_JWKS_INLINE void keep_hit(std::uint64_t engine, const std::shared_ptr<hit
 }
 
 // -- engine: flights, events and the table of URLs --
-
-AXIOMS_JWKS_INLINE engine& engine_holder::renewed(engine* old) {
-  const std::shared_ptr<engine> fresh = make_();
-  fresh->start_down();
-  if (!current_.compare_exchange_strong(old, fresh.get(), std::memory_order_acq_rel))
-    return *old;  // another thread was faster
-  fresh->own_itself(fresh);
-  return *fresh;
-}
-
-AXIOMS_JWKS_INLINE url_asked url_asked_of(const question& asked) {
-  if (!asked.url) return std::optional<parsed_url>();
-  return parse_url(*asked.url).transform([](parsed_url&& url) { return std::optional(std::move(url)); });
-}
 
 inline error shut_down_error() {
   return make_error(errc::shut_down, "the manager is shut down; initialize() starts it");
@@ -7234,37 +7149,15 @@ struct entry {
   std::size_t token_waiters = 0;
 };
 
-// An event as it is queued; the kids are compared when it is delivered, not under the engine's lock.
+// An event as it is queued; the kids are compared when it is delivered, not under the engine's lock. It is destroyed
+// without the mutex: it may hold the last reference to its listener.
 struct event_record {
-  std::shared_ptr<const jwks_config> listener;
-  jwks_event event;
-  std::shared_ptr<const document_content> before, after;
+  jwks_event event{};
+  std::shared_ptr<const document_content> before{}, after{};
+  std::shared_ptr<const jwks_config> listener{};
 };
-
-// Events that wait for their listener.
-class event_queue {
- public:
-  static constexpr std::size_t most = 256;
-  // False: full, or no memory.
-  [[nodiscard]] bool push(event_record&& record) noexcept {
-    if (records_.size() >= most) return false;
-    AXIOMS_JWKS_TRY {
-      records_.push_back(std::move(record));
-      return true;
-    }
-    AXIOMS_JWKS_CATCH_ALL { return false; }
-  }
-  [[nodiscard]] bool empty() const noexcept { return records_.empty(); }
-  [[nodiscard]] std::size_t size() const noexcept { return records_.size(); }
-  // The oldest, for somebody who destroys it without the mutex: it may hold the last reference to its listener.
-  void take(std::list<event_record>& to, std::size_t count = 1) noexcept {
-    const auto end = std::next(records_.begin(), static_cast<std::ptrdiff_t>(std::min(count, records_.size())));
-    to.splice(to.end(), records_, records_.begin(), end);
-  }
-
- private:
-  std::list<event_record> records_;
-};
+using event_queue = std::list<event_record>;
+inline constexpr std::size_t max_events = 256;
 
 // Which URLs may be looked up: what initialize() said, also for what an earlier life has looked up, and after
 // shutdown().
@@ -7325,7 +7218,7 @@ class url_table {
 // What is to be done when the mutex is free again.
 struct errands {
   bool here = true;  // on a thread where continuations may run: the caller's own that asked, or the manager's
-  bool rescheduled = false, events = false;
+  bool rescheduled = false;
   waiter_list finished{};
   flight_list launches{};
   std::shared_ptr<flight> stopped{};
@@ -7339,26 +7232,20 @@ struct errands {
     if (what) what->next = std::exchange(stopped, what);
     what.reset();
   }
-  [[nodiscard]] bool empty() const noexcept {
-    return finished.empty() && launches.empty() && !stopped && dropped.empty() && released.empty() && !rescheduled &&
-           !events;
-  }
 };
 
 // -- engine: what a question gets --
 
 // What a question gets now. To say so changes nothing.
 struct decision {
-  enum class act { answer, fail, wait, fetch };
+  enum class act { answer, wait, fetch };
   act what = act::answer;
-  key_ptr key{};                       // of answer
-  bool changed = false;                // of answer to bad_signature
-  std::optional<axioms::error> why{};  // of fail
-  bool for_token = false;              // the set lacks the kid, or its key fits no signature
-  bool proven = false;                 // that the provider has no such kid
-  bool throttled = false;              // nobody looked for it
+  outcome out{};           // of answer
+  bool for_token = false;  // the set lacks the kid, or its key fits no signature
+  bool proven = false;     // that the provider has no such kid
+  bool throttled = false;  // nobody looked for it
 
-  [[nodiscard]] bool waits() const noexcept { return what == act::wait || what == act::fetch; }
+  [[nodiscard]] bool waits() const noexcept { return what != act::answer; }
 };
 
 // Has the kid other keys in the new set than it had before? A kid that is new has none to compare.
@@ -7369,9 +7256,7 @@ inline bool has_other_keys(const jwk_set& before, const jwk_set& after, std::str
          !std::is_permutation(old.begin(), old.end(), fresh.begin(), fresh.end(), same);
 }
 
-inline decision fail_with(const std::optional<error>& why) {
-  return {.what = decision::act::fail, .why = why.has_value() ? *why : memory_error()};
-}
+inline decision fail_with(const std::optional<error>& why) { return {.out = {.failure = why ? *why : memory_error()}}; }
 
 // The set lacks the kid, or has a key for it that does not fit a signature. Whether that is worth a fetch is the
 // policy's to say. again: it has waited for one.
@@ -7379,36 +7264,34 @@ inline decision decide_for_token(const question& asked, const entry& on, steady_
   const bool signature = asked.what == verb::bad_signature;
   const bool proven = again != nullptr && on.policy.answered_since(again->newest);
   const std::string_view kid = asked.query.kid;
-  decision out{.for_token = true};
+  decision said{.for_token = true};
   if (signature) {
     const jwk_set* before = again != nullptr && again->before               ? &again->before->keys()
                             : on.previous && on.policy.replaced_lately(now) ? &on.previous->keys
                                                                             : nullptr;
-    out.changed = before != nullptr && has_other_keys(*before, on.document->keys(), kid);
-    if (out.changed || proven) return out;  // somebody else was faster
+    said.out.changed = before != nullptr && has_other_keys(*before, on.document->keys(), kid);
+    if (said.out.changed || proven) return said;  // somebody else was faster
   }
   const auto not_found = [&] {
     if (signature) return;
-    out.what = decision::act::fail;
-    out.why = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
+    said.out.failure = make_error(errc::key_not_found, "no key of the set has kid ", quote(kid));
   };
-  out.proven = proven;
-  if (proven) return not_found(), std::move(out);
+  said.proven = proven;
+  if (proven) return not_found(), std::move(said);
   const std::size_t others = on.token_waiters - (again != nullptr && again->for_token ? 1U : 0U);
   switch (signature ? on.policy.ask_bad_signature(now, others, again != nullptr)
                     : on.policy.ask_unknown_kid(now, kid, others)) {
-    case refresh_policy::kid_answer::join: out.what = decision::act::wait; break;
-    case refresh_policy::kid_answer::start: out.what = decision::act::fetch; break;
-    case refresh_policy::kid_answer::answered: out.throttled = true; [[fallthrough]];
+    case refresh_policy::kid_answer::join: said.what = decision::act::wait; break;
+    case refresh_policy::kid_answer::start: said.what = decision::act::fetch; break;
+    case refresh_policy::kid_answer::answered: said.throttled = true; [[fallthrough]];
     case refresh_policy::kid_answer::missing: not_found(); break;
     case refresh_policy::kid_answer::refuse: return fail_with(on.policy.last_error());
     case refresh_policy::kid_answer::throttled:
-      out.what = decision::act::fail;
-      out.throttled = true;
-      out.why = make_error(errc::throttled, "the budget of refetches for tokens is used up; kid ", quote(kid),
-                           " was not looked for");
+      said.throttled = true;
+      said.out.failure = make_error(errc::throttled, "the budget of refetches for tokens is used up; kid ", quote(kid),
+                                    " was not looked for");
   }
-  return out;
+  return said;
 }
 
 inline decision decide(const question& asked, const entry& on, steady_point now, const waiter* again = nullptr) {
@@ -7431,7 +7314,7 @@ inline decision decide(const question& asked, const entry& on, steady_point now,
   if (asked.what == verb::bad_signature) return decide_for_token(asked, on, now, again);
   if (asked.what != verb::key) return {};
   auto [key, kid_unknown] = policy.select(now, on.document->keys(), asked.query);
-  if (key) return {.key = *std::move(key)};
+  if (key) return {.out = {.key = *std::move(key)}};
   if (kid_unknown) return decide_for_token(asked, on, now, again);
   return fail_with(std::move(key).error());
 }
@@ -7455,11 +7338,8 @@ inline void deliver(event_record& record) noexcept {
       const auto before = prints_of(record.before.get()), after = prints_of(record.after.get());
       for (const auto& [kid, prints] : after) {
         const auto old = before.find(kid);
-        if (old == before.end()) {
-          event.added.emplace_back(kid);
-        } else if (old->second != prints) {
-          event.changed.emplace_back(kid);
-        }
+        if (old == before.end() || old->second != prints)
+          (old == before.end() ? event.added : event.changed).emplace_back(kid);
       }
       for (const auto& [kid, prints] : before) {
         if (!after.contains(kid)) event.removed.emplace_back(kid);
@@ -7471,15 +7351,6 @@ inline void deliver(event_record& record) noexcept {
   AXIOMS_JWKS_CATCH_ALL {}  // a listener's exception is its own
 }
 
-// Something that happened, for a listener.
-struct happening {
-  jwks_event_kind kind{};
-  const std::optional<axioms::error>* why = nullptr;
-  int status = 0;
-  milliseconds duration{0};
-  std::shared_ptr<const document_content> before{}, after{};
-};
-
 class engine_state : public engine {
  protected:
   // The mutex, and what is to be done when it is free again: both at the end of the scope.
@@ -7487,8 +7358,6 @@ class engine_state : public engine {
    public:
     explicit visit(engine_state& core, bool from_here = true)
         : errands{.here = from_here}, core_(core), lock_(core.mutex_) {}
-    visit(const visit&) = delete;
-    visit& operator=(const visit&) = delete;
     ~visit() {
       lock_.unlock();
       core_.perform(*this);
@@ -7501,15 +7370,13 @@ class engine_state : public engine {
 
   // Of the driver. Those marked (locked) are called under the mutex.
   virtual result<void> open(bool with_listener) = 0;  // be ready to launch flights
-  // (locked) A life ends: finishes those who waited, and the last when its threads have ended.
-  virtual void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept = 0;
-  virtual void wind_down() noexcept = 0;                        // after retire, unlocked
+  // (locked) A life ends: finishes the last when its threads have ended.
+  virtual void retire(waiter_list&& last, errands& todo) noexcept = 0;
   virtual void launch(flight_list&& one) noexcept = 0;          // may come back inside
   virtual void wake() noexcept = 0;                             // next_wake() may be sooner now
   [[nodiscard]] virtual std::size_t busy() const noexcept = 0;  // (locked) flights that hold a slot
   [[nodiscard]] virtual waiter_list* deferred() noexcept = 0;   // (locked) for a manager thread to finish; none: here
   [[nodiscard]] virtual event_queue* events() noexcept = 0;     // (locked)
-  virtual void deliver_events() noexcept = 0;
 
   [[nodiscard]] std::uint64_t draw() const noexcept {
     std::shared_ptr<const jwks_config> config;
@@ -7523,25 +7390,19 @@ class engine_state : public engine {
   }
 
   // The one way to tell something. An event for which there is no memory is one that the listener lost.
-  void tell(const entry& on, happening&& what, errands& todo) noexcept {
-    const auto& listener = on.config->on_event ? on.config : config_;
-    if (!listener->on_event) return;
-    todo.events = true;
-    bool queued = false;
+  void tell(const entry& on, event_record&& what, const std::optional<axioms::error>& why, errands& todo) noexcept {
+    what.listener = on.config->on_event ? on.config : config_;
+    if (!what.listener->on_event) return;
+    todo.rescheduled = true;
     AXIOMS_JWKS_TRY {
-      jwks_event event;
-      event.kind = what.kind;
-      event.url = on.url;
-      if (what.why != nullptr) event.error = *what.why;
-      event.status = what.status;
-      event.duration = what.duration;
-      event.next_attempt = on.policy.next_attempt();
+      what.event.url = on.url;
+      what.event.error = why;
+      what.event.next_attempt = on.policy.next_attempt();
       event_queue* const queue = events();
-      queued =
-          queue != nullptr && queue->push({listener, std::move(event), std::move(what.before), std::move(what.after)});
+      if (queue != nullptr && queue->size() < max_events) return queue->push_back(std::move(what));
     }
     AXIOMS_JWKS_CATCH_ALL {}
-    if (!queued) ++stats_.events_dropped;
+    ++stats_.events_dropped;
   }
 
   void drop(entry& on, errands& todo) noexcept {
@@ -7550,7 +7411,6 @@ class engine_state : public engine {
   }
 
   void perform(errands& todo) noexcept {
-    if (todo.empty()) return;
     const auto keep = shared_from_this();  // who goes on in there may destroy the manager
     while (todo.stopped) {
       const std::shared_ptr<flight> what = std::exchange(todo.stopped, todo.stopped->next);
@@ -7563,13 +7423,8 @@ class engine_state : public engine {
       launch(std::move(one));
     }
     if (todo.rescheduled) wake();
-    if (todo.events) deliver_events();
     // A flight that is still in the air keeps its entry, but not the keys.
-    for (const auto& [url, on] : todo.dropped) {
-      jwks_ptr document;
-      const std::lock_guard lock(mutex_);
-      document.swap(on->document);
-    }
+    for (const auto& [url, on] : todo.dropped) on->document.reset();  // nobody reads it there any more
     while (!todo.finished.empty()) {
       const std::shared_ptr<waiter> who = std::move(todo.finished.front());
       todo.finished.pop_front();
@@ -7668,13 +7523,10 @@ class waiting_callers : public engine_state {
   // What was decided, as a caller gets it, with all that is counted and told.
   void conclude(decision&& said, const question& asked, entry& on, steady_point now, outcome& out, errands& todo,
                 bool waited) noexcept {
-    out.failure = std::move(said.why);
-    out.key = std::move(said.key);
-    out.changed = said.changed;
+    out = std::move(said.out);
     if (said.throttled) {
       ++stats_.throttled;
-      if (!std::exchange(on.throttled_told, true))
-        tell(on, {.kind = jwks_event_kind::throttled, .why = &out.failure}, todo);
+      if (!std::exchange(on.throttled_told, true)) tell(on, {{.kind = jwks_event_kind::throttled}}, out.failure, todo);
     }
     if (asked.what == verb::ready || asked.what == verb::refresh || asked.what == verb::initialize) return;
     if (!on.policy.servable(now)) {
@@ -7686,7 +7538,7 @@ class waiting_callers : public engine_state {
     if (on.policy.stale(now)) {
       ++stats_.stale_served;
       if (!std::exchange(on.stale_told, true))
-        tell(on, {.kind = jwks_event_kind::stale, .why = &on.policy.last_error()}, todo);
+        tell(on, {{.kind = jwks_event_kind::stale}}, on.policy.last_error(), todo);
     } else if (!waited) {
       ++stats_.hits;
       out.source = on.cell;
@@ -7738,7 +7590,7 @@ class waiting_callers : public engine_state {
       const question asked = who.asked();
       AXIOMS_JWKS_TRY {
         auto said = decide(asked, on, now, &who);
-        if (said.what != decision::act::answer && on.policy.in_flight(who.joined))
+        if ((said.waits() || said.out.failure) && on.policy.in_flight(who.joined))
           continue;  // its flight may still bring it
         if (said.waits()) {
           flight_list fresh;
@@ -7746,7 +7598,7 @@ class waiting_callers : public engine_state {
           keep_waiting(who, said, now, std::move(fresh), todo);
           continue;
         }
-        if (said.proven && said.what == decision::act::fail) on.policy.remember_missing(now, asked.query.kid);
+        if (said.proven && said.out.failure) on.policy.remember_missing(now, asked.query.kid);
         conclude(std::move(said), asked, on, now, who.out, todo, true);
       }
       AXIOMS_JWKS_CATCH_ALL { who.out = failed(memory_error()); }
@@ -7754,11 +7606,29 @@ class waiting_callers : public engine_state {
     }
   }
 
-  // Those who wait for it are finished with that error, and it goes.
-  void turn_away(entry& on, const axioms::error& why, errands& todo) noexcept {
+  // A document, or a new stamp of the one that is there, takes its place; its policy has taken it already. What the
+  // threads keep is out of date from here on.
+  void put(entry& on, steady_point now, verdict& given, jwks_ptr&& stamp, event_record&& what, errands& todo) noexcept {
+    const bool fresh = given.what == verdict::kind::document;
+    if (fresh) given.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1;
+    if (fresh || !given.etag.empty()) on.etag = std::move(given.etag);
+    if (fresh || !given.last_modified.empty()) on.last_modified = std::move(given.last_modified);
+    what.before = on.content();
+    what.after = stamp->content();
+    if (what.before != what.after) todo.released.push_back(std::exchange(on.previous, what.before));
+    todo.released.push_back(std::exchange(on.document, std::move(stamp)));
+    on.cell->version.fetch_add(1, std::memory_order_release);
+    on.stale_told = false;
+    tell(on, std::move(what), std::nullopt, todo);
+    settle(on, now, todo);
+    todo.rescheduled = true;
+  }
+
+  // Those who wait for it are finished, with that error or with what they have from the beginning, shut_down; it goes.
+  void turn_away(entry& on, const axioms::error* why, errands& todo) noexcept {
     while (!on.waiters.empty()) {
       waiter& who = *on.waiters.front();
-      who.out = failed(copy_of(why));
+      if (why != nullptr) who.out = failed(copy_of(*why));
       finish(who, todo);
     }
     drop(on, todo);
@@ -7800,6 +7670,47 @@ class lookups : public waiting_callers {
     return (*on)->document;
   }
 
+  [[nodiscard]] std::optional<std::string> published_metadata(std::string_view url) const override {
+    std::shared_ptr<const std::string> text;
+    read(url, [&](const entry& on) {
+      if (on.discovery) text = on.discovery->document();
+    });
+    return text ? std::optional(*text) : std::nullopt;
+  }
+
+  [[nodiscard]] std::vector<std::string> urls() const override {
+    std::vector<std::string> out;
+    const std::lock_guard lock(mutex_);
+    for (const auto& [url, on] : urls_.all) out.push_back(url);
+    return out;
+  }
+
+  [[nodiscard]] jwks_health health(std::string_view url) override {
+    jwks_health out;
+    steady_point now{};
+    if (!read_clock(now)) return out;
+    read(url, [&](const entry& on) {
+      out.ready = on.policy.servable(now);
+      out.stale = on.policy.stale(now);
+      out.insecure_transport = on.insecure && !on.policy.pinned();
+      if (on.document) out.age = std::chrono::duration_cast<milliseconds>(now - on.policy.fetched_at());
+      out.last_error = on.policy.last_error();
+      out.consecutive_failures = on.policy.consecutive_failures();
+      out.next_attempt = on.policy.in_flight() ? now : on.policy.next_attempt();
+    });
+    return out;
+  }
+
+  [[nodiscard]] jwks_stats stats() const override {
+    jwks_stats out;
+    {
+      const std::lock_guard lock(mutex_);
+      out = stats_;
+    }
+    out.hits += hits_->sum();
+    return out;
+  }
+
  protected:
   // Finishes the waiter now or lets it wait.
   void look_up(const std::shared_ptr<waiter>& who) {
@@ -7820,6 +7731,15 @@ class lookups : public waiting_callers {
   }
 
  private:
+  // Under the mutex, if it is known. Empty: the configured one.
+  template <class Reader>
+  void read(std::string_view url, Reader reader) const {
+    const auto at = url.empty() ? result<parsed_url>(parsed_url{}) : parse_url(url);
+    if (!at) return;
+    const std::lock_guard lock(mutex_);
+    if (const auto on = url.empty() ? configured_ : urls_.find(at->normalized)) reader(*on);
+  }
+
   // Errors of the argument come before those of the state. Null: nobody has asked for it yet.
   [[nodiscard]] result<std::shared_ptr<entry>> find(const url_asked& where, steady_point now) const {
     const bool down = state_ == life::down;
@@ -7892,63 +7812,47 @@ class lookups : public waiting_callers {
 
 // -- engine: flights --
 
-// A new stamp: what the threads keep is out of date from here on.
-inline void publish(entry& on, jwks_ptr&& stamp, errands& todo) noexcept {
-  if (on.document && on.document->content() != stamp->content())
-    todo.released.push_back(std::exchange(on.previous, on.document->content()));
-  todo.released.push_back(std::exchange(on.document, std::move(stamp)));
-  on.cell->version.fetch_add(1, std::memory_order_release);
-  on.stale_told = false;
-}
-
 class flights : public lookups {
  public:
+  // A response came, or the reason why there is none. True: the flight goes on, with its next request.
   [[nodiscard]] bool arrive(const std::shared_ptr<flight>& what, result<fetch_response> response) noexcept {
     if (forked()) return false;
+    steady_point now = what->begun;
+    wall_point wall{};
     verdict brought;
     AXIOMS_JWKS_TRY {
-      if (goes_on(*what, std::move(response), brought)) return !what->stop.stop_requested();
+      if (!read_clock(now) || !read_clock(wall)) {
+        brought.why = clock_error();
+      } else if (goes_on(*what, now, wall, std::move(response), brought)) {
+        return !what->stop.stop_requested();
+      }
     }
     AXIOMS_JWKS_CATCH_ALL { brought = failure_of(memory_error()); }
-    land(what, std::move(brought));
-    return false;
-  }
-
-  void land(const std::shared_ptr<flight>& what, verdict&& brought) noexcept {
-    if (forked()) return;
-    steady_point now{};
-    wall_point wall{};
-    if (!read_clock(now) || !read_clock(wall)) {
-      now = what->begun;
-      brought.what = verdict::kind::failure;
-      brought.why = clock_error();
-    }
     const std::uint64_t random = draw();
     visit todo(*this);
     if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
+    return false;
+  }
+  void fetch(const std::shared_ptr<flight>& what) noexcept {
+    const bool called = io_->fetch(what->request, what->stop.get_token(), landing{weak_from_this(), what});
+    if (!called && arrive(what, fetcher_threw())) fetch(what);
   }
 
  protected:
-  void flight_failed(entry& on, int status, milliseconds duration, errands& todo) noexcept {
+  void flight_failed(entry& on, steady_point now, int status, milliseconds duration, errands& todo) noexcept {
     ++stats_.failed;
-    tell(on, {jwks_event_kind::failed, &on.policy.last_error(), status, duration}, todo);
+    tell(on, {{.kind = jwks_event_kind::failed, .status = status, .duration = duration}}, on.policy.last_error(), todo);
+    settle(on, now, todo);
+    todo.rescheduled = true;
   }
 
  private:
-  [[nodiscard]] bool goes_on(flight& what, result<fetch_response>&& response, verdict& brought) {
-    steady_point now{};
-    wall_point wall{};
-    if (!read_clock(now) || !read_clock(wall)) {
-      brought.why = clock_error();
-      return false;
-    }
-    metadata said;
-    if (what.reads_metadata) {
-      said = judge_metadata(what.request, std::move(response), *what.source, wall);
-    } else {
-      brought = judge(what.request, std::move(response), wall, what.accepts);
-      if (!what.source && brought.what != verdict::kind::failure) return false;
-    }
+  [[nodiscard]] bool goes_on(flight& what, steady_point now, wall_point wall, result<fetch_response>&& response,
+                             verdict& brought) {
+    verdict said = what.reads_metadata ? judge_metadata(what.request, std::move(response), *what.source, wall)
+                                       : judge(what.request, std::move(response), wall, what.accepts);
+    if (!what.reads_metadata) brought = std::move(said);
+    if (!what.source && brought.what != verdict::kind::failure) return false;
     visit todo(*this);
     const bool in_time = !what.on->gone && what.on->policy.in_flight(what.number);  // else it lands as too late
     return in_time && next_request(what, now, std::move(said), brought, todo);
@@ -7956,7 +7860,7 @@ class flights : public lookups {
 
   // A response of a flight in the air was judged. True: it asks for something else now; else brought is what it ends
   // with.
-  [[nodiscard]] bool next_request(flight& what, steady_point now, metadata&& said, verdict& brought, errands& todo) {
+  [[nodiscard]] bool next_request(flight& what, steady_point now, verdict&& said, verdict& brought, errands& todo) {
     using step = discovery_policy::step;
     entry& on = *what.on;
     step next = step::fail;
@@ -7981,17 +7885,15 @@ class flights : public lookups {
         return false;
       }
       if (next == step::fail) {
-        static_cast<reply&>(brought) = *failure;
+        brought = *failure;
+        brought.what = verdict::kind::failure;
         return false;
       }
       if (next == step::keys && failure) {
         // The old ones are used. The flight may still end well, so this is the one place where it is told.
-        const std::optional<axioms::error> why = failure->why;
         ++stats_.failed;
-        tell(on,
-             {jwks_event_kind::failed, &why, failure->status,
-              std::chrono::duration_cast<milliseconds>(now - what.begun)},
-             todo);
+        const auto took = std::chrono::duration_cast<milliseconds>(now - what.begun);
+        tell(on, {{.kind = jwks_event_kind::failed, .status = failure->status, .duration = took}}, failure->why, todo);
       }
     }
     aim(what, on, next, now);
@@ -8022,21 +7924,10 @@ class flights : public lookups {
     if (on.discovery) on.discovery->ended(landing != refresh_policy::landing::failed);
     if (on.current == what) on.current.reset();
     const auto took = std::chrono::duration_cast<milliseconds>(now - what->begun);
-    if (landing == refresh_policy::landing::failed) {
-      flight_failed(on, brought.status, took, todo);
-    } else {
-      if (fresh) brought.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1;
-      ++(fresh ? stats_.fetched : stats_.not_modified);
-      if (fresh || !brought.etag.empty()) on.etag = std::move(brought.etag);
-      if (fresh || !brought.last_modified.empty()) on.last_modified = std::move(brought.last_modified);
-      publish(on, std::move(stamp), todo);
-      tell(on,
-           {fresh ? jwks_event_kind::fetched : jwks_event_kind::not_modified, nullptr, brought.status, took, before,
-            on.content()},
-           todo);
-    }
-    settle(on, now, todo);
-    todo.rescheduled = true;
+    if (landing == refresh_policy::landing::failed) return flight_failed(on, now, brought.status, took, todo);
+    ++(fresh ? stats_.fetched : stats_.not_modified);
+    const auto kind = fresh ? jwks_event_kind::fetched : jwks_event_kind::not_modified;
+    put(on, now, brought, std::move(stamp), {{.kind = kind, .status = brought.status, .duration = took}}, todo);
   }
 };
 
@@ -8062,10 +7953,9 @@ class timetable : public flights {
       if (on->policy.expire(now, random)) {
         const std::shared_ptr<flight> late = on->current;
         if (on->discovery && late) late->reads_metadata ? on->discovery->overstayed(now) : on->discovery->ended(false);
-        flight_failed(*on, 0, late ? std::chrono::duration_cast<milliseconds>(now - late->begun) : milliseconds(0),
-                      todo);
+        const auto took = std::chrono::duration_cast<milliseconds>(late ? now - late->begun : steady_point::duration());
         todo.stop(on->current);
-        settle(*on, now, todo);
+        flight_failed(*on, now, 0, took, todo);
       }
       for (auto place = on->waiters.begin(); place != on->waiters.end();) {
         waiter& who = **place++;
@@ -8085,7 +7975,7 @@ class timetable : public flights {
         AXIOMS_JWKS_TRY { begin_flight(prepare_flight(on, now, false), now, todo); }
         AXIOMS_JWKS_CATCH_ALL {  // it counts as one that failed, or this would be tried again at once
           static_cast<void>(on->policy.land(on->policy.begin(now), now, failure_of(memory_error()), false, random));
-          flight_failed(*on, 0, milliseconds(0), todo);
+          flight_failed(*on, now, 0, milliseconds(0), todo);
         }
       }
     }
@@ -8110,28 +8000,7 @@ class timetable : public flights {
 
 // -- engine: documents that no flight brought --
 
-// One document of an exported cache.
-struct saved_document {
-  std::string url, etag, last_modified, body;
-  std::int64_t fetched_at = 0;  // seconds since 1970
-
-  static result<saved_document> read(const json_node& member) {
-    saved_document out;
-    if (member.type != json_node::kind::object) return make_error(errc::not_a_key_set, "it is no object");
-    for (const auto& [name, field] : {std::pair("url", &out.url), std::pair("etag", &out.etag),
-                                      std::pair("last_modified", &out.last_modified), std::pair("body", &out.body)}) {
-      const json_node* found = member.find(name, json_node::kind::string);
-      if (found == nullptr) return make_error(errc::not_a_key_set, "it has no string named ", name);
-      *field = found->text;
-    }
-    const json_node* when = member.find("fetched_at", json_node::kind::integer);
-    if (when == nullptr) return make_error(errc::not_a_key_set, "it has no integer named fetched_at");
-    out.fetched_at = when->integer;
-    return out;
-  }
-};
-
-// The same, when it has been judged.
+// One document of an exported cache, when it has been judged.
 struct saved_set {
   parsed_url at;
   verdict given;
@@ -8165,7 +8034,7 @@ class saved_documents : public timetable {
     on->configured = true;
     on->policy.pin(now, given.content->keys, on->served());
     todo.stop(on->current);
-    load(*on, now, std::move(given), std::move(stamp), todo);
+    put(*on, now, given, std::move(stamp), {{.kind = jwks_event_kind::loaded}}, todo);
     return {};
   }
 
@@ -8214,8 +8083,7 @@ class saved_documents : public timetable {
     std::optional<axioms::error> first_fault;
     std::vector<saved_set> sets;
     for (const json_node& document : *documents) {
-      auto judged =
-          saved_document::read(document).and_then([&](const saved_document& each) { return judge_saved(each); });
+      auto judged = judge_saved(document);
       if (judged && *judged) sets.push_back(**std::move(judged));
       if (!judged && !first_fault) {
         first_fault = std::move(judged).error();
@@ -8242,18 +8110,24 @@ class saved_documents : public timetable {
     }
     verdict out = judge(request, std::move(given), wall, accepts);
     out.why.http_status = 0;  // there was no response
-    if (out.content) { out.content->generation = generations.fetch_add(1, std::memory_order_relaxed) + 1; }
     return out;
   }
 
   // None: there is a document of this URL already, or no room for one more URL.
-  [[nodiscard]] result<std::optional<saved_set>> judge_saved(const saved_document& saved) {
-    auto at = parse_url(saved.url);
+  [[nodiscard]] result<std::optional<saved_set>> judge_saved(const json_node& saved) {
+    for (const char* name : {"url", "etag", "last_modified", "body"}) {
+      if (saved.find(name, json_node::kind::string) == nullptr)
+        return make_error(errc::not_a_key_set, "it has no string named ", name);
+    }
+    const auto text = [&](const char* name) { return std::string(saved.find(name, json_node::kind::string)->text); };
+    const json_node* const when = saved.find("fetched_at", json_node::kind::integer);
+    if (when == nullptr) return make_error(errc::not_a_key_set, "it has no integer named fetched_at");
+    auto at = parse_url(text("url"));
     if (!at) return std::move(at).error();
     steady_point now{};
     wall_point wall{};
     if (!read_clock(now) || !read_clock(wall)) return clock_error();
-    const auto age = age_of_saved(wall, saved.fetched_at);
+    const auto age = age_of_saved(wall, when->integer);
     if (!age) return age.error();
     {
       const std::lock_guard lock(mutex_);
@@ -8261,8 +8135,8 @@ class saved_documents : public timetable {
       if (auto why = rules_.refuse(at->normalized, !at->https, known && known->configured)) return *std::move(why);
       if (known ? known->policy.servable(now) : urls_.full()) return std::optional<saved_set>();
     }
-    verdict given = judge_given(
-        *at, fetch_response{200, saved.body, {{"ETag", saved.etag}, {"Last-Modified", saved.last_modified}}}, wall);
+    fetch_response given_text{200, text("body"), {{"ETag", text("etag")}, {"Last-Modified", text("last_modified")}}};
+    verdict given = judge_given(*at, std::move(given_text), wall);
     if (given.what != verdict::kind::document) return std::move(given.why);
     return std::optional(saved_set{*std::move(at), std::move(given), now - *age, wall - *age, draw()});
   }
@@ -8288,116 +8162,35 @@ class saved_documents : public timetable {
       urls_.add(std::move(each.fresh));
       entry& on = *urls_.find(each.at.normalized);
       if (!on.policy.restore(now, each.fetched_at, each.random)) continue;
-      load(on, now, std::move(each.given), std::move(each.stamp), todo);
+      put(on, now, each.given, std::move(each.stamp), {{.kind = jwks_event_kind::loaded}}, todo);
       ++taken;
     }
     return taken;
-  }
-
-  // Puts a document in place. Its policy has taken it already.
-  void load(entry& on, steady_point now, verdict&& given, jwks_ptr&& stamp, errands& todo) noexcept {
-    const auto before = on.content();
-    on.etag = std::move(given.etag);
-    on.last_modified = std::move(given.last_modified);
-    publish(on, std::move(stamp), todo);
-    tell(on, {.kind = jwks_event_kind::loaded, .before = before, .after = on.content()}, todo);
-    settle(on, now, todo);
-    todo.rescheduled = true;
-  }
-};
-
-// -- engine: what is known --
-
-class known_urls : public saved_documents {
- public:
-  [[nodiscard]] std::optional<std::string> published_metadata(std::string_view url) const override {
-    const auto on = known(url);
-    std::shared_ptr<const std::string> text;
-    if (on) {
-      const std::lock_guard lock(mutex_);
-      if (!on->gone && on->discovery) text = on->discovery->document();
-    }
-    return text ? std::optional(*text) : std::nullopt;
-  }
-
-  [[nodiscard]] std::vector<std::string> urls() const override {
-    std::vector<std::string> out;
-    const std::lock_guard lock(mutex_);
-    for (const auto& [url, on] : urls_.all) out.push_back(url);
-    return out;
-  }
-
-  [[nodiscard]] jwks_health health(std::string_view url) override {
-    jwks_health out;
-    steady_point now{};
-    const auto on = known(url);
-    if (!on || !read_clock(now)) return out;
-    const std::lock_guard lock(mutex_);
-    if (on->gone) return out;
-    out.ready = on->policy.servable(now);
-    out.stale = on->policy.stale(now);
-    out.insecure_transport = on->insecure && !on->policy.pinned();
-    if (on->document) out.age = std::chrono::duration_cast<milliseconds>(now - on->policy.fetched_at());
-    out.last_error = on->policy.last_error();
-    out.consecutive_failures = on->policy.consecutive_failures();
-    out.next_attempt = on->policy.in_flight() ? now : on->policy.next_attempt();
-    return out;
-  }
-
-  [[nodiscard]] jwks_stats stats() const override {
-    jwks_stats out;
-    {
-      const std::lock_guard lock(mutex_);
-      out = stats_;
-    }
-    out.hits += hits_->sum();
-    return out;
-  }
-
- private:
-  // Where a URL that is empty means the configured one. Null: there is no such entry.
-  [[nodiscard]] std::shared_ptr<entry> known(std::string_view url) const {
-    const auto at = url.empty() ? result<parsed_url>(parsed_url{}) : parse_url(url);
-    if (!at) return nullptr;
-    const std::lock_guard lock(mutex_);
-    return url.empty() ? configured_ : urls_.find(at->normalized);
   }
 };
 
 // -- engine: life --
 
-// What a URL of initialize() or add() needs, made before anything is changed.
-struct new_terms {
-  std::shared_ptr<const jwks_config> config;
-  jwks_ptr stamp;  // of the document that is there
-  std::shared_ptr<const metadata_source> source;
-};
-
-// named: it is the one of initialize() or add(), which may be led by discovery.
-inline new_terms terms_for(const entry& on, std::shared_ptr<const jwks_config> config, bool named) {
-  new_terms out;
-  if (on.document) {
-    const jwks_document& old = *on.document;
-    const auto expiry = on.policy.pinned() ? steady_point::max() : later(old.fetched_at(), config->cache_ttl);
-    out.stamp = std::make_shared<const jwks_document>(old.content(), old.fetched_at(), expiry, old.fetched_at_system());
-  }
-  if (named && config->discovery) out.source = std::make_shared<const metadata_source>(*metadata_source_of(*config));
-  out.config = std::move(config);
-  return out;
+// The document that is there, as another configuration lets it age. Null if there is none.
+inline jwks_ptr stamp_for(const entry& on, const jwks_config& config) {
+  if (!on.document) return nullptr;
+  const jwks_document& old = *on.document;
+  const auto expiry = on.policy.pinned() ? steady_point::max() : later(old.fetched_at(), config.cache_ttl);
+  return std::make_shared<const jwks_document>(old.content(), old.fetched_at(), expiry, old.fetched_at_system());
 }
 
 // A document that is there keeps its age.
-inline void configure(entry& on, new_terms&& terms, errands& todo) noexcept {
-  todo.released.push_back(std::exchange(on.config, std::move(terms.config)));
+inline void configure(entry& on, std::shared_ptr<const jwks_config> config, jwks_ptr&& stamp, errands& todo) noexcept {
+  todo.released.push_back(std::exchange(on.config, std::move(config)));
   on.policy.configure(*on.config);
-  if (terms.stamp) {
-    todo.released.push_back(std::exchange(on.document, std::move(terms.stamp)));
+  if (stamp) {
+    todo.released.push_back(std::exchange(on.document, std::move(stamp)));
     on.cell->version.fetch_add(1, std::memory_order_release);
   }
   todo.rescheduled = true;
 }
 
-class engine_life : public known_urls {
+class engine_life : public saved_documents {
  public:
   void submit(const std::shared_ptr<waiter>& who, std::shared_ptr<const jwks_config> config) override {
     if (config) {
@@ -8434,32 +8227,33 @@ class engine_life : public known_urls {
     visit todo(*this, false);
     const auto on = urls_.find(at->normalized);
     if (!on || on == configured_) return false;
-    turn_away(*on, cancelled_error(), todo);
+    const error why = cancelled_error();
+    turn_away(*on, &why, todo);
     return true;
   }
 
   void begin_shutdown(waiter_list&& last) noexcept override {
-    errands todo;
+    errands todo{.here = false};
     std::shared_ptr<const jwks_config> config = plain_;
     std::shared_ptr<entry> configured;
     {
       const std::lock_guard life_lock(life_mutex_);
       const std::lock_guard lock(mutex_);
       state_.store(life::down, std::memory_order_release);
-      waiter_list waiting;
-      for (const auto& [url, on] : urls_.all) {
-        for (const auto& who : on->waiters) who->finished = true;  // its outcome says shut_down from the beginning
-        waiting.splice(waiting.end(), on->waiters);
-        on->token_waiters = 0;
-      }
-      while (!urls_.all.empty()) drop(*urls_.all.begin()->second, todo);
+      while (!urls_.all.empty()) turn_away(*urls_.all.begin()->second, nullptr, todo);
       configured_.swap(configured);
       config_.swap(config);  // the listener goes with its life
       for (const auto& who : last) who->finished = true;
-      retire(std::move(waiting), std::move(last), todo);
+      retire(std::move(last), todo);
     }
-    wind_down();
+    todo.rescheduled = true;  // nothing is due any more
     perform(todo);
+  }
+
+  void close() noexcept override {
+    closed_ = true;
+    begin_shutdown({});
+    join();
   }
 
  protected:
@@ -8471,25 +8265,25 @@ class engine_life : public known_urls {
   std::shared_ptr<entry> take_over(const parsed_url& at, const std::shared_ptr<const jwks_config>& config,
                                    steady_point now, steady_point first, errands& todo) {
     auto [on, fresh] = urls_.find_or_make(at, config, now);
-    auto terms = terms_for(*on, config, true);
+    auto stamp = stamp_for(*on, *config);
+    std::optional<discovery_policy> discovery;
+    if (config->discovery)
+      discovery.emplace(std::make_shared<const metadata_source>(*metadata_source_of(*config)), *config);
     todo.reserve(2);
 
     // From here on nothing fails.
     urls_.add(std::move(fresh));
-    const auto source = std::move(terms.source);
-    configure(*on, std::move(terms), todo);
+    configure(*on, config, std::move(stamp), todo);
     on->configured = true;
     if (!on->policy.servable(now)) {
       on->policy.plan_first(first);
     } else if (!config->prefetch) {
       on->policy.put_off(first);
     }
-    if (!source) {
-      on->discovery.reset();
-    } else if (on->discovery && *on->discovery->source() == *source) {
+    if (discovery && on->discovery && *on->discovery->source() == *discovery->source()) {
       on->discovery->configure(*config);
     } else {
-      on->discovery.emplace(source, *config);
+      on->discovery = std::move(discovery);
     }
     return on;
   }
@@ -8498,7 +8292,7 @@ class engine_life : public known_urls {
     struct kept_url {
       std::shared_ptr<entry> on;
       std::optional<axioms::error> refused;  // what this configuration would refuse to look up goes
-      new_terms terms;
+      jwks_ptr stamp;
     };
     if (auto valid = config->validate(); !valid) return std::move(valid).error();
     if (running()) return false;
@@ -8511,10 +8305,7 @@ class engine_life : public known_urls {
     errands todo{.here = false};
     {
       const std::lock_guard life_lock(life_mutex_);
-      {
-        const std::lock_guard lock(mutex_);
-        if (who.cancelled) return cancelled_error();
-      }
+      if (who.cancelled) return cancelled_error();
       if (closed_) return shut_down_error();
       if (state_ == life::running) return false;
       if (auto opened = open(static_cast<bool>(config->on_event)); !opened) return std::move(opened).error();
@@ -8522,7 +8313,7 @@ class engine_life : public known_urls {
       std::vector<kept_url> looked_up;
       for (const auto& [url, on] : urls_.all) {
         if (!on->configured && url != at->normalized)
-          looked_up.push_back({on, rules.refuse(url, on->insecure, false), terms_for(*on, config, false)});
+          looked_up.push_back({on, rules.refuse(url, on->insecure, false), stamp_for(*on, *config)});
       }
       todo.reserve(2 * looked_up.size() + 3);
       configured_ = take_over(*at, config, now, one_interval, todo);
@@ -8532,9 +8323,9 @@ class engine_life : public known_urls {
       rules_ = rules;
       for (kept_url& each : looked_up) {
         if (each.refused) {
-          turn_away(*each.on, *each.refused, todo);
+          turn_away(*each.on, &*each.refused, todo);
         } else {
-          configure(*each.on, std::move(each.terms), todo);
+          configure(*each.on, config, std::move(each.stamp), todo);
           if (!config->prefetch) each.on->policy.put_off(one_interval);
         }
       }
@@ -8571,13 +8362,18 @@ struct crew {
     std::atomic<bool> ended{false};
     own_thread thread;
   };
-
+  void join() noexcept {
+    const std::lock_guard lock(join_mutex);
+    if (scheduler.joinable()) scheduler.join();
+  }
+  void detach() noexcept {
+    const std::lock_guard lock(join_mutex);
+    if (scheduler.joinable()) scheduler.detach();
+  }
   // Guarded by the engine's mutex.
-  bool retired = false;  // shutdown was asked: finish what is due and end
-  bool ended = false;    // nothing is left but the shutdowns that wait for it
-  bool left = false;     // the scheduler's thread is about to return: joining it takes no time
+  std::atomic<bool> retired{false};  // shutdown was asked: finish what is due and end
+  bool ended = false;                // nothing is left but the shutdowns that wait for it
   bool woken = false;
-  bool listening = false;
   std::shared_ptr<crew> older;         // retired before
   flight_list foreground, background;  // flights that wait for a thread
   std::size_t active = 0;              // fetch threads
@@ -8587,9 +8383,7 @@ struct crew {
   std::chrono::steady_clock::time_point silent_at{};  // when undelivered events are given up, in real time
   std::condition_variable_any wake, listen;
 
-  stop_source stop;          // of the scheduler's waits
   std::mutex handles_mutex;  // guards the handles while they are made or taken; taken before the engine's mutex
-  bool closed = false;
   std::list<worker> workers;
   own_thread listener;
   std::mutex join_mutex;  // one thread joins, the others wait for it
@@ -8612,42 +8406,22 @@ class blocked_waiter final : public waiter {
 // The threads of a manager: a crew for each of its lives, with one scheduler thread.
 class crews : public engine_life {
  public:
+  // The threads of a crew join those of the one before it, at their end.
   void join() noexcept override {
-    if (manager_thread_of == this) return;
-    for (;;) {
-      std::shared_ptr<crew> old;
-      {
-        const std::lock_guard lock(mutex_);
-        if (!retired_) return;
-        old = retired_;
-      }
-      {
-        const std::lock_guard lock(old->join_mutex);
-        if (old->scheduler.joinable()) old->scheduler.join();
-      }
+    std::shared_ptr<crew> last;
+    {
       const std::lock_guard lock(mutex_);
-      unlink(*old);
+      last = retired_;
     }
-  }
-
-  void close() noexcept override {
-    closed_ = true;
-    begin_shutdown({});
-    join();
-    if (manager_thread_of != this) return;
+    if (!last) return;
+    if (manager_thread_of != this) return last->join();
     // The manager is destroyed by a continuation on one of its own threads. That thread and the scheduler own the
     // engine until they end; nobody is left to join the scheduler.
-    const std::lock_guard lock(mutex_);
-    for (auto old = retired_; old; old = old->older) {
-      const std::lock_guard join_lock(old->join_mutex);
-      if (old->scheduler.joinable()) old->scheduler.detach();
-    }
+    if (closed_) last->detach();
   }
 
  protected:
-  explicit crews(std::shared_ptr<blocking_io> users) : users_(*users) { io_ = std::move(users); }
-
-  void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept override {
+  void retire(waiter_list&& last, errands& todo) noexcept override {
     if (crew_) {
       crew_->retired = true;
       crew_->silent_at = std::chrono::steady_clock::now() + listener_grace;
@@ -8655,85 +8429,32 @@ class crews : public engine_life {
       crew_->background.clear();
       crew_->older = std::exchange(retired_, crew_);
       crew_.reset();
+      retired_->wake.notify_all();
+      retired_->listen.notify_all();
     }
-    crew* const winding_down = retired_ && !retired_->ended ? retired_.get() : nullptr;
-    for (auto next = waiting.begin(); next != waiting.end();) {
-      const auto at = next++;
-      waiter_list& to =
-          winding_down != nullptr && (*at)->wants_manager_thread() ? winding_down->deferred : todo.finished;
-      to.splice(to.end(), waiting, at);
-    }
-    waiter_list& to = winding_down != nullptr ? winding_down->at_end : todo.finished;
+    waiter_list& to = retired_ && !retired_->ended ? retired_->at_end : todo.finished;
     to.splice(to.end(), last);
   }
 
-  // Those that were retired before were told then.
-  void wind_down() noexcept override {
-    std::shared_ptr<crew> old;
-    {
-      const std::lock_guard lock(mutex_);
-      old = retired_;
-    }
-    if (!old) return;
-    old->stop.request_stop();
-    old->wake.notify_all();
-    old->listen.notify_all();
-  }
-
-  // Out of the chain of those that are retired; whoever calls it keeps it.
-  void unlink(const crew& old) noexcept {
-    for (std::shared_ptr<crew>* at = &retired_; *at; at = &(*at)->older) {
-      if (at->get() != &old) continue;
-      *at = std::shared_ptr<crew>((*at)->older);
-      return;
-    }
-  }
-
-  // An async manager is never joined between its lives; what has ended is taken away when the next one begins.
-  void reap() noexcept {
-    for (;;) {
-      std::shared_ptr<crew> gone;
-      {
-        const std::lock_guard lock(mutex_);
-        gone = retired_;
-        while (gone && !gone->left) gone = gone->older;
-        if (!gone) return;
-        unlink(*gone);
-      }
-      const std::lock_guard lock(gone->join_mutex);
-      if (gone->scheduler.joinable()) gone->scheduler.join();
-    }
-  }
-
-  void schedule(crew& mine, const stop_token& stop) noexcept {
+  void schedule(crew& mine) noexcept {
     manager_thread_of = this;
-    std::unique_lock lock(mutex_);
     for (;;) {
-      errands todo;
-      todo.finished.swap(mine.deferred);
-      mine.woken = false;
-      lock.unlock();  // the clock and the random numbers may be the user's
-      steady_point now{};
-      const bool clock_works = read_clock(now);
-      const std::uint64_t random = draw();
-      lock.lock();
-      if (!mine.retired && clock_works) tick(now, random, todo);
-      if (!todo.empty()) {
-        todo.rescheduled = false;  // we look again anyway
-        lock.unlock();
-        perform(todo);
-        lock.lock();
-        continue;
+      {
+        visit todo(*this);
+        todo.finished.swap(mine.deferred);
+        mine.woken = false;
       }
-      if (mine.retired && mine.deferred.empty()) break;
+      const bool clock_works = tick_now();
+      std::unique_lock lock(mutex_);
+      if (mine.woken || !mine.deferred.empty()) continue;
+      if (mine.retired) break;
       const auto ready = [&] { return mine.woken || mine.retired || !mine.deferred.empty(); };
-      if (!clock_works || !users_.wait(lock, mine.wake, stop, next_wake(), std::ref(ready))) {
+      if (!clock_works || !io_->wait(lock, mine.wake, {}, next_wake(), std::ref(ready))) {
         // A clock that throws must not make this thread spin.
-        static_cast<void>(axioms::wait_until(lock, mine.wake, stop,
-                                             std::chrono::steady_clock::now() + std::chrono::seconds(1), ready));
+        static_cast<void>(
+            axioms::wait_until(lock, mine.wake, {}, std::chrono::steady_clock::now() + std::chrono::seconds(1), ready));
       }
     }
-    lock.unlock();
     end_of_life(mine);
   }
 
@@ -8741,7 +8462,6 @@ class crews : public engine_life {
     std::list<crew::worker> workers;
     {
       const std::lock_guard lock(mine.handles_mutex);
-      mine.closed = true;
       workers.swap(mine.workers);
     }
     workers.clear();  // joins: their fetches were told to stop
@@ -8753,8 +8473,7 @@ class crews : public engine_life {
       last.swap(mine.at_end);
     }
     for (const auto& who : last) who->done();
-    const std::lock_guard lock(mutex_);
-    mine.left = true;
+    if (const auto before = std::exchange(mine.older, nullptr)) before->join();
   }
 
   void wake() noexcept override {
@@ -8762,6 +8481,7 @@ class crews : public engine_life {
     if (!crew_) return;
     crew_->woken = true;
     crew_->wake.notify_all();
+    crew_->listen.notify_all();
   }
 
   waiter_list* deferred() noexcept override {
@@ -8773,12 +8493,6 @@ class crews : public engine_life {
   std::size_t busy() const noexcept override { return crew_ ? crew_->active : 0; }
   event_queue* events() noexcept override { return crew_ ? &crew_->events : nullptr; }
 
-  void deliver_events() noexcept override {
-    const std::lock_guard lock(mutex_);
-    if (crew_) crew_->listen.notify_all();
-  }
-
-  blocking_io& users_;
   std::shared_ptr<crew> crew_;     // of the present life
   std::shared_ptr<crew> retired_;  // of past lives, the newest first, until joined
 };
@@ -8786,8 +8500,6 @@ class crews : public engine_life {
 // Drives the engine with fetch threads on demand, and a listener thread if somebody listens.
 class engine_on_threads final : public crews {
  public:
-  explicit engine_on_threads(std::shared_ptr<blocking_io> users) : crews(std::move(users)) {}
-
   [[nodiscard]] outcome ask(const question& asked, const stop_token& stop,
                             std::shared_ptr<const jwks_config> config) override {
     url_asked where = url_asked_of(asked);
@@ -8805,17 +8517,14 @@ class engine_on_threads final : public crews {
     std::shared_ptr<crew> mine = crew_;
     const error why{errc::no_resources, "a thread could not be started", 0};
     if (!mine) {
-      reap();
       mine = std::make_shared<crew>();
-      const auto run = [self, at = mine.get()] { self->schedule(*at, at->stop.get_token()); };
+      const auto run = [self, at = mine.get()] { self->schedule(*at); };
       if (!start_thread(mine->scheduler, run)) return why;
       const std::lock_guard lock(mutex_);
       crew_ = mine;
     }
-    if (!with_listener || mine->listening) return {};
-    if (!start_thread(mine->listener, [self, at = mine.get()] { self->listen(*at); })) return why;
-    const std::lock_guard lock(mutex_);
-    mine->listening = true;
+    const auto run = [self, at = mine.get()] { self->listen(*at); };
+    if (with_listener && !mine->listener.joinable() && !start_thread(mine->listener, run)) return why;
     return {};
   }
 
@@ -8838,7 +8547,7 @@ class engine_on_threads final : public crews {
     bool started = false;
     {
       const std::lock_guard lock(mine.handles_mutex);
-      if (mine.closed) return;
+      if (mine.retired) return;
       for (auto next = mine.workers.begin(); next != mine.workers.end();) {
         const auto at = next++;
         if (at->ended) ended.splice(ended.end(), mine.workers, at);
@@ -8863,8 +8572,9 @@ class engine_on_threads final : public crews {
       stranded.swap(mine.foreground);
       stranded.splice(stranded.end(), mine.background);
     }
-    for (const auto& what : stranded)
-      land(what, failure_of(short_error(errc::no_resources, 0, "a thread for the fetch could not be started")));
+    for (const auto& what : stranded) {
+      while (arrive(what, short_error(errc::no_resources, 0, "a thread for the fetch could not be started"))) {}
+    }
   }
 
   void work(crew& mine) noexcept {
@@ -8884,7 +8594,7 @@ class engine_on_threads final : public crews {
       }
       const stop_token stop = what->stop.get_token();
       if (stop.stop_requested()) continue;  // it overstayed in the queue
-      while (arrive(what, users_.fetch(what->request, stop))) {}
+      fetch(what);
     }
     mine.wake.notify_all();
   }
@@ -8899,10 +8609,10 @@ class engine_on_threads final : public crews {
         if (mine.events.empty()) return;
         if (mine.retired && std::chrono::steady_clock::now() >= mine.silent_at) {
           stats_.events_dropped += mine.events.size();
-          mine.events.take(taken, mine.events.size());
+          taken.swap(mine.events);
           continue;
         }
-        mine.events.take(taken);
+        taken.splice(taken.end(), mine.events, mine.events.begin());
       }
       deliver(taken.front());
     }
@@ -8912,16 +8622,9 @@ class engine_on_threads final : public crews {
     const auto ended = [&] { return who.finished; };
     std::unique_lock lock(mutex_);
     while (!who.finished) {
-      // A caller drives the end of its own wait; it does not rely on another thread being scheduled in time.
-      steady_point end = who.deadline;
-      if (who.on->policy.in_flight()) end = std::min(end, who.on->policy.flight_deadline());
-      bool clock_works = users_.wait(lock, cv, stop, end, std::ref(ended));
+      // Its end is the scheduler's to see.
+      const bool clock_works = io_->wait(lock, cv, stop, steady_point::max(), std::ref(ended));
       const bool asked_to_stop = stop.stop_requested();
-      if (clock_works && !asked_to_stop && !who.finished) {
-        lock.unlock();
-        clock_works = tick_now();
-        lock.lock();
-      }
       if (who.finished || (clock_works && !asked_to_stop)) continue;
       errands todo;
       who.out = failed(asked_to_stop ? cancelled_error() : clock_error());
@@ -8931,54 +8634,39 @@ class engine_on_threads final : public crews {
   }
 };
 
-AXIOMS_JWKS_INLINE std::shared_ptr<engine> make_engine(std::shared_ptr<blocking_io> io) {
-  return std::make_shared<engine_on_threads>(std::move(io));
-}
-
 // -- engine: an event loop --
 
 // Drives the engine on an event loop: no thread of ours, and nothing ever waits.
 class engine_on_loop final : public engine_life {
  public:
-  explicit engine_on_loop(std::shared_ptr<loop_io> users) : users_(*users) { io_ = std::move(users); }
-
   [[nodiscard]] outcome ask(const question&, const stop_token&, std::shared_ptr<const jwks_config>) override {
     return {};
   }
   void join() noexcept override {}
-  void close() noexcept override {
-    closed_ = true;
-    begin_shutdown({});
-  }
-  void fetch(const std::shared_ptr<flight>& what) noexcept {
-    if (!users_.fetch(what->request, what->stop.get_token(), landing(weak_from_this(), what)))
-      land(what, failure_of(fetcher_threw()));
-  }
   void on_timer() noexcept {
     if (tick_now()) wake();  // with a clock that throws it would come back at once, for ever
   }
 
  private:
   result<void> open(bool) override { return {}; }
-  void retire(waiter_list&& waiting, waiter_list&& last, errands& todo) noexcept override {
-    todo.finished.splice(todo.finished.end(), waiting);
-    todo.finished.splice(todo.finished.end(), last);
-  }
-  void wind_down() noexcept override { wake(); }  // nothing is due any more: takes the timer back
+  void retire(waiter_list&& last, errands& todo) noexcept override { todo.finished.splice(todo.finished.end(), last); }
   void launch(flight_list&& one) noexcept override { fetch(one.front()); }
-  // One thread at a time sets the timer; whoever comes meanwhile makes it look again.
+  // One thread at a time tells events, in order, and sets the timer; whoever comes meanwhile makes it look again.
   void wake() noexcept override {
     std::unique_lock lock(mutex_);
     again_ = true;
-    if (arming_) return;
-    arming_ = true;
-    while (std::exchange(again_, false)) {
+    if (std::exchange(busy_, true)) return;
+    while (std::exchange(again_, false) || !events_.empty()) {
       const steady_point when = next_wake();
+      event_queue taken;
+      if (!events_.empty()) taken.splice(taken.end(), events_, events_.begin());
       lock.unlock();
-      users_.call_at(when, alarm{weak_from_this()});
+      io_->call_at(when, alarm{weak_from_this()});
+      if (!taken.empty()) deliver(taken.front());
+      taken.clear();
       lock.lock();
     }
-    arming_ = false;
+    busy_ = false;
   }
   std::size_t busy() const noexcept override {
     return static_cast<std::size_t>(std::count_if(urls_.all.begin(), urls_.all.end(),
@@ -8986,35 +8674,18 @@ class engine_on_loop final : public engine_life {
   }
   waiter_list* deferred() noexcept override { return nullptr; }
   event_queue* events() noexcept override { return &events_; }
-  // On the thread that caused them, in order: a listener that causes another is not entered again.
-  void deliver_events() noexcept override {
-    std::unique_lock lock(mutex_);
-    if (delivering_) return;
-    delivering_ = true;
-    while (!events_.empty()) {
-      std::list<event_record> taken;
-      events_.take(taken);
-      lock.unlock();
-      deliver(taken.front());
-      taken.clear();
-      lock.lock();
-    }
-    delivering_ = false;
-  }
 
-  loop_io& users_;
-  bool arming_ = false, again_ = false, delivering_ = false;
+  bool busy_ = false, again_ = false;
   event_queue events_;
 };
 
-AXIOMS_JWKS_INLINE std::shared_ptr<engine> make_engine(std::shared_ptr<loop_io> io) {
-  return std::make_shared<engine_on_loop>(std::move(io));
+AXIOMS_JWKS_INLINE std::shared_ptr<engine> make_engine(bool on_loop) {
+  if (on_loop) return std::make_shared<engine_on_loop>();
+  return std::make_shared<engine_on_threads>();
 }
 AXIOMS_JWKS_INLINE void landing::operator()(result<fetch_response> response) {
-  const auto still = core.lock();
-  if (!still) return;
-  auto& self = static_cast<engine_on_loop&>(*still);
-  if (self.arrive(what, std::move(response))) self.fetch(what);
+  const auto still = std::static_pointer_cast<flights>(core.lock());
+  if (still && still->arrive(what, std::move(response))) still->fetch(what);
 }
 AXIOMS_JWKS_INLINE void alarm::operator()() const {
   if (const auto still = core.lock()) static_cast<engine_on_loop&>(*still).on_timer();
@@ -9099,7 +8770,7 @@ AXIOMS_JWKS_INLINE bool grants(const json_node* where, bool split, std::string_v
 struct remembered_token {
   std::uint64_t memo = 0;  // never reused
   std::uint64_t index = 0;
-  std::uint64_t engine = 0, generation = 0;
+  std::uint64_t generation = 0;  // unique, so of one URL of one engine; a forked child has new ones
   const token_rules* rules = nullptr;
   std::shared_ptr<const token_content> content{};
 };
@@ -9129,19 +8800,25 @@ class token_memo {
  public:
   explicit token_memo(std::size_t most);
   // The token, if the same text would be accepted now; else none.
-  [[nodiscard]] std::shared_ptr<const token_content> find(engine& core, std::string_view text);
+  [[nodiscard]] AXIOMS_JWKS_HOT inline std::shared_ptr<const token_content> find(engine& core, std::string_view text);
   void keep(remembered_token token, const jwk_set& by) noexcept;
 
  private:
   static constexpr std::size_t most_in_set = 8;
-  static constexpr std::size_t shortest = 64;  // a signature alone is longer
+  static constexpr std::size_t shortest = 128;  // a signature and some claims are longer
   struct set {
-    std::mutex mutex;  // guards the ring; taken inside a fork_gate, so that no child finds it taken
+    std::mutex mutex;  // guards the ring
     token_ring<most_in_set> ring;
   };
+  struct locked_set {
+    const fork_gate inside{};  // so that no child finds the mutex taken
+    set& where;
+    const std::lock_guard<std::mutex> lock{where.mutex};
+  };
+  [[nodiscard]] std::shared_ptr<const token_content> find_shared(engine& core, std::string_view text,
+                                                                 std::uint64_t index);
   [[nodiscard]] std::uint64_t index_of(std::string_view text) const noexcept;
   [[nodiscard]] set& set_of(std::uint64_t index) noexcept { return sets_[index % sets_.size()]; }
-  [[nodiscard]] bool is_good(const remembered_token& token, engine& core) const;
 
   const std::uint64_t id_, seed_;
   std::vector<set> sets_;
@@ -9153,20 +8830,19 @@ AXIOMS_JWKS_INLINE token_memo::token_memo(std::size_t most)
         static std::atomic<std::uint64_t> last{0};
         return last.fetch_add(1, std::memory_order_relaxed) + 1;
       }()),
-      seed_(default_random()),
+      seed_([] {
+        static const std::uint64_t seed = default_random();
+        return seed;
+      }()),
       sets_((most + most_in_set - 1) / most_in_set),
       room_(most / sets_.size()) {}
 
 // Of the end of the signature. Secret, so that nobody can choose tokens that crowd out others.
 AXIOMS_JWKS_INLINE std::uint64_t token_memo::index_of(std::string_view text) const noexcept {
-  std::array<std::uint64_t, 2> words;
-  std::memcpy(words.data(), text.data() + text.size() - sizeof words, sizeof words);
-  std::uint64_t hash = seed_;
-  for (const std::uint64_t word : words) {
-    hash = (hash ^ word) * 0xbf58476d1ce4e5b9U;
-    hash ^= hash >> 32U;
-  }
-  return hash;
+  std::uint64_t word = 0;
+  std::memcpy(&word, text.data() + text.size() - sizeof word, sizeof word);
+  const std::uint64_t hash = (word ^ seed_) * 0xbf58476d1ce4e5b9U;
+  return hash ^ (hash >> 32U);
 }
 
 #if defined(__GNUC__)
@@ -9175,24 +8851,30 @@ using wide_word = std::uint64_t __attribute__((vector_size(16)));
 using wide_word = std::uint64_t;
 #endif
 
-// Looks at every byte, so that the time it takes does not tell where two texts differ. Both have 64 bytes at least.
-inline bool same_text(std::string_view a, std::string_view b) noexcept {
-  constexpr std::size_t size = sizeof(wide_word), block = 4 * size;
-  if (a.size() != b.size()) return false;
-  const auto difference = [&](std::size_t at) {
+// Zero if they are equal.
+template <std::size_t Size>
+[[nodiscard]] AXIOMS_JWKS_HOT inline wide_word difference(const char* a, const char* b) noexcept {
+  if constexpr (Size > sizeof(wide_word)) {
+    return difference<Size / 2>(a, b) | difference<Size / 2>(a + Size / 2, b + Size / 2);
+  } else {
     wide_word x, y;
-    std::memcpy(&x, a.data() + at, size);
-    std::memcpy(&y, b.data() + at, size);
+    std::memcpy(&x, a, Size);
+    std::memcpy(&y, b, Size);
     return x ^ y;
-  };
-  wide_word all{};
-  const std::size_t last = a.size() - block;
-  for (std::size_t at = 0;; at = std::min(at + block, last)) {
-    all |= (difference(at) | difference(at + size)) | (difference(at + 2 * size) | difference(at + 3 * size));
-    if (at == last) break;
   }
-  std::array<std::uint64_t, size / sizeof(std::uint64_t)> words;
-  std::memcpy(words.data(), &all, size);
+}
+
+// Looks at every byte, so that the time it takes does not tell where two texts differ. Both have 128 bytes at least.
+inline bool same_text(std::string_view a, std::string_view b) noexcept {
+  constexpr std::size_t word = sizeof(wide_word), block = 128;
+  if (a.size() != b.size()) return false;
+  const std::size_t last = a.size() - block;
+  wide_word all = difference<word>(a.data(), b.data()) | difference<block>(a.data() + last, b.data() + last);
+  // An aligned word needs no load of its own.
+  for (std::size_t at = word - reinterpret_cast<std::uintptr_t>(a.data()) % word; at < last; at += block)
+    all |= difference<block>(std::assume_aligned<word>(a.data() + at), b.data() + at);
+  std::array<std::uint64_t, word / sizeof(std::uint64_t)> words;
+  std::memcpy(words.data(), &all, word);
   return words.front() == 0 && words.back() == 0;
 }
 
@@ -9201,47 +8883,52 @@ inline double seconds_of(std::chrono::system_clock::time_point when) noexcept {
 }
 
 // Whether get_jwks() would answer with the same keys now, and the dates allow it.
-AXIOMS_JWKS_INLINE bool token_memo::is_good(const remembered_token& token, engine& core) const {
-  const std::string_view url = token.rules->jwks_url;
-  if (token.engine != core.id()) return false;
-  if (const hit_slot* const slot = warm_hit(core, url)) {
-    if (slot->give()->generation() != token.generation) return false;
+[[nodiscard]] AXIOMS_JWKS_HOT inline bool is_good(std::uint64_t generation, std::string_view url,
+                                                  const token_content& content, engine& core) {
+  const auto in_time = [&](double now, double spare) {
+    return content.begins <= now - spare && now + spare < content.ends;
+  };
+  if (const hit_slot* const slot = warm_hit(core, url, generation)) {
+    if (slot->generation != generation) return false;
+    slot->counter->add();
+    // The second of time() that warm_hit() has asked for lags by a few milliseconds.
+    if (core.sparing() && in_time(static_cast<double>(this_thread_hits->clock.second()), 2)) return true;
   } else {
     const question asked{.url = url.empty() ? std::nullopt : std::optional(url)};
     const auto now = core.answer_now(asked, url_asked_of(asked));
-    if (!now || !now->document || now->document->generation() != token.generation) return false;
+    if (!now || !now->document || now->document->generation() != generation) return false;
   }
-  const auto leeway = static_cast<double>(token.rules->leeway.count());
-  const auto in_time = [&](double now, double spare) {
-    return token.content->begins <= now - spare + leeway && now + spare < token.content->expires + leeway;
-  };
-  // time() takes a twentieth, and lags by a few milliseconds.
-  if (core.sparing() && in_time(static_cast<double>(std::time(nullptr)), 2)) return true;
   wall_point now{};
   return core.read_clock(now) && in_time(seconds_of(now), 0);
 }
 
-AXIOMS_JWKS_INLINE std::shared_ptr<const token_content> token_memo::find(engine& core, std::string_view text) {
+std::shared_ptr<const token_content> token_memo::find(engine& core, std::string_view text) {
   if (text.size() < shortest) return nullptr;
   const std::uint64_t index = index_of(text);
-  const auto front = of_this_thread<token_ring<16>>();
+  auto* const front = of_this_thread<token_ring<16>>();
   const auto* const kept = front != nullptr ? front->find(id_, index) : nullptr;
   if (kept != nullptr && same_text(kept->content->text, text)) {
-    remembered_token mine = *kept;  // a listener that is called in there may verify tokens, too
-    if (is_good(mine, core)) return std::move(mine.content);
+    auto content = kept->content;  // a listener that is called in there may verify tokens, too
+    if (is_good(kept->generation, kept->rules->jwks_url, *content, core)) return content;
   }
+  return find_shared(core, text, index);
+}
+
+// Brings it to the front.
+AXIOMS_JWKS_COLD AXIOMS_JWKS_INLINE std::shared_ptr<const token_content> token_memo::find_shared(engine& core,
+                                                                                                 std::string_view text,
+                                                                                                 std::uint64_t index) {
   remembered_token shared;
   {
-    const fork_gate inside;
-    set& where = set_of(index);
-    const std::lock_guard lock(where.mutex);
-    if (const auto* const found = where.ring.find(id_, index)) shared = *found;
+    const locked_set among{.where = set_of(index)};
+    if (const auto* const found = among.where.ring.find(id_, index)) shared = *found;
   }
-  if (shared.content == nullptr || !same_text(shared.content->text, text) || !is_good(shared, core)) return nullptr;
+  if (shared.content == nullptr || !same_text(shared.content->text, text)) return nullptr;
+  if (!is_good(shared.generation, shared.rules->jwks_url, *shared.content, core)) return nullptr;
   const auto own = std::make_shared<std::shared_ptr<const token_content>>(shared.content);
   shared.content = {own, own->get()};
   auto content = shared.content;
-  if (front != nullptr) front->put(std::move(shared));
+  if (auto* const front = of_this_thread<token_ring<16>>()) front->put(std::move(shared));
   return content;
 }
 
@@ -9250,10 +8937,8 @@ AXIOMS_JWKS_INLINE void token_memo::keep(remembered_token token, const jwk_set& 
   if (std::find(by.begin(), by.end(), token.content->key) == by.end()) return;
   token.memo = id_;
   token.index = index_of(token.content->text);
-  set& where = set_of(token.index);
-  const fork_gate inside;
-  const std::lock_guard lock(where.mutex);
-  token = where.ring.put(std::move(token), room_);
+  const locked_set among{.where = set_of(token.index)};
+  token = among.where.ring.put(std::move(token), room_);
 }
 
 // -- tokens: rules --
@@ -9612,13 +9297,14 @@ class token_check {
   [[nodiscard]] result<verified_token> take_result() { return *std::move(out_); }
   void end(axioms::error why) { out_.emplace(std::move(why)); }
   // The memo's: before a token is read, and when it is accepted.
-  [[nodiscard]] static std::optional<result<verified_token>> recall(const token_core& rules, engine& core,
-                                                                    std::string_view text) {
+  [[nodiscard]] AXIOMS_JWKS_HOT static std::optional<result<verified_token>> recall(const token_core& rules,
+                                                                                    engine& core,
+                                                                                    std::string_view text) {
     auto known = rules.memo ? rules.memo->find(core, text) : nullptr;
     return known ? std::optional<result<verified_token>>(verified_token(std::move(known))) : std::nullopt;
   }
   void recall(engine& core) { out_ = recall(*core_, core, text_); }
-  void remember(const engine& core, const jwks_ptr& by) const noexcept;
+  void remember(const jwks_ptr& by) const noexcept;
   // What it needs is not to be had: there is only this key set.
   void end_with(const jwk_set& keys, need what);
 
@@ -9705,9 +9391,11 @@ AXIOMS_JWKS_INLINE std::optional<axioms::error> token_check::check_claims(std::c
   if (auto why = check_issuer(*rules_, claims)) return why;
   if (auto why = check_audience(*rules_, claims, root)) return why;
   if (auto why = check_dates(*rules_, claims, seconds_of(now))) return why;
+  const auto leeway = static_cast<double>(rules_->leeway.count());
   content_->expires = claims.exp->real;
+  content_->ends = content_->expires + leeway;
   for (const json_node* each : {claims.nbf, claims.iat})
-    content_->begins = each != nullptr ? std::max(content_->begins, *date_of(*each, true)) : content_->begins;
+    content_->begins = each != nullptr ? std::max(content_->begins, *date_of(*each, true) - leeway) : content_->begins;
   return check_required(*rules_, claims, root);
 }
 
@@ -9752,11 +9440,9 @@ AXIOMS_JWKS_INLINE void token_check::accept(key_ptr key) {
   out_.emplace(verified_token(std::move(content_)));
 }
 
-AXIOMS_JWKS_INLINE void token_check::remember(const engine& core, const jwks_ptr& by) const noexcept {
+AXIOMS_JWKS_INLINE void token_check::remember(const jwks_ptr& by) const noexcept {
   if (core_->memo && by && out_ && *out_)
-    core_->memo->keep(
-        {.engine = core.id(), .generation = by->generation(), .rules = rules_, .content = (*out_)->content_},
-        by->keys());
+    core_->memo->keep({.generation = by->generation(), .rules = rules_, .content = (*out_)->content_}, by->keys());
 }
 
 AXIOMS_JWKS_INLINE void token_check::end_with(const jwk_set& keys, need what) {
@@ -9813,7 +9499,7 @@ AXIOMS_JWKS_INLINE token_check::need proceed(token_check& check, engine& core) {
     return token_check::need::nothing;
   }
   const auto need = check.look(served ? &served->keys() : nullptr, now);
-  check.remember(core, served);
+  check.remember(served);
   return need;
 }
 

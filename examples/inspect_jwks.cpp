@@ -1,6 +1,6 @@
 // A command-line tool: shows what is in a key set, which of its keys can be used, and why the others cannot; what is wrong
 // with a set, and what differs between two; and what is in a token, whether it is good, and if not, why. Run it with a URL
-// or a file; --help tells the rest. Without arguments it shows a set of its own, with a bad member in it.
+// or a file; --help shows the rest. The tests run it in tests/inspect_check.
 #include "axioms_jwks.hpp"
 #include "support/diff_key_sets.hpp"
 #include "support/lint_key_set.hpp"
@@ -50,6 +50,7 @@ Options:
   --audience NAME      verify: a name of the service that the token is for; may be given several times
   --any-audience       verify: for whichever service the token is
   --help               shows this
+  --version            shows the version of the library that it was built with
 
 Rules of --lint:
   secret               error: private or symmetric key material is published
@@ -88,7 +89,7 @@ struct arguments {
   std::vector<std::string> sources, audience;
   std::string issuer, ca_file, token;
   bool lint = false, diff = false, json = false, es256k = false, watch = false, help = false, verify = false;
-  bool any_audience = false;
+  bool any_audience = false, version = false;
   std::chrono::seconds every{60}, watch_for{0};
 
   std::string source() const { return sources.empty() ? std::string() : sources[0]; }
@@ -115,7 +116,8 @@ const option options[] = {{"--lint", &arguments::lint},
                           {"--audience", &arguments::audience},
                           {"--any-audience", &arguments::any_audience},
                           {"--help", &arguments::help},
-                          {"-h", &arguments::help}};
+                          {"-h", &arguments::help},
+                          {"--version", &arguments::version}};
 
 // What is wrong with the arguments as a whole; empty if nothing is.
 std::string contradiction(const arguments& asked) {
@@ -150,7 +152,7 @@ bool read_value(const std::string& text, std::vector<std::string>& to) { return 
 // Returns what is wrong; empty if nothing is.
 std::string read_arguments(const std::vector<std::string>& words, arguments& out) {
   std::size_t at = 0;
-  if (words[0] == "verify") {
+  if (!words.empty() && words[0] == "verify") {
     out.verify = true;
     at = 1;
     if (words.size() > 1 && (words[1] == "-" || words[1].substr(0, 1) != "-")) out.token = words[at++];
@@ -179,7 +181,7 @@ std::string read_arguments(const std::vector<std::string>& words, arguments& out
     if (!wrong.empty()) return wrong;
   }
   out.watch = out.watch || out.watch_for.count() > 0;
-  return out.help ? "" : contradiction(out);
+  return out.help || out.version ? "" : contradiction(out);
 }
 
 nlohmann::json to_json(const std::vector<axioms::skipped_key>& skipped) {
@@ -334,18 +336,11 @@ axioms::result<axioms::fetch_response> fetch(const arguments& asked, const std::
 
 // ---- what is asked ----
 
-std::string now_as_text() {
-  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  char text[32] = "";
-  const std::tm* utc = std::gmtime(&now);
-  return utc != nullptr && std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", utc) > 0 ? text : "";
-}
-
 void show_event(const arguments& asked, const axioms::jwks_event& event) {
   using kind = axioms::jwks_event_kind;
   const bool changed = !event.added.empty() || !event.removed.empty() || !event.changed.empty();
   if (event.kind == kind::not_modified || (event.kind == kind::fetched && !changed)) return;
-  const std::string time = now_as_text();
+  const std::string time = demo::utc(std::time(nullptr));
   if (!asked.json) {
     std::cout << time << ' ' << axioms::to_string(event) << std::endl;
     return;
@@ -434,7 +429,11 @@ axioms::result<axioms::verified_token> verify(const arguments& asked, const std:
 int inspect_token(const arguments& asked) {
   std::string token = asked.token;
   if (token == "-") std::getline(std::cin, token);
-  return demo::show_token(token, verify(asked, token), asked.json);
+  const auto verdict = verify(asked, token);
+  if (!verdict && asked.sources.empty() &&
+      (verdict.error().code == axioms::errc::http_status || verdict.error().code == axioms::errc::not_a_key_set))
+    std::cerr << "If the issuer has no metadata, name its key set as the last argument: a URL or a file\n";
+  return demo::show_token(token, verdict, asked.json);
 }
 
 // It is installed under another name than that of the example.
@@ -450,19 +449,18 @@ std::string help_for(std::string_view program) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc <= 1) {
-    return inspect_text({}, R"({"keys":[
-      {"kty":"OKP","crv":"Ed25519","kid":"signing","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
-      {"kty":"oct","kid":"a secret does not belong here","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMko"}]})");
-  }
   arguments asked;
   if (const std::string wrong = read_arguments({argv + 1, argv + argc}, asked); !wrong.empty()) {
     const std::string all = help_for(argv[0]);
-    std::cerr << wrong << "\n\n" << all.substr(0, all.find("\n\n") + 1) << "--help tells the rest.\n";
+    std::cerr << wrong << "\n\n" << all.substr(0, all.find("\n\n") + 1) << "--help shows the rest.\n";
     return 2;
   }
   if (asked.help) {
     std::cout << help_for(argv[0]);
+    return 0;
+  }
+  if (asked.version) {
+    std::cout << "axioms-jwks " << AXIOMS_JWKS_VERSION << '\n';
     return 0;
   }
   if (asked.verify) return inspect_token(asked);

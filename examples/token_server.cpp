@@ -4,27 +4,35 @@
 // [readme]
 #include "axioms_jwks.hpp"
 #include <httplib.h>
+#include <iostream>
 
 int main(int argc, char** argv) {
   const std::string issuer = argc > 1 ? argv[1] : "https://idp.example.com";
   axioms::jwks_manager keys;
-  if (!keys.initialize({.issuer = issuer, .discovery = true})) return 1;
+  const auto started = keys.initialize({.issuer = issuer, .discovery = true});
+  if (!started) return std::cerr << started.error().description << '\n', 1;
   const axioms::token_verifier verifier(keys, {.issuer = issuer, .audience = {"https://api.example.com"}});
 
-  const auto guarded = [&](const axioms::required_access& access, auto answer) {
-    return [&verifier, access, answer](const httplib::Request& request, httplib::Response& response) {
-      const std::string header = request.get_header_value("Authorization");
-      const auto token = axioms::bearer_token(header).and_then([&](auto text) { return verifier.verify(text); });
-      const auto allowed = token.and_then([&](const axioms::verified_token& good) { return good.require(access); });
-      if (allowed) return response.set_content(answer(*token), "text/plain");
-      // 401, 403, or 503 if there are no keys to be had
-      response.status = allowed.error().status_code();
-      if (response.status < 500) response.set_header("WWW-Authenticate", allowed.error().www_authenticate());
-    };
+  // The token of a request that may do this; for any other request the response says why not.
+  const auto admit = [&](const auto& request, auto& response, const axioms::required_access& access) {
+    const auto token = axioms::bearer_token(request.get_header_value("Authorization")).and_then([&](auto text) {
+      return verifier.verify(text);
+    });
+    const auto allowed = token.and_then([&](const auto& good) { return good.require(access); });
+    if (allowed) return token;
+    // 401, 403, or 503 if there are no keys to be had. For your log: allowed.error().description
+    response.status = allowed.error().status_code();
+    if (response.status < 500) response.set_header("WWW-Authenticate", allowed.error().www_authenticate());
+    return axioms::result<axioms::verified_token>(allowed.error());
   };
   httplib::Server server;
-  server.Get("/orders", guarded({.all_scopes = {"orders:read"}}, [](auto& t) { return std::string(t.subject()); }));
-  server.Delete("/orders", guarded({.any_roles = {"admin"}}, [](auto&) { return std::string("deleted"); }));
+  server.Get("/orders", [&](const httplib::Request& request, httplib::Response& response) {
+    const auto token = admit(request, response, {.all_scopes = {"orders:read"}});
+    if (token) response.set_content(std::string(token->subject()), "text/plain");
+  });
+  server.Delete("/orders", [&](const httplib::Request& request, httplib::Response& response) {
+    if (admit(request, response, {.any_roles = {"admin"}})) response.set_content("deleted", "text/plain");
+  });
   return server.listen("127.0.0.1", argc > 2 ? std::atoi(argv[2]) : 8080) ? 0 : 1;
 }
 // [/readme]

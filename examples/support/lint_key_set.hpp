@@ -277,7 +277,7 @@ inline int show_findings(std::vector<finding> found, bool json) {
       std::printf("%s [%s] %s%s\n", painted(which, name_of(each.level)).c_str(), std::string(each.rule).c_str(),
                   where.c_str(), each.text.c_str());
     }
-    std::printf("%d errors, %d warnings, %d notes\n", errors, warnings, notes);
+    std::printf("errors: %d, warnings: %d, notes: %d\n", errors, warnings, notes);
   }
   return errors > 0 ? 1 : warnings > 0 ? 4 : 0;
 }

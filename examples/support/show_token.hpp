@@ -36,6 +36,17 @@ inline std::string text_of(const nlohmann::json& value) {
   return value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
+/// What a part says, and of the claims the dates as people read them.
+inline void print_part(const char* name, const nlohmann::json& part) {
+  std::printf("%s  %s\n", name, part.is_null() ? "not readable" : text_of(part).c_str());
+  for (const char* claim : {"iat", "nbf", "exp"}) {
+    const auto at = part.is_object() ? part.find(claim) : part.end();
+    if (at == part.end() || !at->is_number_integer()) continue;
+    const std::string date = utc(static_cast<std::time_t>(at->get<std::int64_t>()));
+    if (!date.empty()) std::printf("%s     %s\n", claim, date.c_str());
+  }
+}
+
 /// Prints the token and the verdict. Returns 0 if it is good, 1 if it is refused, 3 if that cannot be told for want of keys.
 inline int show_token(std::string_view token, const axioms::result<axioms::verified_token>& verdict, bool json) {
   const nlohmann::json header = part_of(token, 0), claims = part_of(token, 1);
@@ -47,7 +58,8 @@ inline int show_token(std::string_view token, const axioms::result<axioms::verif
     if (!verdict) out["error"] = {{"code", code}, {"description", verdict.error().description}};
     std::printf("%s\n", text_of(out).c_str());
   } else {
-    std::printf("header  %s\nclaims  %s\n", text_of(header).c_str(), text_of(claims).c_str());
+    print_part("header", header);
+    print_part("claims", claims);
     if (verdict) {
       const axioms::jwk& key = *(*verdict).key();
       std::printf("%s: signed with the key %s (%s)\n", painted(colour::green, "good").c_str(), plain(key.kid()).c_str(),

@@ -3,6 +3,7 @@
 #define AXIOMS_JWKS_EXAMPLES_TERMINAL_HPP
 
 #include <cstdlib>
+#include <ctime>
 #include <string>
 #include <string_view>
 
@@ -26,6 +27,13 @@ inline std::string plain(std::string_view text, std::size_t most = 64) {
     }
   }
   return text.size() > most ? out + "..." : out;
+}
+
+/// A time in UTC, as 2026-03-01T12:00:00Z; empty if it cannot be written so.
+inline std::string utc(std::time_t time) {
+  char text[32] = "";
+  const std::tm* parts = std::gmtime(&time);
+  return parts != nullptr && std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", parts) > 0 ? text : "";
 }
 
 enum class colour { red = 31, green = 32, yellow = 33, blue = 34 };

@@ -17,7 +17,7 @@
 #include <string_view>
 #include <thread>
 
-using axioms::errc, axioms::jwk_set, axioms::detail::metadata, axioms::detail::verdict;
+using axioms::errc, axioms::jwk_set, axioms::detail::verdict;
 using support::failing_new;
 
 namespace {
@@ -139,8 +139,8 @@ TEST_CASE("metadata are found with their URL, or not") {
   fails_cleanly([&] {
     axioms::fetch_response response{200, body, {}, {}};
     try {
-      const metadata what = axioms::detail::judge_metadata(asked, std::move(response), *source, {});
-      if (what.what == metadata::kind::found) return what.jwks_uri == uri ? outcome::whole : outcome::wrong;
+      const verdict what = axioms::detail::judge_metadata(asked, std::move(response), *source, {});
+      if (what.what == verdict::kind::found) return what.jwks_uri == uri ? outcome::whole : outcome::wrong;
       return what.why.code == errc::no_resources ? outcome::failed : outcome::wrong;
     } catch (const std::bad_alloc&) { return outcome::wrong; }
   });

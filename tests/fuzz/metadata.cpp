@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using axioms::detail::metadata;
+  using axioms::detail::verdict;
   if (size == 0) return 0;
   const bool http = (data[0] & 1U) != 0, by_domain = (data[0] & 2U) != 0;
   axioms::jwks_config config;
@@ -24,8 +24,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   response.body = fuzz::text_of(data + 1, size - 1);
 
   auto read = axioms::detail::judge_metadata(request, response, *source, fuzz::now);
-  fuzz::check(read.what != metadata::kind::not_modified, "a 200 is read or refused");
-  if (read.what != metadata::kind::found) {
+  fuzz::check(read.what != verdict::kind::not_modified, "a 200 is read or refused");
+  if (read.what != verdict::kind::found) {
     fuzz::check_shown(read.why);
     return 0;
   }

@@ -12,8 +12,8 @@
 
 using namespace std::chrono_literals;
 using axioms::errc, axioms::fetch_request, axioms::jwks_config, axioms::jwks_event, axioms::jwks_event_kind;
-using axioms::detail::discovery_policy, axioms::detail::judge_metadata, axioms::detail::metadata,
-    axioms::detail::metadata_source, axioms::detail::metadata_source_of, axioms::detail::steady_point;
+using axioms::detail::discovery_policy, axioms::detail::judge_metadata, axioms::detail::metadata_source,
+    axioms::detail::metadata_source_of, axioms::detail::steady_point, axioms::detail::verdict;
 using support::eventually, support::fake_fetcher, support::key_set, support::manual_clock, support::ok,
     support::response, support::rig;
 using step = discovery_policy::step;
@@ -53,7 +53,7 @@ struct discovered : rig {
 };
 using urls = std::vector<std::string>;
 
-metadata judged(const std::string& body, const jwks_config& config = discovering(), int status = 200) {
+verdict judged(const std::string& body, const jwks_config& config = discovering(), int status = 200) {
   const auto source = *metadata_source_of(config);
   fetch_request request;
   request.url = source.urls[0];
@@ -77,18 +77,18 @@ TEST_CASE("metadata are looked for where OpenID Connect puts them, then where RF
 
 // Red when judge_metadata() compares anything but the whole string.
 TEST_CASE("metadata must name exactly the issuer that is configured") {
-  CHECK(judged(metadata_of(issuer, keys_url)).what == metadata::kind::found);
+  CHECK(judged(metadata_of(issuer, keys_url)).what == verdict::kind::found);
   for (const char* other :
        {"https://idp.example.com/tenant/", "https://idp.example.com/Tenant", "https://idp.example.com",
         "http://idp.example.com/tenant", "", "https://evil.example.com/tenant"}) {
     CAPTURE(other);
     const auto said = judged(metadata_of(other, keys_url));
-    CHECK(said.what == metadata::kind::absent);
+    CHECK(said.what == verdict::kind::absent);
     CHECK(said.why.code == errc::not_a_key_set);
     CHECK(said.why.description.find("its issuer is") != std::string::npos);
   }
-  CHECK(judged(metadata_of("https://h/", keys_url), discovering("https://h/")).what == metadata::kind::found);
-  CHECK(judged(metadata_of("https://h", keys_url), discovering("https://h/")).what == metadata::kind::absent);
+  CHECK(judged(metadata_of("https://h/", keys_url), discovering("https://h/")).what == verdict::kind::found);
+  CHECK(judged(metadata_of("https://h", keys_url), discovering("https://h/")).what == verdict::kind::absent);
 }
 
 // Red when slash_optional is not asked for.
@@ -96,9 +96,9 @@ TEST_CASE("an issuer that is known by its domain only may end in a slash") {
   jwks_config config;
   config.domain = "tenant.example.com";
   config.discovery = true;
-  CHECK(judged(metadata_of("https://tenant.example.com", keys_url), config).what == metadata::kind::found);
-  CHECK(judged(metadata_of("https://tenant.example.com/", keys_url), config).what == metadata::kind::found);
-  CHECK(judged(metadata_of("https://tenant.example.com//", keys_url), config).what == metadata::kind::absent);
+  CHECK(judged(metadata_of("https://tenant.example.com", keys_url), config).what == verdict::kind::found);
+  CHECK(judged(metadata_of("https://tenant.example.com/", keys_url), config).what == verdict::kind::found);
+  CHECK(judged(metadata_of("https://tenant.example.com//", keys_url), config).what == verdict::kind::absent);
 }
 
 // Red when any check of judge_metadata() is left out.
@@ -112,7 +112,7 @@ TEST_CASE("hostile metadata are an error that says what is wrong") {
            metadata_of(issuer, keys_url).substr(0, 60)}) {
     CAPTURE(body.substr(0, 200));
     const auto said = judged(body);
-    CHECK(said.what != metadata::kind::found);
+    CHECK(said.what != verdict::kind::found);
     CHECK(said.why.code != errc{});
     CHECK_FALSE(said.why.description.empty());
     CHECK(said.why.description.find("secret") == std::string::npos);
@@ -120,10 +120,10 @@ TEST_CASE("hostile metadata are an error that says what is wrong") {
   }
   std::string deep = metadata_of(issuer, keys_url);
   deep.insert(deep.size() - 1, R"(,"x":)" + std::string(40, '[') + std::string(40, ']'));
-  CHECK(judged(deep).what != metadata::kind::found);
+  CHECK(judged(deep).what != verdict::kind::found);
   // http metadata may name an http key set, and https.
-  CHECK(judged(metadata_of("http://h", "http://h/keys"), discovering("http://h")).what == metadata::kind::found);
-  CHECK(judged(metadata_of("http://h", keys_url), discovering("http://h")).what == metadata::kind::found);
+  CHECK(judged(metadata_of("http://h", "http://h/keys"), discovering("http://h")).what == verdict::kind::found);
+  CHECK(judged(metadata_of("http://h", keys_url), discovering("http://h")).what == verdict::kind::found);
 }
 
 // Red when an answer is missing on either side of the rule.
@@ -136,27 +136,27 @@ TEST_CASE("metadata are absent when what came is none of that issuer, unless the
   };
   for (const int status : {201, 204, 301, 302, 304, 400, 401, 403, 404, 405, 410, 500, 502, 503}) {
     CAPTURE(status);
-    CHECK(kind(response(status)) == metadata::kind::absent);
-    CHECK(kind(response(status, "", {{"Retry-After", "1"}})) == metadata::kind::failure);
+    CHECK(kind(response(status)) == verdict::kind::absent);
+    CHECK(kind(response(status, "", {{"Retry-After", "1"}})) == verdict::kind::failure);
   }
-  for (const int status : {408, 429}) CHECK(kind(response(status)) == metadata::kind::failure);
+  for (const int status : {408, 429}) CHECK(kind(response(status)) == verdict::kind::failure);
   for (const int status : {200, 203}) {
-    CHECK(kind(response(status, "<html>Sign in</html>")) == metadata::kind::absent);
-    CHECK(kind(response(status, "{}")) == metadata::kind::absent);
-    CHECK(kind(response(status, metadata_of("https://else.example.com", keys_url))) == metadata::kind::absent);
-    CHECK(kind(response(status, R"({"issuer":")" + issuer + "\"}")) == metadata::kind::absent);
-    CHECK(kind(response(status, metadata_of(issuer, "http://keys.example.com/"))) == metadata::kind::failure);
-    CHECK(kind(response(status, metadata_of(issuer, "nonsense"))) == metadata::kind::failure);
-    CHECK(kind(response(status, metadata_of(issuer, keys_url))) == metadata::kind::found);
+    CHECK(kind(response(status, "<html>Sign in</html>")) == verdict::kind::absent);
+    CHECK(kind(response(status, "{}")) == verdict::kind::absent);
+    CHECK(kind(response(status, metadata_of("https://else.example.com", keys_url))) == verdict::kind::absent);
+    CHECK(kind(response(status, R"({"issuer":")" + issuer + "\"}")) == verdict::kind::absent);
+    CHECK(kind(response(status, metadata_of(issuer, "http://keys.example.com/"))) == verdict::kind::failure);
+    CHECK(kind(response(status, metadata_of(issuer, "nonsense"))) == verdict::kind::failure);
+    CHECK(kind(response(status, metadata_of(issuer, keys_url))) == verdict::kind::found);
   }
   for (const errc code : {errc::resolve_failed, errc::connect_failed, errc::tls_failed, errc::timed_out})
-    CHECK(kind(axioms::error{code, "the network", 0}) == metadata::kind::failure);
+    CHECK(kind(axioms::error{code, "the network", 0}) == verdict::kind::failure);
 }
 
 // Red when the text is not kept, kept for ever, or above its limit.
 TEST_CASE("metadata are kept as they were published, up to 64 KiB") {
   const std::string text = metadata_of(issuer, keys_url);
-  CHECK(*judged(text).document == text);
+  CHECK(*judged(text).metadata == text);
   const auto source = *metadata_source_of(discovering());
   fetch_request request;
   request.url = source.urls[0];
@@ -164,23 +164,23 @@ TEST_CASE("metadata are kept as they were published, up to 64 KiB") {
     std::string out = text;
     return out.insert(out.size() - 1, std::string(size - out.size(), ' '));
   };
-  CHECK(judge_metadata(request, response(200, padded(65536)), source, {}).document->size() == 65536);
+  CHECK(judge_metadata(request, response(200, padded(65536)), source, {}).metadata->size() == 65536);
   const auto longer = judge_metadata(request, response(200, padded(65537)), source, {});
-  CHECK(longer.what == metadata::kind::found);
-  CHECK(longer.document == nullptr);
+  CHECK(longer.what == verdict::kind::found);
+  CHECK(longer.metadata == nullptr);
 }
 
 // ---- the policy ----------------------------------------------------------------------------------
 
 namespace {
-metadata found(std::string jwks_uri = keys_url) {
-  metadata out;
-  out.what = metadata::kind::found;
+verdict found(std::string jwks_uri = keys_url) {
+  verdict out;
+  out.what = verdict::kind::found;
   out.jwks_uri = std::move(jwks_uri);
   return out;
 }
-metadata of_kind(metadata::kind kind, std::string why = "down") {
-  metadata out;
+verdict of_kind(verdict::kind kind, std::string why = "down") {
+  verdict out;
   out.what = kind;
   out.why = {errc::http_status, std::move(why), 0};
   return out;
@@ -190,7 +190,7 @@ struct guide {
   steady_point now{1000h};
   step begin() { return policy.begin(now); }
   step begin_for_token() { return policy.begin(now, true); }
-  step read(metadata what) { return policy.read(now, std::move(what)); }
+  step read(verdict what) { return policy.read(now, std::move(what)); }
 };
 }  // namespace
 
@@ -230,7 +230,7 @@ TEST_CASE("a flight that finds no key set reads the metadata, if it has not yet"
   g.policy.ended(true);
   g.begin_for_token();
   CHECK(g.policy.keys_failed(g.now) == step::metadata);
-  CHECK(g.read(of_kind(metadata::kind::failure)) == step::keys);
+  CHECK(g.read(of_kind(verdict::kind::failure)) == step::keys);
   g.policy.ended(true);
   g.begin_for_token();
   CHECK(g.policy.keys_failed(g.now) == step::fail);  // for a minute
@@ -243,30 +243,30 @@ TEST_CASE("while metadata cannot be read the old ones are used, for as long as a
   g.read(found());
   g.now += 14400s - steady_point::duration(1);
   CHECK(g.begin() == step::metadata);
-  CHECK(g.read(of_kind(metadata::kind::failure)) == step::keys);
+  CHECK(g.read(of_kind(verdict::kind::failure)) == step::keys);
   CHECK(g.policy.failure().has_value());
   g.now += steady_point::duration(1);
   CHECK(g.begin() == step::metadata);
   CHECK_FALSE(g.policy.failure().has_value());
-  CHECK(g.read(of_kind(metadata::kind::failure)) == step::fail);
+  CHECK(g.read(of_kind(verdict::kind::failure)) == step::fail);
 }
 
 // Red when a 304 does not count as read, or counts with nothing to confirm.
 TEST_CASE("a 304 confirms the metadata that are there, and nothing else") {
   guide g;
   g.begin();
-  CHECK(g.read(of_kind(metadata::kind::not_modified)) == step::fail);
+  CHECK(g.read(of_kind(verdict::kind::not_modified)) == step::fail);
   g.begin();
-  metadata first = found();
+  verdict first = found();
   first.etag = "\"m1\"";
   g.read(std::move(first));
   g.now += 14000s;
   g.begin();
-  CHECK(g.read(of_kind(metadata::kind::not_modified)) == step::keys);
+  CHECK(g.read(of_kind(verdict::kind::not_modified)) == step::keys);
   CHECK(g.policy.etag() == "\"m1\"");
   g.now += 14000s;
   g.begin();
-  CHECK(g.read(of_kind(metadata::kind::failure)) == step::keys);  // counted from the 304
+  CHECK(g.read(of_kind(verdict::kind::failure)) == step::keys);  // counted from the 304
 }
 
 // Red when the other form is not tried, tried twice, or tried for an outage.
@@ -274,7 +274,7 @@ TEST_CASE("the form of RFC 8414 is tried once where OpenID Connect's is absent, 
   guide g;
   CHECK(g.begin() == step::metadata);
   CHECK(g.policy.metadata_url() == openid_url);
-  CHECK(g.read(of_kind(metadata::kind::absent)) == step::metadata);
+  CHECK(g.read(of_kind(verdict::kind::absent)) == step::metadata);
   CHECK(g.policy.metadata_url() == oauth_url);
   CHECK(g.read(found()) == step::keys);
   CHECK_FALSE(g.policy.failure().has_value());
@@ -284,19 +284,19 @@ TEST_CASE("the form of RFC 8414 is tried once where OpenID Connect's is absent, 
 
   guide moved;
   moved.begin();
-  metadata first = found();
+  verdict first = found();
   first.etag = first.last_modified = "\"m1\"";
   moved.read(std::move(first));
   moved.now += 4000s;
   moved.begin();
-  CHECK(moved.read(of_kind(metadata::kind::absent)) == step::metadata);
+  CHECK(moved.read(of_kind(verdict::kind::absent)) == step::metadata);
   CHECK(moved.policy.etag().empty());  // they belong to the other URL
   CHECK(moved.policy.last_modified().empty());
 
   guide none;
   none.begin();
-  CHECK(none.read(of_kind(metadata::kind::absent, "first")) == step::metadata);
-  CHECK(none.read(of_kind(metadata::kind::absent, "second")) == step::fail);
+  CHECK(none.read(of_kind(verdict::kind::absent, "first")) == step::metadata);
+  CHECK(none.read(of_kind(verdict::kind::absent, "second")) == step::fail);
   CHECK(none.policy.failure()->why.description == "first");
   CHECK(none.policy.metadata_url() == openid_url);
 
@@ -305,12 +305,12 @@ TEST_CASE("the form of RFC 8414 is tried once where OpenID Connect's is absent, 
   discovery_policy one(std::make_shared<metadata_source>(*metadata_source_of(elsewhere)), elsewhere);
   CHECK(one.begin(steady_point(1000h)) == step::metadata);
   CHECK(one.metadata_url() == elsewhere.metadata_url);
-  CHECK(one.read(steady_point(1000h), of_kind(metadata::kind::absent)) == step::fail);
+  CHECK(one.read(steady_point(1000h), of_kind(verdict::kind::absent)) == step::fail);
   CHECK(one.metadata_url() == elsewhere.metadata_url);
 
   guide down;
   down.begin();
-  CHECK(down.read(of_kind(metadata::kind::failure)) == step::fail);
+  CHECK(down.read(of_kind(verdict::kind::failure)) == step::fail);
   CHECK(down.policy.metadata_url() == openid_url);
 }
 
@@ -684,16 +684,16 @@ TEST_CASE("metadata that time out when the time is nearly over do not cost the k
   g.read(found());
   g.policy.ended(true);
   g.now += 3600s;
-  metadata late = of_kind(metadata::kind::failure);
+  verdict late = of_kind(verdict::kind::failure);
   late.why.code = errc::timed_out;
   CHECK(g.begin() == step::metadata);
-  CHECK(g.read(metadata(late)) == step::keys);
+  CHECK(g.read(verdict(late)) == step::keys);
   g.policy.ended(false);  // there was no time left for them
   CHECK(g.begin() == step::keys);
   g.policy.ended(false);
   g.now += 60s;
   CHECK(g.begin() == step::metadata);
-  CHECK(g.read(metadata(late)) == step::keys);
+  CHECK(g.read(verdict(late)) == step::keys);
   CHECK(g.begin() == step::keys);
 }
 
@@ -704,7 +704,7 @@ TEST_CASE("metadata that ask for silence get it from every flight, while the old
   g.read(found());
   g.now += 3600s;
   g.begin();
-  metadata busy = of_kind(metadata::kind::failure);
+  verdict busy = of_kind(verdict::kind::failure);
   busy.retry_after = 100000s;
   CHECK(g.read(std::move(busy)) == step::keys);
   g.policy.ended(true);
@@ -722,7 +722,7 @@ TEST_CASE("metadata that cannot be read are tried once a minute while the key se
   g.policy.ended(true);
   g.now += 3600s;
   g.begin();
-  g.read(of_kind(metadata::kind::failure));
+  g.read(of_kind(verdict::kind::failure));
   g.policy.ended(true);
   g.now += 59s;
   CHECK(g.begin() == step::keys);
@@ -739,7 +739,7 @@ TEST_CASE("metadata that cannot be read are tried by every flight while the key 
   for (int i = 0; i < 3; ++i) {
     g.now += 1s;
     CHECK(g.begin() == step::metadata);
-    CHECK(g.read(of_kind(metadata::kind::failure)) == step::keys);
+    CHECK(g.read(of_kind(verdict::kind::failure)) == step::keys);
     g.policy.ended(false);
   }
 }
@@ -783,8 +783,8 @@ TEST_CASE("a flight begins anew when the configuration that sent it is replaced"
 TEST_CASE("a 304 for metadata that are not there is an error with a code") {
   guide g;
   g.begin();
-  metadata odd;
-  odd.what = metadata::kind::not_modified;
+  verdict odd;
+  odd.what = verdict::kind::not_modified;
   odd.status = 304;
   CHECK(g.read(std::move(odd)) == step::fail);
   CHECK(g.policy.failure()->why.code == errc::http_status);

@@ -254,7 +254,7 @@ TEST_CASE("a mutated set means to the reader what it means to nlohmann, value by
 // ---- whose rule it is what a name means that stands twice ----------------------------------------
 
 TEST_CASE("in metadata the last of equal names counts, null is as good as absent, and a zero byte is refused") {
-  using axioms::detail::metadata;
+  using axioms::detail::verdict;
   axioms::jwks_config config;
   config.issuer = "https://idp.example.com";
   config.discovery = true;
@@ -267,19 +267,19 @@ TEST_CASE("in metadata the last of equal names counts, null is as good as absent
   };
   const std::string issuer = R"("issuer":"https://idp.example.com")", uri = R"("jwks_uri":"https://keys.example.com/")";
   const std::string good = "{" + issuer + "," + uri + "}";
-  CHECK(judged(good).what == metadata::kind::found);
+  CHECK(judged(good).what == verdict::kind::found);
   const auto last =
       judged("{" + issuer + R"(,"jwks_uri":"https://first/",)" + uri + "," + R"("\u006awks_uri":"https://last/"})");
-  CHECK(last.what == metadata::kind::found);
+  CHECK(last.what == verdict::kind::found);
   CHECK(last.jwks_uri == "https://last/");
-  CHECK(judged(R"({"issuer":"https://other",)" + issuer + "," + uri + "}").what == metadata::kind::found);
-  CHECK(judged("{" + issuer + R"(,"issuer":"https://other",)" + uri + "}").what != metadata::kind::found);
+  CHECK(judged(R"({"issuer":"https://other",)" + issuer + "," + uri + "}").what == verdict::kind::found);
+  CHECK(judged("{" + issuer + R"(,"issuer":"https://other",)" + uri + "}").what != verdict::kind::found);
   CHECK(judged("{" + issuer + "," + uri + R"(,"jwks_uri":null})").why.description.find("no string named jwks_uri") !=
         std::string::npos);
-  CHECK(judged("{" + issuer + "," + uri + R"(,"registration_endpoint":null})").what == metadata::kind::found);
+  CHECK(judged("{" + issuer + "," + uri + R"(,"registration_endpoint":null})").what == verdict::kind::found);
   for (std::size_t at = 0; at <= good.size(); ++at) {
     const auto said = judged(good.substr(0, at) + '\0' + good.substr(at));
-    CHECK(said.what != metadata::kind::found);
+    CHECK(said.what != verdict::kind::found);
     CHECK(said.why.code == errc::not_a_key_set);
     CHECK(said.why.description.find("is no JSON from byte " + std::to_string(at + 1) + " on, a zero byte") !=
           std::string::npos);

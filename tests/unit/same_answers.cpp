@@ -92,7 +92,7 @@ const std::vector<script>& scripts() {
         {"static b k7", "shut_down"},
         {"lookup not-a-url", "invalid_url"},
         {"initialize a", "ok"},
-        {"lookup a", "k1 #3 0s"},
+        {"lookup a", "k1 #2 0s"},
         {"requests", "3"}}},
       {"configurations that start nothing, and URLs that nobody fetches",
        {{"initialize a refresh=0", "invalid_config"},

@@ -354,6 +354,17 @@ TEST_CASE("a bearer token is taken out of the Authorization header") {
   }
 }
 
+// Red, under AddressSanitizer, when that of a temporary is a view as well.
+TEST_CASE("the bearer token of a temporary string outlives it") {
+  const std::string kept = "Bearer abc";
+  static_assert(std::same_as<decltype(bearer_token(kept)), axioms::result<std::string_view>>);
+  const auto token = bearer_token("Bearer " + std::string(100, 'a'));
+  static_assert(std::same_as<decltype(token), const axioms::result<std::string>>);
+  CHECK(token.value() == std::string(100, 'a'));
+  CHECK(bearer_token(std::string("Basic abc")).error().code == errc::token_missing);
+  CHECK(bearer_token(kept).value().data() == kept.data() + 7);
+}
+
 // ---- views ---------------------------------------------------------------------------------------
 
 TEST_CASE("a claim_view gives what is there and nothing else") {
