@@ -775,13 +775,7 @@ inline std::string_view fetch_response::header(std::string_view name) const noex
   return {};
 }
 
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 // ---- concepts -----------------------------------------------------------------------------------
-
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
 
 #if !defined(AXIOMS_JWKS_OWN_STOP_TOKEN)
 
@@ -1135,13 +1129,7 @@ class executor_ref {
   void (*post_)(void*, executor_task) noexcept = nullptr;
 };
 
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 // ---- configuration ------------------------------------------------------------------------------
-
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
 
 /// What a jwks_event tells.
 enum class jwks_event_kind {
@@ -1283,13 +1271,7 @@ struct jwks_config {
   [[nodiscard]] result<void> validate() const;
 };
 
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 // ---- keys ---------------------------------------------------------------------------------------
-
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
 
 namespace detail {
 
@@ -1531,13 +1513,8 @@ class jwks_document {
 
 using jwks_ptr = std::shared_ptr<const jwks_document>;
 
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 // ---- detail: refresh policy ---------------------------------------------------------------------
 
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
 namespace detail {
 
 using steady_point = std::chrono::steady_clock::time_point;
@@ -1997,20 +1974,7 @@ class refresh_policy {
   missing_kids missing_;
 };
 
-}  // namespace detail
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 // ---- clocks -------------------------------------------------------------------------------------
-
-#if defined(__linux__)
-#include <time.h>
-#endif
-
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
-
-namespace detail {
 
 // Grows in every forked child, so that whoever keeps threads, locks or sockets sees that they are not its own.
 inline std::atomic<std::uint64_t> fork_counter{1};
@@ -2109,15 +2073,9 @@ struct steady_clock {
 };
 static_assert(clock_source<steady_clock>);
 
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 // ---- default fetcher ----------------------------------------------------------------------------
 
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
-
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
 
 namespace detail {
 class httplib_state;
@@ -2195,9 +2153,6 @@ struct httplib_access {
 
 }  // namespace detail
 
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 #endif  // !AXIOMS_JWKS_NO_HTTPLIB
 
 // ---- detail: engine -----------------------------------------------------------------------------
@@ -2222,8 +2177,6 @@ struct httplib_access {
 // engine_state to engine_life, each a room that uses those above it, and at its end the two drivers, engine_on_threads
 // and engine_on_loop.
 
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
 namespace detail {
 
 class engine;
@@ -2834,13 +2787,7 @@ class jwks_manager_verbs {
   friend struct detail::process_wide;
 };
 
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 // ---- blocking manager ---------------------------------------------------------------------------
-
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
 
 /// Keeps the key sets of identity providers for threads that may block.
 ///
@@ -2997,13 +2944,7 @@ class basic_jwks_manager : public jwks_manager_verbs {
 using jwks_manager = basic_jwks_manager<>;
 #endif
 
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 // ---- async manager ------------------------------------------------------------------------------
-
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
 
 /// A reference to a stop_token: what cancels a wait. Empty: nothing does.
 ///
@@ -3406,13 +3347,7 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
 using async_jwks_manager = basic_async_jwks_manager<>;
 #endif
 
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 // ---- tokens -------------------------------------------------------------------------------------
-
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
 
 /// What a token must be to be accepted. A verifier keeps a copy; nothing changes it then.
 ///
@@ -3840,15 +3775,9 @@ using token_verifier = basic_token_verifier<jwks_manager>;
 using async_token_verifier = basic_token_verifier<async_jwks_manager>;
 #endif
 
-}  // namespace AXIOMS_JWKS_ABI
-}  // namespace axioms
-
 // ---- process-wide managers ----------------------------------------------------------------------
 
 #if !defined(AXIOMS_JWKS_NO_HTTPLIB)
-
-namespace axioms {
-inline namespace AXIOMS_JWKS_ABI {
 
 /// The one blocking manager of this process. Made at the first use, shut down at process exit, never destroyed.
 [[nodiscard]] jwks_manager& default_jwks_manager();
@@ -3874,10 +3803,10 @@ void shutdown_jwks_manager() noexcept;
     std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true);
 [[nodiscard]] async_operation<void> shutdown_async_jwks_manager();
 
+#endif
+
 }  // namespace AXIOMS_JWKS_ABI
 }  // namespace axioms
-
-#endif
 
 // ---- implementation -----------------------------------------------------------------------------
 
