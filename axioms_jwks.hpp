@@ -1766,12 +1766,7 @@ class missing_kids {
     const auto found = until_.find(kid);
     return found != until_.end() && now < found->second;
   }
-  void remember(steady_point now, std::string_view kid) {
-    const auto sooner = [](const auto& a, const auto& b) { return a.second < b.second; };
-    if (until_.size() >= max_negative_kids && until_.find(kid) == until_.end())
-      until_.erase(std::min_element(until_.begin(), until_.end(), sooner));
-    until_.insert_or_assign(std::string(kid), later(now, negative_kid_ttl));
-  }
+  void remember(steady_point now, std::string_view kid);
   void clear() noexcept { until_.clear(); }
   [[nodiscard]] std::size_t size() const noexcept { return until_.size(); }
 
@@ -1788,20 +1783,7 @@ class withdrawn_keys {
   // served: what the new set takes the place of; null if it was served no more.
   // What the new set lacks is withdrawn now, and what came back is withdrawn no more. Keys of a set that was not served
   // any more are not brought back.
-  void replace(steady_point now, const jwk_set* served, const jwk_set& keys) {
-    const auto published = [&](const key_ptr& key) {
-      return std::any_of(keys.begin(), keys.end(), [&](const key_ptr& other) {
-        return other->thumbprint() == key->thumbprint() && other->kid() == key->kid();
-      });
-    };
-    std::erase_if(keys_, [&](const auto& old) { return now >= later(old.second, grace_) || published(old.first); });
-    if (grace_.count() == 0 || served == nullptr) return;
-    for (const auto& key : *served) {
-      if (!published(key)) keys_.emplace_back(key, now);
-    }
-    if (keys_.size() > max_withdrawn_keys)
-      keys_.erase(keys_.begin(), keys_.end() - static_cast<std::ptrdiff_t>(max_withdrawn_keys));
-  }
+  void replace(steady_point now, const jwk_set* served, const jwk_set& keys);
   [[nodiscard]] result<key_ptr> select(steady_point now, const key_query& query) const;
   [[nodiscard]] std::size_t size() const noexcept { return keys_.size(); }
 
@@ -2255,17 +2237,7 @@ class hit_counters {
     }
   }
   // For the calling thread, until it lets go.
-  [[nodiscard]] static std::shared_ptr<hit_counter> take(const std::shared_ptr<hit_counters>& from) {
-    hit_counter* mine = from->first_.load(std::memory_order_acquire);
-    while (mine != nullptr && mine->taken.exchange(true, std::memory_order_acquire)) mine = mine->next;
-    if (mine == nullptr) {
-      mine = new hit_counter;
-      mine->next = from->first_.load(std::memory_order_relaxed);
-      while (!from->first_.compare_exchange_weak(mine->next, mine, std::memory_order_acq_rel,
-                                                 std::memory_order_relaxed)) {}
-    }
-    return {mine, [from](hit_counter* counter) { counter->taken.store(false, std::memory_order_release); }};
-  }
+  [[nodiscard]] static std::shared_ptr<hit_counter> take(const std::shared_ptr<hit_counters>& from);
   [[nodiscard]] std::uint64_t sum() const noexcept {
     std::uint64_t out = 0;
     for (const hit_counter* each = first_.load(std::memory_order_acquire); each != nullptr; each = each->next)
@@ -5287,6 +5259,28 @@ AXIOMS_JWKS_INLINE verdict judge_metadata(const fetch_request& request, result<f
   return out;
 }
 
+AXIOMS_JWKS_INLINE void missing_kids::remember(steady_point now, std::string_view kid) {
+  const auto sooner = [](const auto& a, const auto& b) { return a.second < b.second; };
+  if (until_.size() >= max_negative_kids && until_.find(kid) == until_.end())
+    until_.erase(std::min_element(until_.begin(), until_.end(), sooner));
+  until_.insert_or_assign(std::string(kid), later(now, negative_kid_ttl));
+}
+
+AXIOMS_JWKS_INLINE void withdrawn_keys::replace(steady_point now, const jwk_set* served, const jwk_set& keys) {
+  const auto published = [&](const key_ptr& key) {
+    return std::any_of(keys.begin(), keys.end(), [&](const key_ptr& other) {
+      return other->thumbprint() == key->thumbprint() && other->kid() == key->kid();
+    });
+  };
+  std::erase_if(keys_, [&](const auto& old) { return now >= later(old.second, grace_) || published(old.first); });
+  if (grace_.count() == 0 || served == nullptr) return;
+  for (const auto& key : *served) {
+    if (!published(key)) keys_.emplace_back(key, now);
+  }
+  if (keys_.size() > max_withdrawn_keys)
+    keys_.erase(keys_.begin(), keys_.end() - static_cast<std::ptrdiff_t>(max_withdrawn_keys));
+}
+
 AXIOMS_JWKS_INLINE result<key_ptr> withdrawn_keys::select(steady_point now, const key_query& query) const {
   std::vector<key_ptr> graced;
   for (const auto& [key, since] : keys_) {
@@ -6897,6 +6891,18 @@ inline std::uint64_t hash_of(std::uint64_t engine, std::string_view url) noexcep
     hash ^= hash >> 29U;
   }
   return hash;
+}
+
+AXIOMS_JWKS_INLINE std::shared_ptr<hit_counter> hit_counters::take(const std::shared_ptr<hit_counters>& from) {
+  hit_counter* mine = from->first_.load(std::memory_order_acquire);
+  while (mine != nullptr && mine->taken.exchange(true, std::memory_order_acquire)) mine = mine->next;
+  if (mine == nullptr) {
+    mine = new hit_counter;
+    mine->next = from->first_.load(std::memory_order_relaxed);
+    while (
+        !from->first_.compare_exchange_weak(mine->next, mine, std::memory_order_acq_rel, std::memory_order_relaxed)) {}
+  }
+  return {mine, [from](hit_counter* counter) { counter->taken.store(false, std::memory_order_release); }};
 }
 
 AXIOMS_JWKS_INLINE const jwk* kept_document::find(const key_query& query) {
