@@ -5225,7 +5225,8 @@ AXIOMS_JWKS_INLINE std::string validator(const fetch_response& response, std::st
 }
 
 // The rule for replies, whatever they carry. True: there is a body to be read; else out says all.
-bool brings_body(const fetch_request& request, result<fetch_response>& response, wall_point now, verdict& out) {
+AXIOMS_JWKS_INLINE bool brings_body(const fetch_request& request, result<fetch_response>& response, wall_point now,
+                                    verdict& out) {
   if (!response) return out.refuse(std::move(response).error()), false;
   out.status = response->status;
   out.freshness = freshness_lifetime(*response, now);
