@@ -5660,7 +5660,6 @@ inline std::string address_bytes(std::string_view text) {
 struct resolver_job {
   std::uint64_t owner = 0;  // the fetcher
   std::string host;
-  std::uint16_t port = 0;
   std::atomic<bool> finished{false};  // then nobody writes to what follows
   std::string failure;
   std::vector<socket_address> found;
@@ -5681,14 +5680,13 @@ struct resolver_jobs {
 };
 
 // What the system's resolver says, or why it says nothing.
-inline std::vector<socket_address> look_up(const std::string& host, std::uint16_t port, int flags,
-                                           std::string& failure) {
+inline std::vector<socket_address> look_up(const std::string& host, int flags, std::string& failure) {
   addrinfo hints{};
   hints.ai_flags = flags;
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* made = nullptr;
-  const int failed = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &made);
+  const int failed = ::getaddrinfo(host.c_str(), nullptr, &hints, &made);
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(made, ::freeaddrinfo);
   if (failed != 0) failure = failed == EAI_SYSTEM ? errno_text(errno) : std::string(::gai_strerror(failed));
   std::vector<socket_address> first, second;
@@ -5700,7 +5698,7 @@ inline std::vector<socket_address> look_up(const std::string& host, std::uint16_
     std::memcpy(&to.storage, entry->ai_addr, entry->ai_addrlen);
     std::array<char, 64> text{};
     ::getnameinfo(entry->ai_addr, entry->ai_addrlen, text.data(), text.size(), nullptr, 0, NI_NUMERICHOST);
-    to.text = entry->ai_family == AF_INET6 ? concat('[', text.data(), "]:", port) : concat(text.data(), ':', port);
+    to.text = entry->ai_family == AF_INET6 ? concat('[', text.data(), ']') : text.data();
   }
   // One of each family in turn (RFC 8305 section 4): a family without a route must not use up the deadline.
   std::vector<socket_address> found;
@@ -5713,7 +5711,7 @@ inline std::vector<socket_address> look_up(const std::string& host, std::uint16_
 }
 
 inline void run_resolver(resolver_job& job) noexcept {
-  AXIOMS_JWKS_TRY { job.found = look_up(job.host, job.port, 0, job.failure); }
+  AXIOMS_JWKS_TRY { job.found = look_up(job.host, 0, job.failure); }
   AXIOMS_JWKS_CATCH_ALL { job.failure = "no memory"; }  // fits into any string
   {
     const fork_gate inside;
@@ -5726,11 +5724,10 @@ inline void run_resolver(resolver_job& job) noexcept {
 
 // Joins whoever asks for the same, or starts. Empty: too many threads are out; an error: none can be started.
 AXIOMS_JWKS_INLINE result<std::shared_ptr<resolver_job>> ask_for(const fetch_context& context, std::uint64_t owner,
-                                                                 const std::string& host, std::uint16_t port) {
+                                                                 const std::string& host) {
   auto fresh = std::make_shared<resolver_job>();
   fresh->owner = owner;
   fresh->host = host;
-  fresh->port = port;
   const fork_gate inside;
   resolver_jobs& jobs = resolver_jobs::all();
   const std::lock_guard lock(jobs.mutex);
@@ -5738,7 +5735,7 @@ AXIOMS_JWKS_INLINE result<std::shared_ptr<resolver_job>> ask_for(const fetch_con
   std::ptrdiff_t own = 0;
   for (const auto& each : jobs.running) {
     if (each->owner != owner) continue;
-    if (each->host == host && each->port == port) return each;
+    if (each->host == host) return each;
     ++own;
   }
   const bool crowded = own >= max_resolver_threads_per_fetcher || std::ssize(jobs.running) >= max_resolver_threads;
@@ -5759,12 +5756,12 @@ AXIOMS_JWKS_INLINE result<std::vector<socket_address>> resolve(fetch_context& co
   std::shared_ptr<resolver_job> job;
   if (!address_bytes(host).empty()) {
     job = std::make_shared<resolver_job>();
-    job->found = look_up(host, port, AI_NUMERICHOST, job->failure);
+    job->found = look_up(host, AI_NUMERICHOST, job->failure);
     job->finished = true;
   }
   while (!job || !job->finished.load(std::memory_order_acquire)) {
     if (!job) {
-      auto asked = ask_for(context, owner, host, port);
+      auto asked = ask_for(context, owner, host);
       if (!asked) return std::move(asked).error();
       job = *std::move(asked);
     }
@@ -5775,7 +5772,14 @@ AXIOMS_JWKS_INLINE result<std::vector<socket_address>> resolve(fetch_context& co
     return context.fail(errc::resolve_failed, "cannot resolve ", quote(host), ": ", job->failure);
   }
   if (job->found.empty()) return context.fail(errc::resolve_failed, "the host ", quote(host), " has no address");
-  return job->found;
+  std::vector<socket_address> found = job->found;
+  for (socket_address& each : found) {
+    const bool v6 = each.storage.ss_family == AF_INET6;
+    (v6 ? reinterpret_cast<sockaddr_in6*>(&each.storage)->sin6_port
+        : reinterpret_cast<sockaddr_in*>(&each.storage)->sin_port) = htons(port);
+    append_to(each.text, concat(':', port));
+  }
+  return found;
 }
 
 // - TLS -

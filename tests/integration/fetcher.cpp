@@ -394,7 +394,9 @@ TEST_CASE(
   usual(second);
   usual(first);  // which has threads left
   for (int i = 0; i < 20; ++i) CHECK(ask(first, std::to_string(i) + ".first.stuck") == errc::timed_out);
-  wait_for(20);  // a name that is asked for again shares its thread
+  wait_for(20);
+  CHECK(ask(first, "0.first.stuck:81") == errc::timed_out);
+  wait_for(20);  // a name that is asked for again shares its thread, whatever the port
   for (int i = 20; i < 40; ++i) CHECK(ask(first, std::to_string(i) + ".first.stuck") == errc::timed_out);
   wait_for(32);
   CHECK(timed_fetch(first, request_for(server.url("/", "localhost"), 50ms)).code() ==
