@@ -2385,11 +2385,11 @@ class waiter : public std::enable_shared_from_this<waiter> {
   const url_asked where;
 
   bool finished = false;
-  bool cancelled = false;    // before it was submitted
-  bool for_token = false;    // waits because of a token, and is counted by its entry
-  bool forgiving = false;    // waits for a prefetch, whose failure is success
-  std::uint64_t newest = 0;  // the newest flight when it asked
-  std::uint64_t joined = 0;  // the flight that it waits for
+  std::atomic<bool> cancelled{false};  // before it was submitted
+  bool for_token = false;              // waits because of a token, and is counted by its entry
+  bool forgiving = false;              // waits for a prefetch, whose failure is success
+  std::uint64_t newest = 0;            // the newest flight when it asked
+  std::uint64_t joined = 0;            // the flight that it waits for
   steady_point deadline = steady_point::max();
   jwks_ptr before;            // of bad_signature: what the key was taken from
   outcome out;                // until it is finished, what shutdown ends it with
@@ -2953,6 +2953,10 @@ concept async_how = std::same_as<How, async_options> || std::convertible_to<cons
 
 namespace detail {
 
+// A callback that takes what its verb ends with.
+template <class Callback, class... T>
+concept completes = std::invocable<Callback&, T...>;
+
 template <class How>
 [[nodiscard]] std::pair<executor_ref, stop_token> taken_apart(const How& how) noexcept {
   if constexpr (std::same_as<How, async_options>) {
@@ -3194,7 +3198,7 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
     return {
         shell_, {.what = detail::verb::initialize}, options, std::make_shared<const jwks_config>(std::move(config))};
   }
-  template <std::invocable<result<void>> Callback, async_how How = async_options>
+  template <detail::completes<result<void>> Callback, async_how How = async_options>
   void async_initialize(jwks_config config, Callback callback, How how = {}) {
     call<result<void>>({.what = detail::verb::initialize}, std::move(callback), how,
                        std::make_shared<const jwks_config>(std::move(config)));
@@ -3206,7 +3210,7 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
     options.stop = stop_ref();  // it is not to be cancelled
     return {shell_, {.what = detail::verb::shutdown}, options};
   }
-  template <std::invocable Callback>
+  template <detail::completes Callback>
   void async_shutdown(Callback callback, async_options options = {}) {
     options.stop = stop_ref();
     call<void>({.what = detail::verb::shutdown}, std::move(callback), options);
@@ -3219,11 +3223,11 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   [[nodiscard]] async_operation<result<jwks_ptr>> get_jwks(async_options options = {}) const {
     return {shell_, {}, options};
   }
-  template <std::invocable<result<jwks_ptr>> Callback, async_how How = async_options>
+  template <detail::completes<result<jwks_ptr>> Callback, async_how How = async_options>
   void async_get_jwks(std::string_view url, Callback callback, How how = {}) const {
     call<result<jwks_ptr>>({.url = url}, std::move(callback), how);
   }
-  template <std::invocable<result<jwks_ptr>> Callback, async_how How = async_options>
+  template <detail::completes<result<jwks_ptr>> Callback, async_how How = async_options>
   void async_get_jwks(Callback callback, How how = {}) const {
     call<result<jwks_ptr>>({}, std::move(callback), how);
   }
@@ -3236,11 +3240,11 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   [[nodiscard]] async_operation<result<key_ptr>> get_key(const key_query& query, async_options options = {}) const {
     return {shell_, {.what = detail::verb::key, .query = query}, options};
   }
-  template <std::invocable<result<key_ptr>> Callback, async_how How = async_options>
+  template <detail::completes<result<key_ptr>> Callback, async_how How = async_options>
   void async_get_key(std::string_view url, const key_query& query, Callback callback, How how = {}) const {
     call<result<key_ptr>>({.what = detail::verb::key, .url = url, .query = query}, std::move(callback), how);
   }
-  template <std::invocable<result<key_ptr>> Callback, async_how How = async_options>
+  template <detail::completes<result<key_ptr>> Callback, async_how How = async_options>
   void async_get_key(const key_query& query, Callback callback, How how = {}) const {
     call<result<key_ptr>>({.what = detail::verb::key, .query = query}, std::move(callback), how);
   }
@@ -3254,12 +3258,12 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
                                                                           async_options options = {}) {
     return {shell_, {.what = detail::verb::bad_signature, .query = {.kid = kid}}, options};
   }
-  template <std::invocable<result<bool>> Callback, async_how How = async_options>
+  template <detail::completes<result<bool>> Callback, async_how How = async_options>
   void async_refresh_after_bad_signature(std::string_view url, std::string_view kid, Callback callback, How how = {}) {
     call<result<bool>>({.what = detail::verb::bad_signature, .url = url, .query = {.kid = kid}}, std::move(callback),
                        how);
   }
-  template <std::invocable<result<bool>> Callback, async_how How = async_options>
+  template <detail::completes<result<bool>> Callback, async_how How = async_options>
   void async_refresh_after_bad_signature(std::string_view kid, Callback callback, How how = {}) {
     call<result<bool>>({.what = detail::verb::bad_signature, .query = {.kid = kid}}, std::move(callback), how);
   }
@@ -3271,11 +3275,11 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   [[nodiscard]] async_operation<result<void>> refresh(async_options options = {}) {
     return {shell_, {.what = detail::verb::refresh}, options};
   }
-  template <std::invocable<result<void>> Callback, async_how How = async_options>
+  template <detail::completes<result<void>> Callback, async_how How = async_options>
   void async_refresh(std::string_view url, Callback callback, How how = {}) {
     call<result<void>>({.what = detail::verb::refresh, .url = url}, std::move(callback), how);
   }
-  template <std::invocable<result<void>> Callback, async_how How = async_options>
+  template <detail::completes<result<void>> Callback, async_how How = async_options>
   void async_refresh(Callback callback, How how = {}) {
     call<result<void>>({.what = detail::verb::refresh}, std::move(callback), how);
   }
@@ -3284,7 +3288,7 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   [[nodiscard]] async_operation<bool> wait_ready(std::chrono::milliseconds limit, async_options options = {}) const {
     return {shell_, {.what = detail::verb::ready, .limit = limit}, options};
   }
-  template <std::invocable<bool> Callback, async_how How = async_options>
+  template <detail::completes<bool> Callback, async_how How = async_options>
   void async_wait_ready(std::chrono::milliseconds limit, Callback callback, How how = {}) const {
     call<bool>({.what = detail::verb::ready, .limit = limit}, std::move(callback), how);
   }
@@ -8310,7 +8314,8 @@ struct crew {
     const std::lock_guard lock(join_mutex);
     if (scheduler.joinable()) scheduler.detach();
   }
-  // Guarded by the engine's mutex.
+
+  // Guarded by the engine's mutex; retired is also read under handles_mutex.
   std::atomic<bool> retired{false};  // shutdown was asked: finish what is due and end
   bool ended = false;                // nothing is left but the shutdowns that wait for it
   bool woken = false;
@@ -8384,7 +8389,7 @@ class crews : public engine_life {
         todo.finished.swap(mine.deferred);
         mine.woken = false;
       }
-      const bool clock_works = tick_now();
+      const bool clock_works = mine.retired || tick_now();
       std::unique_lock lock(mutex_);
       if (mine.woken || !mine.deferred.empty()) continue;
       if (mine.retired) break;
@@ -8562,7 +8567,7 @@ class engine_on_threads final : public crews {
     const auto ended = [&] { return who.finished; };
     std::unique_lock lock(mutex_);
     while (!who.finished) {
-      // Its end is the scheduler's to see.
+      // Deadlines are the scheduler's to see.
       const bool clock_works = io_->wait(lock, cv, stop, steady_point::max(), std::ref(ended));
       const bool asked_to_stop = stop.stop_requested();
       if (who.finished || (clock_works && !asked_to_stop)) continue;

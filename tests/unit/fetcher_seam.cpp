@@ -6,6 +6,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <type_traits>
 #include <utility>
 
@@ -120,6 +121,30 @@ TEST_CASE("initialize() and add() ask a fetcher that can check itself, once and 
     done.get_future().wait();
     return out;
   });
+}
+
+// Red under ThreadSanitizer when a waiter's `cancelled` is a plain bool.
+TEST_CASE("a stop that another thread asks for while initialize() checks its fetcher cancels it") {
+  const checking_fetcher fetcher;
+  axioms::basic_async_jwks_manager<checking_fetcher, manual_clock> manager{fetcher, manual_clock()};
+  axioms::stop_source source;
+  std::atomic<bool> inside{false}, asked{false};  // relaxed, so that they order nothing else
+  std::thread other([&] {
+    while (!inside.load(std::memory_order_relaxed)) std::this_thread::yield();
+    source.request_stop();
+    asked.store(true, std::memory_order_relaxed);
+  });
+  fetcher.state->inside = [&] {
+    inside.store(true, std::memory_order_relaxed);
+    while (!asked.load(std::memory_order_relaxed)) std::this_thread::yield();
+  };
+  std::promise<axioms::result<void>> answer;
+  const auto take = [&](axioms::result<void> out) { answer.set_value(std::move(out)); };
+  manager.async_initialize(config_for(url), take, source.get_token());
+  other.join();
+  const auto out = answer.get_future().get();
+  REQUIRE_FALSE(out.has_value());
+  CHECK(out.error().code == errc::cancelled);
 }
 
 TEST_CASE("a check() that returns something else is none") {
