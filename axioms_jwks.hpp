@@ -2390,6 +2390,7 @@ class waiter : public std::enable_shared_from_this<waiter> {
   bool forgiving = false;              // waits for a prefetch, whose failure is success
   std::uint64_t newest = 0;            // the newest flight when it asked
   std::uint64_t joined = 0;            // the flight that it waits for
+  steady_point since{};                // when it asked
   steady_point deadline = steady_point::max();
   jwks_ptr before;            // of bad_signature: what the key was taken from
   outcome out;                // until it is finished, what shutdown ends it with
@@ -7528,10 +7529,11 @@ class waiting_callers : public engine_state {
 
   // Those who wait decide again: after a flight ended, after a late answer came while the next flight is in the air,
   // and after a document was loaded.
-  void settle(entry& on, steady_point now, errands& todo) noexcept {
+  void settle(entry& on, steady_point landed, errands& todo) noexcept {
     for (auto next = on.waiters.begin(); next != on.waiters.end();) {
       waiter& who = **next++;
       const question asked = who.asked();
+      const steady_point now = std::max(landed, who.since);  // the landing's clock may have been read before it asked
       AXIOMS_JWKS_TRY {
         auto said = decide(asked, on, now, &who);
         if ((said.waits() || said.out.failure) && on.policy.in_flight(who.joined))
@@ -7741,6 +7743,7 @@ class lookups : public waiting_callers {
       if (who->what == verb::ready)
         who->deadline = later(now, std::clamp<milliseconds>(who->limit, milliseconds(0), max_duration));
       who->on = on;
+      who->since = now;
       who->newest = on->policy.newest_flight();
       if (on->policy.servable(now)) who->before = on->document;
       who->place = ticket.begin();
@@ -7773,6 +7776,7 @@ class flights : public lookups {
     }
     AXIOMS_JWKS_CATCH_ALL { brought = failure_of(memory_error()); }
     const std::uint64_t random = draw();
+    static_cast<void>(read_clock(now));  // judging has taken its time
     visit todo(*this);
     if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
     return false;

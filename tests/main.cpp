@@ -17,7 +17,7 @@ int main(int argc, char** argv) {
   const auto start = std::chrono::steady_clock::now();
   for (long run = 1; run <= times; ++run) {
     doctest::Context context(argc, argv);
-    if (times > 1) context.setOption("quiet", run > 1);
+    if (times > 1) context.setOption("minimal", run > 1);  // failures only
     const int failed = context.run();
     if (failed != 0 && times > 1) std::printf("run %ld of %ld failed\n", run, times);
     if (failed != 0 || context.shouldExit()) return failed;

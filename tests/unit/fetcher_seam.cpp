@@ -1,4 +1,4 @@
-// What the managers tell their fetcher, and ask it: the origin of the application's credentials, and check().
+// What the managers tell their fetcher, and ask it: the origin of the application's credentials, and check(); and when they read the clock.
 #include "support/rig.hpp"
 
 #include <atomic>
@@ -196,4 +196,57 @@ TEST_CASE("a fetch says the origin that the application named, also for a jwks_u
   CHECK(r.provider.request(1).url == keys);
   CHECK(r.provider.request(1).origin == "https://idp.example.com:8443");
   CHECK(r.provider.request(2).origin == "http://other.example.org");
+}
+
+namespace {
+struct on_loop_only {
+  fake_fetcher provider;
+  template <class Callback>
+  void async_fetch(axioms::fetch_request request, axioms::stop_token stop, Callback callback) {
+    provider.async_fetch(std::move(request), std::move(stop), std::move(callback));
+  }
+};
+// Goes on after it has been read: what is done meanwhile is between the reading and its use.
+struct interrupted_clock : manual_clock {
+  struct shared {
+    int countdown = 0;
+    std::function<void()> meanwhile;
+  };
+  std::shared_ptr<shared> state = std::make_shared<shared>();
+  time_point now() const {
+    const time_point out = manual_clock::now();
+    if (state->countdown > 0 && --state->countdown == 0) state->meanwhile();
+    return out;
+  }
+};
+}  // namespace
+
+// Red when settle() takes the landing's time for whoever asked after it had been read.
+TEST_CASE("who asks while a fetch lands is not answered as of an earlier time") {
+  interrupted_clock clock;
+  fake_fetcher provider;
+  provider.always(ok({"k1"}));
+  axioms::basic_async_jwks_manager<on_loop_only, interrupted_clock> manager{on_loop_only{provider}, clock};
+  auto config = config_for(url);
+  config.fetch_timeout = 24h;
+  manager.async_initialize(config, [](const axioms::result<void>& out) { REQUIRE(out.has_value()); });
+  provider.hold();
+  clock.advance(7200s + 7199s);  // the refresh is in the air, and the document may be served for another second
+  REQUIRE(manager.peek().has_value());
+  int answered = 0;
+  errc code{};
+  clock.state->countdown = 2;  // the second reading is that of the landing
+  clock.state->meanwhile = [&] {
+    clock.advance(2s);
+    manager.async_get_jwks(url, [&](const axioms::result<axioms::jwks_ptr>& out) {
+      ++answered;
+      if (!out) code = out.error().code;
+    });
+    CHECK(answered == 0);  // it waits for that fetch
+  };
+  provider.always(response(500));
+  provider.release();
+  CHECK(clock.state->countdown == 0);
+  CHECK(answered == 1);
+  CHECK(code == errc::http_status);
 }
