@@ -41,9 +41,9 @@ std::uint64_t fails_cleanly(outcome expected, F f) {
   std::uint64_t n = 0;
   for (; failed; ++n) {
     outcome came = outcome::wrong;
-    const std::int64_t before = failing_new::alive();
+    const std::int64_t before = failing_new::alive_here();
     failed = failing_new::during(n, [&] { came = tried(); });
-    const std::int64_t after = failing_new::alive();
+    const std::int64_t after = failing_new::alive_here();
     CAPTURE(n);
     CHECK(after <= before);  // the header that this thread remembers may have gone
     CHECK((came == expected || (failed && came == outcome::no_memory)));

@@ -58,6 +58,8 @@ class failing_new {
   }
   /// Blocks that were allocated and not freed, of all threads.
   static std::int64_t alive() noexcept { return blocks().load(); }
+  /// Blocks that this thread allocated, less those that it freed: what other threads do meanwhile does not count.
+  static std::int64_t alive_here() noexcept { return here().blocks; }
 
   // Of the operators below. Not inlined, or g++ 12 takes free() for the wrong partner of operator new.
   [[gnu::noinline]] static void* allocate(std::size_t bytes, std::size_t alignment) noexcept {
@@ -69,11 +71,11 @@ class failing_new {
     } else if (::posix_memalign(&block, alignment, bytes) != 0) {
       block = nullptr;
     }
-    if (block != nullptr) blocks().fetch_add(1, std::memory_order_relaxed);
+    if (block != nullptr) count_block(1);
     return block;
   }
   [[gnu::noinline]] static void release(void* block) noexcept {
-    if (block != nullptr) blocks().fetch_sub(1, std::memory_order_relaxed);
+    if (block != nullptr) count_block(-1);
     std::free(block);
   }
 
@@ -81,6 +83,7 @@ class failing_new {
   static constexpr std::uint64_t never = ~std::uint64_t{0};
   struct per_thread {
     std::uint64_t seen = 0, fails_at = never;
+    std::int64_t blocks = 0;
     bool failed = false;
   };
   struct shared {
@@ -98,6 +101,10 @@ class failing_new {
   static std::atomic<std::int64_t>& blocks() noexcept {
     static constinit std::atomic<std::int64_t> count{0};
     return count;
+  }
+  static void count_block(std::int64_t more) noexcept {
+    here().blocks += more;
+    blocks().fetch_add(more, std::memory_order_relaxed);
   }
   static bool falls_due() noexcept {
     if (here().seen++ == here().fails_at) return here().failed = true;
