@@ -3761,23 +3761,36 @@ using async_token_verifier = basic_token_verifier<async_jwks_manager>;
 /// The one async manager of this process, as above.
 [[nodiscard]] async_jwks_manager& default_async_jwks_manager();
 
+namespace detail {
+[[nodiscard]] jwks_config short_config(std::string_view jwks_url, seconds refresh_interval, seconds cache_ttl,
+                                       bool prefetch);
+}
+
 /// default_jwks_manager().initialize(); the options take effect unless that manager runs already.
 ///
 /// Blocks and Errors: as basic_jwks_manager::initialize().
 result<void> initialize_jwks_manager(jwks_config config, httplib_options options = {});
-/// The short form, for a URL and the three options that are set most.
-result<void> initialize_jwks_manager(std::string jwks_url,
+/// The short form, for a URL and the three options that are set most. A template, so that braces always mean a
+/// jwks_config: g++ 12 calls `{.jwks_url = url}` ambiguous otherwise.
+template <std::convertible_to<std::string_view> Url>
+result<void> initialize_jwks_manager(const Url& jwks_url,
                                      std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
-                                     std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true);
+                                     std::chrono::seconds cache_ttl = std::chrono::seconds(7200),
+                                     bool prefetch = true) {
+  return initialize_jwks_manager(detail::short_config(jwks_url, refresh_interval, cache_ttl, prefetch));
+}
 /// default_jwks_manager().shutdown().
 void shutdown_jwks_manager() noexcept;
 
 /// The awaitable twins, on default_async_jwks_manager().
 [[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(jwks_config config,
                                                                           httplib_options options = {});
+template <std::convertible_to<std::string_view> Url>
 [[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(
-    std::string jwks_url, std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
-    std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true);
+    const Url& jwks_url, std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
+    std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true) {
+  return initialize_async_jwks_manager(detail::short_config(jwks_url, refresh_interval, cache_ttl, prefetch));
+}
 [[nodiscard]] async_operation<void> shutdown_async_jwks_manager();
 
 #endif
@@ -9719,6 +9732,14 @@ struct process_wide {
   }
 };
 
+AXIOMS_JWKS_INLINE jwks_config short_config(std::string_view jwks_url, seconds refresh_interval, seconds cache_ttl,
+                                            bool prefetch) {
+  return {.jwks_url = std::string(jwks_url),
+          .refresh_interval = refresh_interval,
+          .cache_ttl = cache_ttl,
+          .prefetch = prefetch};
+}
+
 }  // namespace detail
 
 AXIOMS_JWKS_INLINE jwks_manager& default_jwks_manager() { return detail::process_wide::get<jwks_manager>().manager; }
@@ -9729,27 +9750,11 @@ AXIOMS_JWKS_INLINE async_jwks_manager& default_async_jwks_manager() {
 AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(jwks_config config, httplib_options options) {
   return detail::process_wide::with<jwks_manager>(std::move(options)).initialize(std::move(config));
 }
-AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(std::string jwks_url, std::chrono::seconds refresh_interval,
-                                                        std::chrono::seconds cache_ttl, bool prefetch) {
-  return initialize_jwks_manager({.jwks_url = std::move(jwks_url),
-                                  .refresh_interval = refresh_interval,
-                                  .cache_ttl = cache_ttl,
-                                  .prefetch = prefetch});
-}
 AXIOMS_JWKS_INLINE void shutdown_jwks_manager() noexcept { default_jwks_manager().shutdown(); }
 
 AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(jwks_config config,
                                                                                httplib_options options) {
   return detail::process_wide::with<async_jwks_manager>(std::move(options)).initialize(std::move(config));
-}
-AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(std::string jwks_url,
-                                                                               std::chrono::seconds refresh_interval,
-                                                                               std::chrono::seconds cache_ttl,
-                                                                               bool prefetch) {
-  return initialize_async_jwks_manager({.jwks_url = std::move(jwks_url),
-                                        .refresh_interval = refresh_interval,
-                                        .cache_ttl = cache_ttl,
-                                        .prefetch = prefetch});
 }
 AXIOMS_JWKS_INLINE async_operation<void> shutdown_async_jwks_manager() {
   return default_async_jwks_manager().shutdown();

@@ -156,10 +156,14 @@ int main(int argc, char**) {
   if (argc > 5) {
     auto a = axioms::initialize_jwks_manager("https://a/b", 3600s, 7200s, true);
     auto a2 = axioms::initialize_jwks_manager({.jwks_url = "https://a"}, {.ca_file = "x"});
+    a2 = axioms::initialize_jwks_manager({.jwks_url = "https://a"});
+    a2 = axioms::initialize_jwks_manager(std::string_view("https://a"), 1h);
+    a2 = axioms::initialize_jwks_manager(std::string("https://a"));
     axioms::shutdown_jwks_manager();
     auto& dm = axioms::default_jwks_manager();
     (void)dm.running();
     auto op = axioms::initialize_async_jwks_manager("https://a/b");
+    op = axioms::initialize_async_jwks_manager({.jwks_url = "https://a"});
     auto op2 = axioms::shutdown_async_jwks_manager();
     (void)axioms::default_async_jwks_manager().running();
     (void)a;
