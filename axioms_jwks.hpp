@@ -1036,16 +1036,7 @@ concept fetcher = requires(F& f, const fetch_request& request, stop_token stop) 
 
 namespace detail {
 
-// What a fetcher is made from, if it says so; else a type that nobody has.
-template <class Fetcher>
-struct fetcher_options {
-  using type = fetcher_options;
-};
-template <class Fetcher>
-  requires requires { typename Fetcher::options_type; }
-struct fetcher_options<Fetcher> {
-  using type = typename Fetcher::options_type;
-};
+// Fetchers that say what they are made from.
 template <class Fetcher>
 concept made_from_options = std::constructible_from<Fetcher, typename Fetcher::options_type>;
 
@@ -2470,7 +2461,7 @@ class io_of final : public engine_io {
   bool fetch(const fetch_request& request, const stop_token& stop, landing&& call) noexcept override {
     AXIOMS_JWKS_TRY {
       if constexpr (OnLoop) {
-        users_->first.async_fetch(request, stop, std::move(call));
+        users_->first.async_fetch(fetch_request(request), stop, std::move(call));
       } else {
         call(users_->first(request, stop));
       }
@@ -2783,9 +2774,10 @@ class basic_jwks_manager : public jwks_manager_verbs {
   explicit basic_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
       : jwks_manager_verbs(std::false_type(), std::move(fetch), std::move(time)) {}
   /// A fetcher with these options, as in `jwks_manager keys({.ca_file = "/etc/ssl/private_ca.pem"})`.
-  explicit basic_jwks_manager(typename detail::fetcher_options<Fetcher>::type options,
-                              Clock time = Clock()) requires detail::made_from_options<Fetcher>
-      : basic_jwks_manager(Fetcher(std::move(options)), std::move(time)) {}
+  template <class Made = Fetcher>
+    requires detail::made_from_options<Made>
+  explicit basic_jwks_manager(typename Made::options_type options, Clock time = Clock())
+      : basic_jwks_manager(Made(std::move(options)), std::move(time)) {}
   ~basic_jwks_manager() { engine_.close(); }
 
   /// Starts the manager: checks @p config, fetches its URL (unless `prefetch` is false), then refreshes it in the
@@ -3183,9 +3175,10 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   explicit basic_async_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
       : jwks_manager_verbs(on_loop(), std::move(fetch), std::move(time)) {}
   /// As that of basic_jwks_manager.
-  explicit basic_async_jwks_manager(typename detail::fetcher_options<Fetcher>::type options,
-                                    Clock time = Clock()) requires detail::made_from_options<Fetcher>
-      : basic_async_jwks_manager(Fetcher(std::move(options)), std::move(time)) {}
+  template <class Made = Fetcher>
+    requires detail::made_from_options<Made>
+  explicit basic_async_jwks_manager(typename Made::options_type options, Clock time = Clock())
+      : basic_async_jwks_manager(Made(std::move(options)), std::move(time)) {}
   ~basic_async_jwks_manager() { engine_.close(); }
 
   /// Where continuations run that no executor was given for. Threads: set it before the first verb.

@@ -52,6 +52,16 @@ struct af {
     c(axioms::result<axioms::fetch_response>(axioms::error{axioms::errc::connect_failed, "x"}));
   }
 };
+struct af_of_rvalues {
+  template <class C>
+  void async_fetch(axioms::fetch_request&&, axioms::stop_token, C&&) {}
+};
+// All of a manager, as who shortens his builds asks for it.
+template class axioms::basic_jwks_manager<fet, clk>;
+template class axioms::basic_async_jwks_manager<fet, clk>;
+template class axioms::basic_async_jwks_manager<af, mf>;
+template class axioms::basic_async_jwks_manager<af_of_rvalues, mf>;
+static_assert(axioms::async_fetcher<af_of_rvalues>);
 static_assert(axioms::fetcher<fet> && axioms::clock_source<clk> && axioms::async_fetcher<af> &&
               axioms::timer_source<mf> && axioms::clock_source<axioms::steady_clock>);
 struct task {
