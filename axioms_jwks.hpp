@@ -8961,11 +8961,11 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<t
                             " stands in two rules; issuers must differ");
     }
     ++before;
+    if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     if (each.rfc9068) {
       each.types = {"at+jwt"};
       for (const char* name : {"sub", "client_id", "iat", "jti"}) each.required_claims.emplace_back(name);
     }
-    if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     for (auto& type : each.types) type = media_type(type);
   }
   if (!broken && with_memo && rules[0].memo > 0) memo = std::make_unique<token_memo>(rules[0].memo);

@@ -272,6 +272,21 @@ TEST_CASE("without a kid the few keys that fit are tried in turn, and too many a
   CHECK(code_of(verify_token(token, jwk_set(), plain_rules(), noon)) == errc::key_not_found);
 }
 
+// RFC 9068 section 4: any other typ is refused, also one that SPIFFE allows. Red when JOSE is added after the profile.
+TEST_CASE("rfc9068 overrides the types of a trust domain too") {
+  token_rules rules{.audience = {audience}, .trust_domain = "example.com"};
+  const std::string claims =
+      replaced(claims_at(noon, R"(,"client_id":"a","jti":"7")"), "user-1", "spiffe://example.com/a");
+  const auto code = [&](const std::string& typ) {
+    return code_of(pure(key_one().sign(R"({"alg":"ES256","kid":"one","typ":")" + typ + "\"}", claims), rules));
+  };
+  CHECK(code("JOSE") == errc{});
+  CHECK(code("at+jwt") == errc{});
+  rules.rfc9068 = true;
+  CHECK(code("JOSE") == errc::token_type_mismatch);
+  CHECK(code("at+jwt") == errc{});
+}
+
 // ---- waiting without blocking --------------------------------------------------------------------
 
 namespace {
