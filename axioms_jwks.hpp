@@ -2512,6 +2512,7 @@ class engine : public std::enable_shared_from_this<engine> {
 
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] bool forked() const noexcept { return epoch_ != fork_epoch(); }
+  [[nodiscard]] bool idle() const noexcept { return state_.load(std::memory_order_acquire) == life::idle; }
   [[nodiscard]] bool running() const noexcept { return state_.load(std::memory_order_acquire) == life::running; }
   [[nodiscard]] bool read_clock(steady_point& now) noexcept { return io_->now(now); }
   [[nodiscard]] bool read_clock(wall_point& now) noexcept { return io_->now(now); }
@@ -9441,6 +9442,7 @@ AXIOMS_JWKS_INLINE void token_check::take(outcome&& came) {
 AXIOMS_JWKS_INLINE jwks_ptr served_now(engine& core, const question& asked) {
   url_asked where = std::optional<parsed_url>();
   if (auto now = answer_at_once<result<jwks_ptr>>(core, asked, where); now && *now) return **std::move(now);
+  if (core.idle()) return nullptr;  // what was imported is to be looked up: that begins its background refresh
   return core.peek(asked).value_or(nullptr);
 }
 

@@ -215,6 +215,22 @@ TEST_CASE("a stale set verifies, and past the outage window nothing does") {
   CHECK(gone.error().status_code() == 503);
 }
 
+// Red when a set is served that no lookup has asked for.
+TEST_CASE("a token that is verified by an imported set begins its background refresh, without initialize") {
+  rig before, r;
+  before.provider.always(response(200, set_of_keys({&key_one()})));
+  REQUIRE(before.manager.get_jwks(url));
+  REQUIRE(r.manager.import_cache(before.manager.export_cache()));
+  token_rules rules = plain_rules();
+  rules.jwks_url = url;
+  const axioms::basic_token_verifier verifier(r.manager, std::move(rules));
+  CHECK(code_of(verifier.verify(key_one().token(claims_at(r.clock.system_now())))) == errc{});
+  CHECK(r.provider.requests() == 0);
+  r.settle(1);
+  r.clock.advance(3600s);
+  CHECK(r.provider.await_requests(1));
+}
+
 TEST_CASE("shut down, a verifier says so") {
   verifying v;
   const std::string token = v.good();
