@@ -3205,10 +3205,10 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
     options.stop = stop_ref();  // it is not to be cancelled
     return {shell_, {.what = detail::verb::shutdown}, options};
   }
-  template <detail::completes Callback>
-  void async_shutdown(Callback callback, async_options options = {}) {
-    options.stop = stop_ref();
-    call<void>({.what = detail::verb::shutdown}, std::move(callback), options);
+  template <detail::completes Callback, async_how How = async_options>
+  void async_shutdown(Callback callback, How how = {}) {
+    const executor_ref executor = detail::taken_apart(how).first;
+    call<void>({.what = detail::verb::shutdown}, std::move(callback), async_options{.executor = executor});
   }
 
   /// As basic_jwks_manager::get_jwks().

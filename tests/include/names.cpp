@@ -84,6 +84,8 @@ task t(axioms::basic_async_jwks_manager<af, mf>& m, ex& e) {
   co_await m.shutdown();
   m.async_get_jwks(
       "https://a/b", [](axioms::result<axioms::jwks_ptr>) {}, tok);
+  m.async_shutdown([] {}, tok);
+  m.async_shutdown([] {}, {.executor = e});
   m.set_executor(e);
 }
 int main(int argc, char**) {
