@@ -332,9 +332,9 @@ struct challenge {
 
 /// What went wrong, as a value.
 struct error {
-  errc code{};              ///< which of the closed list
-  std::string description;  ///< one sentence for logs: may hold URLs, never key bytes, tokens or credentials
-  int http_status = 0;      ///< status of the response that failed, 0 if there was none
+  errc code{};                ///< which of the closed list
+  std::string description{};  ///< one sentence for logs: may hold URLs, never key bytes, tokens or credentials
+  int http_status = 0;        ///< status of the response that failed, 0 if there was none
 
   /// The OAuth 2.0 error code to answer a request with (RFC 6749 section 5.2, RFC 6750 section 3.1); empty for
   /// token_missing.
@@ -1173,11 +1173,11 @@ struct jwks_stats {
 
 /// The state of one URL, for a readiness probe or a dashboard.
 struct jwks_health {
-  bool ready = false;                       ///< a lookup would get a document now
-  bool stale = false;                       ///< that document is past its `cache_ttl`
-  bool insecure_transport = false;          ///< the URL is http: anybody on the path can exchange the keys
-  std::chrono::milliseconds age{0};         ///< of the document; 0 if there is none
-  std::optional<axioms::error> last_error;  ///< of the last fetch, none if it succeeded
+  bool ready = false;                         ///< a lookup would get a document now
+  bool stale = false;                         ///< that document is past its `cache_ttl`
+  bool insecure_transport = false;            ///< the URL is http: anybody on the path can exchange the keys
+  std::chrono::milliseconds age{0};           ///< of the document; 0 if there is none
+  std::optional<axioms::error> last_error{};  ///< of the last fetch, none if it succeeded
   int consecutive_failures = 0;
   /// Of a fetch, by the manager's clock as in jwks_event: now while one runs; max(): none is planned.
   std::chrono::steady_clock::time_point next_attempt = std::chrono::steady_clock::time_point::max();
@@ -1406,8 +1406,8 @@ struct key_query {
 /// A member of a key set that is not used, and why.
 struct skipped_key {
   std::size_t index = 0;  ///< its place in `keys`
-  std::string kid;        ///< empty if it has none; from outside: quote before showing
-  std::string reason;
+  std::string kid{};      ///< empty if it has none; from outside: quote before showing
+  std::string reason{};
 };
 
 /// What jwk_set::parse() accepts beyond the default.

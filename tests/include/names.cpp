@@ -92,6 +92,11 @@ int main(int argc, char**) {
   std::error_code ec = axioms::errc::timed_out;
   (void)ec;
   static_assert(static_cast<int>(axioms::errc::no_resources) == 29);
+  // What is left out is no warning.
+  axioms::error cancelled{axioms::errc::cancelled};
+  (void)axioms::jwks_health{.ready = true};
+  (void)axioms::skipped_key{.index = 1};
+  (void)cancelled;
   axioms::error er{.code = axioms::errc::insufficient_scope, .description = "d", .http_status = 3};
   std::string w = er.www_authenticate("realm");
   std::string_view oe = er.oauth_error();
