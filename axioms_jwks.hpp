@@ -8629,6 +8629,12 @@ class engine_on_loop final : public engine_life {
 };
 
 AXIOMS_JWKS_INLINE std::shared_ptr<engine> make_engine(bool on_loop) {
+  {
+    // What is registered later runs earlier at exit: OpenSSL must not clean up before a static manager is destroyed. Of
+    // no option nothing would come.
+    const fork_gate inside;
+    OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CRYPTO_STRINGS, nullptr);
+  }
   if (on_loop) return std::make_shared<engine_on_loop>();
   return std::make_shared<engine_on_threads>();
 }
@@ -9691,8 +9697,6 @@ AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, co
 namespace detail {
 
 struct process_wide {
-  // OpenSSL first: what is registered later runs earlier at exit, so the fetches have ended when OpenSSL cleans up.
-  static void initialise_openssl() noexcept { OPENSSL_init_ssl(0, nullptr); }
   static void shut_down(async_jwks_manager& manager) noexcept { manager.shutdown_and_join(); }
   static void shut_down(jwks_manager& manager) noexcept { manager.shutdown(); }
 
@@ -9704,8 +9708,8 @@ struct process_wide {
   template <class Manager>
   static slot<Manager>& get() {
     static slot<Manager>& only = []() -> slot<Manager>& {
-      initialise_openssl();
       auto* made = new slot<Manager>;  // never deleted: other threads may use it while the process exits
+      // After OpenSSL, which every engine initialises: what is registered later runs earlier.
       std::atexit([] { shut_down(get<Manager>().manager); });
       return *made;
     }();
