@@ -8269,6 +8269,8 @@ class engine_life : public saved_documents {
       // From here on nothing fails.
       todo.released.push_back(std::exchange(config_, config));
       rules_ = rules;
+      // What threads keep was found by the old ones.
+      for (const auto& [url, on] : urls_.all) on->cell->version.fetch_add(1, std::memory_order_release);
       for (kept_url& each : looked_up) {
         if (each.refused) {
           turn_away(*each.on, &*each.refused, todo);
