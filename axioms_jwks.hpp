@@ -2795,9 +2795,9 @@ class basic_jwks_manager : public jwks_manager_verbs {
   /// nothing. Documents that were looked up before stay cached.
   ///
   /// Blocks: for the prefetch, at most `fetch_timeout`.
-  /// Errors: invalid_config, invalid_url, unsupported_scheme: nothing was started. no_resources: no thread could be
-  ///         started. cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was asked
-  ///         before the call). shut_down: shutdown() was called meanwhile.
+  /// Errors: invalid_config, invalid_url, unsupported_scheme, no_resources (no thread could be started): the manager
+  ///         does not run. cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was
+  ///         asked before the call). shut_down: shutdown() was called meanwhile.
   result<void> initialize(jwks_config config, stop_token stop = {}) {
     return detail::answer_of<result<void>>(engine_.get().ask({.what = detail::verb::initialize}, stop,
                                                              std::make_shared<const jwks_config>(std::move(config))));
@@ -7511,9 +7511,8 @@ class waiting_callers : public engine_state {
     if (who.for_token) --who.on->token_waiters;
     who.finished = true;
     if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled &&
-        who.out.failure->code != errc::shut_down && who.out.failure->code != errc::no_resources) {
+        who.out.failure->code != errc::shut_down)
       who.out.failure.reset();  // on_event and health() tell it
-    }
     // Elsewhere than where continuations may run, one without an executor is handed over.
     waiter_list* const later = !todo.here && who.wants_manager_thread() ? deferred() : nullptr;
     waiter_list& to = later != nullptr ? *later : todo.finished;
@@ -7775,11 +7774,7 @@ class flights : public lookups {
       }
     }
     AXIOMS_JWKS_CATCH_ALL { brought = failure_of(memory_error()); }
-    const std::uint64_t random = draw();
-    static_cast<void>(read_clock(now));  // judging has taken its time
-    visit todo(*this);
-    if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
-    return false;
+    return end(what, wall, std::move(brought)), false;
   }
   void fetch(const std::shared_ptr<flight>& what) noexcept {
     const bool called = io_->fetch(what->request, what->stop.get_token(), landing{weak_from_this(), what});
@@ -7787,6 +7782,14 @@ class flights : public lookups {
   }
 
  protected:
+  // Whatever it was to ask for next.
+  void end(const std::shared_ptr<flight>& what, wall_point wall, verdict&& brought) noexcept {
+    steady_point now = what->begun;
+    const std::uint64_t random = draw();
+    static_cast<void>(read_clock(now));  // judging has taken its time
+    visit todo(*this);
+    if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
+  }
   void flight_failed(entry& on, steady_point now, int status, milliseconds duration, errands& todo) noexcept {
     ++stats_.failed;
     tell(on, {{.kind = jwks_event_kind::failed, .status = status, .duration = duration}}, on.policy.last_error(), todo);
@@ -8523,9 +8526,8 @@ class engine_on_threads final : public crews {
       stranded.swap(mine.foreground);
       stranded.splice(stranded.end(), mine.background);
     }
-    for (const auto& what : stranded) {
-      while (arrive(what, short_error(errc::no_resources, 0, "a thread for the fetch could not be started"))) {}
-    }
+    for (const auto& what : stranded)
+      end(what, {}, failure_of(short_error(errc::no_resources, 0, "a thread for the fetch could not be started")));
   }
 
   void work(crew& mine) noexcept {
