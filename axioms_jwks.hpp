@@ -6012,7 +6012,8 @@ AXIOMS_JWKS_INLINE int begin_attempt(fetch_context& context, attempt& fresh, std
   fresh.socket = open_socket(fresh.to->storage.ss_family);
   if (!fresh.socket) return errno;
   const auto now = std::chrono::steady_clock::now();
-  const bool limited = limit > std::chrono::milliseconds(0) && limit < context.deadline() - now;
+  const auto left = std::chrono::floor<std::chrono::milliseconds>(context.deadline() - now);  // of ms::max() ns overflow
+  const bool limited = limit > std::chrono::milliseconds(0) && limit < left;
   fresh.until = limited ? now + limit : fetch_time::max();
   const auto* address = reinterpret_cast<const sockaddr*>(&fresh.to->storage);
   if (::connect(fresh.socket.get(), address, fresh.to->size) == 0) return 0;
