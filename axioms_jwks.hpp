@@ -6012,7 +6012,8 @@ AXIOMS_JWKS_INLINE int begin_attempt(fetch_context& context, attempt& fresh, std
   fresh.socket = open_socket(fresh.to->storage.ss_family);
   if (!fresh.socket) return errno;
   const auto now = std::chrono::steady_clock::now();
-  const auto left = std::chrono::floor<std::chrono::milliseconds>(context.deadline() - now);  // of ms::max() ns overflow
+  // As nanoseconds a limit of milliseconds::max() would overflow.
+  const auto left = std::chrono::floor<std::chrono::milliseconds>(context.deadline() - now);
   const bool limited = limit > std::chrono::milliseconds(0) && limit < left;
   fresh.until = limited ? now + limit : fetch_time::max();
   const auto* address = reinterpret_cast<const sockaddr*>(&fresh.to->storage);
@@ -9430,13 +9431,13 @@ AXIOMS_JWKS_INLINE void token_check::take(outcome&& came) {
     if (came.failure || !came.changed) end(bad_signature_error());
     return;
   }
-  if (came.failure) return end(*std::move(came.failure));
   brought_ = std::move(came.document);
-  if (needs_ != need::key) return;
-  // The set's own handle, if the key is in it.
-  if (auto own = brought_ ? brought_->keys().select(query_of(*header_, nullptr)) : result<key_ptr>(axioms::error{});
-      own)
-    came.key = *std::move(own);
+  if (needs_ == need::key && brought_ != nullptr) {
+    // The set's own handle, if the key is in it; and of two thumbprints the one that the set has.
+    const jwk_set& keys = brought_->keys();
+    if (auto own = keys.select(query_of(*header_, &keys))) return static_cast<void>(key_ = *std::move(own));
+  }
+  if (came.failure) return end(*std::move(came.failure));
   key_ = std::move(came.key);
 }
 

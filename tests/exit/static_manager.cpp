@@ -1,5 +1,5 @@
-// A manager of static storage whose fetch is in the air when the process exits: the fetch's answer comes when the destructor tells it to
-// stop, and is read by OpenSSL then. Exits with 0 if OpenSSL still worked.
+// A manager of static storage whose fetch is in the air when the process exits: its answer comes when the destructor
+// tells it to stop, and is read by OpenSSL then. Exits with 0 if OpenSSL still worked.
 //
 // Without cpp-httplib, which may initialise OpenSSL while static objects are made.
 #include "support/fake_fetcher.hpp"
@@ -9,7 +9,8 @@
 namespace {
 
 struct late_fetcher {
-  axioms::result<axioms::fetch_response> operator()(const axioms::fetch_request& request, axioms::stop_token stop) const {
+  axioms::result<axioms::fetch_response> operator()(const axioms::fetch_request& request,
+                                                    axioms::stop_token stop) const {
     if (request.url == "https://idp.example.com/now") return support::ok({"a"});
     started = true;
     while (!stop.stop_requested()) std::this_thread::yield();

@@ -126,7 +126,7 @@ TEST_CASE("a thread that cannot be started is no_resources, an outage, and the m
 
   rig prefetching;
   threads_left = 1;
-  CHECK(prefetching.manager.initialize(config_for(url)).has_value());  // a failed prefetch is success, whatever it lacked
+  CHECK(prefetching.manager.initialize(config_for(url)).has_value());  // a failed prefetch is success
   CHECK(prefetching.manager.running());
   REQUIRE(prefetching.manager.health().last_error.has_value());
   CHECK(prefetching.manager.health().last_error->code == errc::no_resources);
@@ -142,15 +142,16 @@ TEST_CASE("a thread that cannot be started is no_resources, an outage, and the m
   CHECK(listening.manager.initialize(config).has_value());
 }
 
-TEST_CASE("a flight without a thread has asked the provider for nothing: it fails once, and metadata are no less welcome") {
+TEST_CASE("a flight without a thread has asked for nothing: it fails once, and the next one reads the metadata again") {
   rig r;
   axioms::jwks_config config;
   config.issuer = "https://idp.example.com";
   config.discovery = true;
   config.random = [] { return std::uint64_t{0}; };
   const std::string metadata = *config.resolved_url();
-  r.provider.always_at(metadata,
-                       support::response(200, R"({"issuer":"https://idp.example.com","jwks_uri":"https://idp.example.com/k"})"));
+  r.provider.always_at(
+      metadata,
+      support::response(200, R"({"issuer":"https://idp.example.com","jwks_uri":"https://idp.example.com/k"})"));
   r.start(config);
   threads_left = 0;
   axioms::result<void> refused;
