@@ -4050,16 +4050,18 @@ inline error insecure_url_error(std::string_view url) {
 }
 
 AXIOMS_JWKS_INLINE std::uint64_t default_random() noexcept {
-  // splitmix64 over a counter: no lock, and a forked child goes its own way with the next seed.
-  static std::atomic<std::uint64_t> state{[] {
-    std::uint64_t seed = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+  // splitmix64 over a counter: no lock, and a forked child goes its own way with the next seed. Nor a guard round the
+  // first value, which a child would find taken for ever.
+  static constinit std::atomic<std::uint64_t> state{0};
+  if (std::uint64_t none = 0; state.load(std::memory_order_relaxed) == none) {
+    auto seed = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
     AXIOMS_JWKS_TRY {
       std::random_device device;
       seed ^= (static_cast<std::uint64_t>(device()) << 32U) ^ device();
     }
     AXIOMS_JWKS_CATCH_ALL {}  // no entropy source: the time has to do, jitter is no secret
-    return seed;
-  }()};
+    state.compare_exchange_strong(none, seed | 1U, std::memory_order_relaxed);
+  }
   std::uint64_t z =
       state.fetch_add(0x9e3779b97f4a7c15U, std::memory_order_relaxed) + fork_epoch() * 0xd1342543de82ef95U;
   z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;

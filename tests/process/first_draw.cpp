@@ -1,0 +1,43 @@
+// A process that forks while another of its threads draws its first random number: the child must be able to draw, too.
+//
+// Each round is a fresh process, as only the first number matters. Exits with 0 if no child hung.
+#include "axioms_jwks.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace {
+
+int status_of(pid_t child) {
+  int status = 0;
+  return ::waitpid(child, &status, 0) == child ? status : -1;
+}
+
+void run_round(int number) {
+  std::atomic<bool> begun{false};
+  std::thread other([&] {
+    begun = true;
+    static_cast<void>(axioms::detail::default_random());
+  });
+  while (!begun) {}
+  for (std::atomic<int> pause{number % 64 * 10}; pause-- > 0;) {}
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(10);
+    static_cast<void>(axioms::detail::default_random());
+    ::_exit(0);
+  }
+  const int status = status_of(child);
+  other.join();
+  ::_exit(status == 0 ? 0 : 1);
+}
+
+}  // namespace
+
+int main() {
+  for (int i = 0; i < 500; ++i) {
+    const pid_t fresh = ::fork();
+    if (fresh == 0) run_round(i);
+    if (status_of(fresh) != 0) return 1;
+  }
+}
