@@ -5449,7 +5449,10 @@ AXIOMS_JWKS_INLINE bool fork_gate::closing() noexcept { return gate.load(std::me
 
 AXIOMS_JWKS_INLINE void watch_forks() noexcept {
 #if defined(__unix__) || defined(__APPLE__)
-  static const int registered = ::pthread_atfork(
+  // Without a guard, which a child could find taken for ever. To be registered twice does no harm.
+  static constinit std::atomic<bool> registered{false};
+  if (registered.load(std::memory_order_acquire)) return;
+  ::pthread_atfork(
       [] {
         gate.fetch_add(one_fork);
         while (gate.load() % one_fork > (gate_depth > 0 ? 1U : 0U)) pause_at_gate();
@@ -5459,7 +5462,7 @@ AXIOMS_JWKS_INLINE void watch_forks() noexcept {
         gate.store(gate_depth > 0 ? 1 : 0);
         fork_counter.fetch_add(1, std::memory_order_relaxed);
       });
-  static_cast<void>(registered);
+  registered.store(true, std::memory_order_release);
 #endif
 }
 
