@@ -9718,13 +9718,15 @@ struct process_wide {
   };
   template <class Manager>
   static slot<Manager>& get() {
-    static slot<Manager>& only = []() -> slot<Manager>& {
-      auto* made = new slot<Manager>;  // never deleted: other threads may use it while the process exits
-      // After OpenSSL, which every engine initialises: what is registered later runs earlier.
-      std::atexit([] { shut_down(get<Manager>().manager); });
-      return *made;
-    }();
-    return only;
+    // Never deleted: other threads may use it while the process exits. And no guard that a forked child could find taken.
+    static constinit std::atomic<slot<Manager>*> only{nullptr};
+    slot<Manager>* seen = only.load(std::memory_order_acquire);
+    if (seen != nullptr) return *seen;
+    auto made = std::make_unique<slot<Manager>>();
+    if (!only.compare_exchange_strong(seen, made.get(), std::memory_order_acq_rel)) return *seen;
+    // After OpenSSL, which every engine initialises: what is registered later runs earlier.
+    std::atexit([] { shut_down(get<Manager>().manager); });
+    return *made.release();
   }
   template <class Manager>
   static Manager& with(httplib_options&& options) {

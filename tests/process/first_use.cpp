@@ -13,7 +13,10 @@ int status_of(pid_t child) {
 }
 
 void use(int number) {
-  if (number % 2 == 0) static_cast<void>(axioms::detail::default_random());
+#if !defined(AXIOMS_JWKS_NO_HTTPLIB)
+  if (number % 3 == 0) return static_cast<void>(axioms::default_jwks_manager());
+#endif
+  if (number % 3 == 1) static_cast<void>(axioms::detail::default_random());
   const axioms::detail::fork_gate inside;
 }
 
@@ -24,7 +27,7 @@ void run_round(int number) {
     use(number);
   });
   while (!begun) {}
-  for (std::atomic<int> pause{number / 2 % 64 * 10}; pause-- > 0;) {}
+  for (std::atomic<int> pause{number / 3 % 64 * (number % 3 == 0 ? 200 : 10)}; pause-- > 0;) {}
   const pid_t child = ::fork();
   if (child == 0) {
     ::alarm(10);
