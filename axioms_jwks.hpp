@@ -2788,9 +2788,9 @@ class basic_jwks_manager : public jwks_manager_verbs {
   /// nothing. Documents that were looked up before stay cached.
   ///
   /// Blocks: for the prefetch, at most `fetch_timeout`.
-  /// Errors: invalid_config, invalid_url, unsupported_scheme: nothing was started. no_resources: no thread could be
-  ///         started. cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was asked
-  ///         before the call). shut_down: shutdown() was called meanwhile.
+  /// Errors: invalid_config, invalid_url, unsupported_scheme, no_resources (no thread could be started): the manager
+  ///         does not run. cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was
+  ///         asked before the call). shut_down: shutdown() was called meanwhile.
   result<void> initialize(jwks_config config, stop_token stop = {}) {
     return detail::answer_of<result<void>>(engine_.get().ask({.what = detail::verb::initialize}, stop,
                                                              std::make_shared<const jwks_config>(std::move(config))));
@@ -4057,16 +4057,18 @@ inline error insecure_url_error(std::string_view url) {
 }
 
 AXIOMS_JWKS_INLINE std::uint64_t default_random() noexcept {
-  // splitmix64 over a counter: no lock, and a forked child goes its own way with the next seed.
-  static std::atomic<std::uint64_t> state{[] {
-    std::uint64_t seed = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+  // splitmix64 over a counter: no lock, and a forked child goes its own way with the next seed. Nor a guard round the
+  // first value, which a child would find taken for ever.
+  static constinit std::atomic<std::uint64_t> state{0};
+  if (std::uint64_t none = 0; state.load(std::memory_order_relaxed) == none) {
+    auto seed = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
     AXIOMS_JWKS_TRY {
       std::random_device device;
       seed ^= (static_cast<std::uint64_t>(device()) << 32U) ^ device();
     }
     AXIOMS_JWKS_CATCH_ALL {}  // no entropy source: the time has to do, jitter is no secret
-    return seed;
-  }()};
+    state.compare_exchange_strong(none, seed | 1U, std::memory_order_relaxed);
+  }
   std::uint64_t z =
       state.fetch_add(0x9e3779b97f4a7c15U, std::memory_order_relaxed) + fork_epoch() * 0xd1342543de82ef95U;
   z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
@@ -5454,7 +5456,10 @@ AXIOMS_JWKS_INLINE bool fork_gate::closing() noexcept { return gate.load(std::me
 
 AXIOMS_JWKS_INLINE void watch_forks() noexcept {
 #if defined(__unix__) || defined(__APPLE__)
-  static const int registered = ::pthread_atfork(
+  // Without a guard, which a child could find taken for ever. To be registered twice does no harm.
+  static constinit std::atomic<bool> registered{false};
+  if (registered.load(std::memory_order_acquire)) return;
+  ::pthread_atfork(
       [] {
         gate.fetch_add(one_fork);
         while (gate.load() % one_fork > (gate_depth > 0 ? 1U : 0U)) pause_at_gate();
@@ -5464,7 +5469,7 @@ AXIOMS_JWKS_INLINE void watch_forks() noexcept {
         gate.store(gate_depth > 0 ? 1 : 0);
         fork_counter.fetch_add(1, std::memory_order_relaxed);
       });
-  static_cast<void>(registered);
+  registered.store(true, std::memory_order_release);
 #endif
 }
 
@@ -6019,7 +6024,9 @@ AXIOMS_JWKS_INLINE int begin_attempt(fetch_context& context, attempt& fresh, std
   fresh.socket = open_socket(fresh.to->storage.ss_family);
   if (!fresh.socket) return errno;
   const auto now = std::chrono::steady_clock::now();
-  const bool limited = limit > std::chrono::milliseconds(0) && limit < context.deadline() - now;
+  // As nanoseconds a limit of milliseconds::max() would overflow.
+  const auto left = std::chrono::floor<std::chrono::milliseconds>(context.deadline() - now);
+  const bool limited = limit > std::chrono::milliseconds(0) && limit < left;
   fresh.until = limited ? now + limit : fetch_time::max();
   const auto* address = reinterpret_cast<const sockaddr*>(&fresh.to->storage);
   if (::connect(fresh.socket.get(), address, fresh.to->size) == 0) return 0;
@@ -7518,9 +7525,8 @@ class waiting_callers : public engine_state {
     if (who.for_token) --who.on->token_waiters;
     who.finished = true;
     if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled &&
-        who.out.failure->code != errc::shut_down && who.out.failure->code != errc::no_resources) {
+        who.out.failure->code != errc::shut_down)
       who.out.failure.reset();  // on_event and health() tell it
-    }
     // Elsewhere than where continuations may run, one without an executor is handed over.
     waiter_list* const later = !todo.here && who.wants_manager_thread() ? deferred() : nullptr;
     waiter_list& to = later != nullptr ? *later : todo.finished;
@@ -7782,11 +7788,7 @@ class flights : public lookups {
       }
     }
     AXIOMS_JWKS_CATCH_ALL { brought = failure_of(memory_error()); }
-    const std::uint64_t random = draw();
-    static_cast<void>(read_clock(now));  // judging has taken its time
-    visit todo(*this);
-    if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
-    return false;
+    return end(what, wall, std::move(brought)), false;
   }
   void fetch(const std::shared_ptr<flight>& what) noexcept {
     const bool called = io_->fetch(what->request, what->stop.get_token(), landing{weak_from_this(), what});
@@ -7794,6 +7796,14 @@ class flights : public lookups {
   }
 
  protected:
+  // Whatever it was to ask for next.
+  void end(const std::shared_ptr<flight>& what, wall_point wall, verdict&& brought) noexcept {
+    steady_point now = what->begun;
+    const std::uint64_t random = draw();
+    static_cast<void>(read_clock(now));  // judging has taken its time
+    visit todo(*this);
+    if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
+  }
   void flight_failed(entry& on, steady_point now, int status, milliseconds duration, errands& todo) noexcept {
     ++stats_.failed;
     tell(on, {{.kind = jwks_event_kind::failed, .status = status, .duration = duration}}, on.policy.last_error(), todo);
@@ -8276,6 +8286,8 @@ class engine_life : public saved_documents {
       // From here on nothing fails.
       todo.released.push_back(std::exchange(config_, config));
       rules_ = rules;
+      // What threads keep was found by the old ones.
+      for (const auto& [url, on] : urls_.all) on->cell->version.fetch_add(1, std::memory_order_release);
       for (kept_url& each : looked_up) {
         if (each.refused) {
           turn_away(*each.on, &*each.refused, todo);
@@ -8528,9 +8540,8 @@ class engine_on_threads final : public crews {
       stranded.swap(mine.foreground);
       stranded.splice(stranded.end(), mine.background);
     }
-    for (const auto& what : stranded) {
-      while (arrive(what, short_error(errc::no_resources, 0, "a thread for the fetch could not be started"))) {}
-    }
+    for (const auto& what : stranded)
+      end(what, {}, failure_of(short_error(errc::no_resources, 0, "a thread for the fetch could not be started")));
   }
 
   void work(crew& mine) noexcept {
@@ -8636,6 +8647,12 @@ class engine_on_loop final : public engine_life {
 };
 
 AXIOMS_JWKS_INLINE std::shared_ptr<engine> make_engine(bool on_loop) {
+  {
+    // What is registered later runs earlier at exit: OpenSSL must not clean up before a static manager is destroyed. Of
+    // no option nothing would come.
+    const fork_gate inside;
+    OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CRYPTO_STRINGS, nullptr);
+  }
   if (on_loop) return std::make_shared<engine_on_loop>();
   return std::make_shared<engine_on_threads>();
 }
@@ -9426,13 +9443,13 @@ AXIOMS_JWKS_INLINE void token_check::take(outcome&& came) {
     if (came.failure || !came.changed) end(bad_signature_error());
     return;
   }
-  if (came.failure) return end(*std::move(came.failure));
   brought_ = std::move(came.document);
-  if (needs_ != need::key) return;
-  // The set's own handle, if the key is in it.
-  if (auto own = brought_ ? brought_->keys().select(query_of(*header_, nullptr)) : result<key_ptr>(axioms::error{});
-      own)
-    came.key = *std::move(own);
+  if (needs_ == need::key && brought_ != nullptr) {
+    // The set's own handle, if the key is in it; and of two thumbprints the one that the set has.
+    const jwk_set& keys = brought_->keys();
+    if (auto own = keys.select(query_of(*header_, &keys))) return static_cast<void>(key_ = *std::move(own));
+  }
+  if (came.failure) return end(*std::move(came.failure));
   key_ = std::move(came.key);
 }
 
@@ -9699,8 +9716,6 @@ AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, co
 namespace detail {
 
 struct process_wide {
-  // OpenSSL first: what is registered later runs earlier at exit, so the fetches have ended when OpenSSL cleans up.
-  static void initialise_openssl() noexcept { OPENSSL_init_ssl(0, nullptr); }
   static void shut_down(async_jwks_manager& manager) noexcept { manager.shutdown_and_join(); }
   static void shut_down(jwks_manager& manager) noexcept { manager.shutdown(); }
 
@@ -9711,13 +9726,15 @@ struct process_wide {
   };
   template <class Manager>
   static slot<Manager>& get() {
-    static slot<Manager>& only = []() -> slot<Manager>& {
-      initialise_openssl();
-      auto* made = new slot<Manager>;  // never deleted: other threads may use it while the process exits
-      std::atexit([] { shut_down(get<Manager>().manager); });
-      return *made;
-    }();
-    return only;
+    // Never deleted: other threads may use it while the process exits. And no guard that a forked child could find taken.
+    static constinit std::atomic<slot<Manager>*> only{nullptr};
+    slot<Manager>* seen = only.load(std::memory_order_acquire);
+    if (seen != nullptr) return *seen;
+    auto made = std::make_unique<slot<Manager>>();
+    if (!only.compare_exchange_strong(seen, made.get(), std::memory_order_acq_rel)) return *seen;
+    // After OpenSSL, which every engine initialises: what is registered later runs earlier.
+    std::atexit([] { shut_down(get<Manager>().manager); });
+    return *made.release();
   }
   template <class Manager>
   static Manager& with(httplib_options&& options) {

@@ -66,6 +66,20 @@ TEST_CASE("a static source is served without any request, before initialize and 
   for (std::size_t i = 0; i < r.provider.requests(); ++i) CHECK(r.provider.request(i).url == url);
 }
 
+// Red when try_start() leaves what threads keep of other URLs as it was.
+TEST_CASE("require_https ends lookups of a static http set in a thread that has just got it, too") {
+  rig r;
+  const std::string plain = "http://idp.example.com/keys";
+  REQUIRE(r.manager.add_static(plain, key_set({"s"})).has_value());
+  for (int i = 0; i < 2; ++i) REQUIRE(r.manager.get_jwks(plain).has_value());
+  auto config = config_for(url);
+  config.require_https = true;
+  r.start(config);
+  const auto document = r.manager.get_jwks(plain);
+  REQUIRE_FALSE(document.has_value());
+  CHECK(document.error().code == errc::unsupported_scheme);
+}
+
 // Red when settle_in() or configure() unpins, or try_start() fetches what is there.
 TEST_CASE("a static source of the configured URL stays what it is, and initialize fetches nothing") {
   rig r;

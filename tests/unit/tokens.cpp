@@ -145,6 +145,23 @@ TEST_CASE("with nothing cached a good token costs one request, whether its kid i
   }
 }
 
+// Red when take() goes by what was asked, and not by the set that came.
+TEST_CASE(
+    "a token that names its key by both thumbprints is verified by the one that is published, from the first on") {
+  const signing_key key("ES256", "");
+  const std::string named = replaced(set_of_keys({&key}), R"({"kty")", R"({"x5t":"short","kty")");
+  rig r;
+  r.provider.always(response(200, named));
+  axioms::basic_token_verifier verifier(r.manager, plain_rules());
+  auto config = config_for(url);
+  config.prefetch = false;
+  r.start(config);
+  const std::string text =
+      key.sign(R"({"alg":"ES256","typ":"JWT","x5t":"short","x5t#S256":"long"})", claims_at(r.clock.system_now()));
+  for (int i = 0; i < 2; ++i) CHECK(code_of(verifier.verify(text)) == errc{});
+  CHECK(r.provider.requests() == 1);
+}
+
 // Red when the set is asked for its kid alone, or when the manager is asked.
 TEST_CASE("a known kid with another algorithm causes no request") {
   verifying v;
