@@ -1,4 +1,4 @@
-// axioms_jwks.hpp - keeps the JSON Web Key Sets (JWKS, RFC 7517) of identity providers for C++20:
+// axioms_jwks.hpp - verifies tokens with the JSON Web Key Sets (JWKS, RFC 7517) of identity providers, for C++20:
 // fetched over HTTP(S), checked, cached with a TTL, refreshed in the background, ready as OpenSSL keys.
 //
 // Version 0.1.0
@@ -235,7 +235,7 @@ inline namespace AXIOMS_JWKS_ABI {
 ///
 /// Usable as a std::error_code: `std::error_code ec = axioms::errc::timed_out;`.
 enum class errc {
-  invalid_config = 1,  ///< an option of jwks_config breaks its rule; the description names it
+  invalid_config = 1,  ///< an option breaks its rule, which the description names; or no URL is configured
   invalid_url,         ///< not an absolute http(s) URL, or one with user-info, control bytes, too long
   unsupported_scheme,  ///< a scheme other than https (and http, unless `require_https`)
   resolve_failed,      ///< the host name has no address
@@ -245,7 +245,7 @@ enum class errc {
   timed_out,           ///< `fetch_timeout` or `unknown_kid_wait` was over
   cancelled,           ///< the caller's stop token asked
   shut_down,           ///< the manager is shut down, or the process was forked
-  http_status,         ///< a status other than 200 (or 304 where it was asked for)
+  http_status,         ///< a status other than 200 and 203 (or 304 where it was asked for)
   response_too_large,  ///< head or body is over its limit
   not_a_key_set,       ///< the body is not a JSON object with an array `keys` (RFC 7517 section 5)
   no_usable_key,       ///< a key set in which every member had to be skipped
@@ -1054,7 +1054,7 @@ concept async_fetcher = requires(F& f, fetch_request request, stop_token stop, d
 /// Where a manager reads the time and how it waits, so that a test can own both.
 ///
 /// - `now() -> std::chrono::steady_clock::time_point`: must never go back.
-/// - `system_now() -> std::chrono::system_clock::time_point`: for HTTP dates only.
+/// - `system_now() -> std::chrono::system_clock::time_point`: for tokens, HTTP dates and saved documents.
 /// - `wait_until(std::unique_lock<std::mutex>&, std::condition_variable_any&, stop_token, deadline, ready) -> bool`:
 ///   waits until ready(), the deadline or a stop, and returns ready(); `time_point::max()` is no deadline.
 ///   axioms::wait_until() does it in real time. A clock that is moved by hand must lose no advance between its check
