@@ -2775,8 +2775,9 @@ class jwks_manager_verbs {
 ///
 /// Threads:  every member is callable from any number of threads at once.
 /// Blocks:   only where a member says so.
-/// Lifetime: documents and keys outlive the manager. The destructor calls shutdown(). After fork() the child's manager
-///           is down, without threads; initialize() starts it afresh there.
+/// Lifetime: documents and keys outlive the manager. The destructor calls shutdown(). A static manager is destroyed in
+///           time; shut down one that a static pointer owns, or nobody, before main() returns: OpenSSL cleans up then.
+///           After fork() the child's manager is down, without threads; initialize() starts it afresh there.
 template <fetcher Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, clock_source Clock = steady_clock>
 class basic_jwks_manager : public jwks_manager_verbs {
  public:
