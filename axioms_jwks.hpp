@@ -9719,7 +9719,7 @@ struct process_wide {
   };
   template <class Manager>
   static slot<Manager>& get() {
-    // Never deleted: other threads may use it while the process exits. And no guard that a forked child could find taken.
+    // Never deleted: other threads may use it while the process exits. No guard, which a forked child could find taken.
     static constinit std::atomic<slot<Manager>*> only{nullptr};
     slot<Manager>* seen = only.load(std::memory_order_acquire);
     if (seen != nullptr) return *seen;
