@@ -2767,8 +2767,9 @@ class jwks_manager_verbs {
 ///
 /// Threads:  every member is callable from any number of threads at once.
 /// Blocks:   only where a member says so.
-/// Lifetime: documents and keys outlive the manager. The destructor calls shutdown(). After fork() the child's manager
-///           is down, without threads; initialize() starts it afresh there.
+/// Lifetime: documents and keys outlive the manager. The destructor calls shutdown(). A static manager is destroyed in
+///           time; shut down one that a static pointer owns, or nobody, before main() returns: OpenSSL cleans up then.
+///           After fork() the child's manager is down, without threads; initialize() starts it afresh there.
 template <fetcher Fetcher AXIOMS_JWKS_DEFAULT_FETCHER, clock_source Clock = steady_clock>
 class basic_jwks_manager : public jwks_manager_verbs {
  public:
@@ -9726,7 +9727,7 @@ struct process_wide {
   };
   template <class Manager>
   static slot<Manager>& get() {
-    // Never deleted: other threads may use it while the process exits. And no guard that a forked child could find taken.
+    // Never deleted: other threads may use it while the process exits. No guard, which a forked child could find taken.
     static constinit std::atomic<slot<Manager>*> only{nullptr};
     slot<Manager>* seen = only.load(std::memory_order_acquire);
     if (seen != nullptr) return *seen;
