@@ -2309,9 +2309,9 @@ struct hit_slot {
 
 // As many as a manager keeps looked-up URLs, so that going round all of them costs no lock either.
 struct hit_cache {
-  std::array<hit_slot, max_looked_up_urls> slots;
+  std::array<hit_slot, max_looked_up_urls> places;
   std::array<std::uint8_t, 2 * max_looked_up_urls> buckets{};  // the first slot of each, counted from 1
-  hit_slot* recent = slots.data();
+  hit_slot* recent = places.data();
   std::size_t oldest = 0;
   sparing_clock clock;
 };
@@ -6445,7 +6445,7 @@ class httplib_messages : private httplib::ClientImpl {
     lift_limit(static_cast<httplib::ClientImpl&>(*this));
   }
   bool run(httplib::Stream& stream, httplib::Request& request, httplib::Response& response) {
-    httplib::Error ignored = httplib::Error::Success;  // its values differ between releases; the stream knows better
+    httplib::Error ignored{};  // its values differ between releases; the stream knows better
     return process_request(stream, request, response, true, ignored);
   }
 
@@ -6940,8 +6940,8 @@ AXIOMS_JWKS_INLINE const jwk* kept_document::choose(const key_query& query) {
 
 AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept {
   const std::uint64_t hash = hash_of(engine, url);
-  for (std::size_t at = cache.buckets[hash % cache.buckets.size()]; at != 0; at = cache.slots[at - 1].next) {
-    hit_slot& slot = cache.slots[at - 1];
+  for (std::size_t at = cache.buckets[hash % cache.buckets.size()]; at != 0; at = cache.places[at - 1].next) {
+    hit_slot& slot = cache.places[at - 1];
     if (slot.hash == hash && slot.engine == engine && slot.url == url) return cache.recent = &slot;
   }
   return nullptr;
@@ -6949,11 +6949,11 @@ AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, s
 
 // The slot for a URL that has none: the one that was filled first, which leaves its bucket.
 inline hit_slot& reused_slot(hit_cache& cache, std::uint64_t hash) noexcept {
-  hit_slot& slot = cache.slots[cache.oldest];
+  hit_slot& slot = cache.places[cache.oldest];
   const auto number = static_cast<std::uint8_t>(++cache.oldest);
-  cache.oldest %= cache.slots.size();
+  cache.oldest %= cache.places.size();
   std::uint8_t* from = &cache.buckets[slot.hash % cache.buckets.size()];
-  while (*from != 0 && *from != number) from = &cache.slots[*from - 1U].next;
+  while (*from != 0 && *from != number) from = &cache.places[*from - 1U].next;
   if (*from == number) *from = slot.next;
   slot.hash = hash;
   slot.next = std::exchange(cache.buckets[hash % cache.buckets.size()], number);
@@ -6963,7 +6963,7 @@ inline hit_slot& reused_slot(hit_cache& cache, std::uint64_t hash) noexcept {
 // One for all documents of a manager.
 inline std::shared_ptr<hit_counter> counter_of(const hit_cache& cache, std::uint64_t engine,
                                                const std::shared_ptr<hit_counters>& counters) {
-  for (const hit_slot& slot : cache.slots) {
+  for (const hit_slot& slot : cache.places) {
     if (slot.engine == engine) return slot.counter;
   }
   return hit_counters::take(counters);
@@ -7379,7 +7379,7 @@ class engine_state : public engine {
     todo.released.clear();
   }
 
-  [[nodiscard]] std::size_t slots() const noexcept { return config_->max_parallel_fetches; }  // locked
+  [[nodiscard]] std::size_t most_fetches() const noexcept { return config_->max_parallel_fetches; }  // locked
 
   // Guards everything below, and the entries; never held over I/O, parsing or a call of the user's.
   mutable std::mutex mutex_;
@@ -7895,7 +7895,7 @@ class timetable : public flights {
  protected:
   void tick(steady_point now, std::uint64_t random, errands& todo) noexcept {
     if (!background_runs()) return;
-    std::size_t free = slots() - std::min(slots(), busy());
+    std::size_t free = most_fetches() - std::min(most_fetches(), busy());
     for (auto next = urls_.all.begin(); next != urls_.all.end();) {
       const std::shared_ptr<entry> on = (next++)->second;
       if (on->policy.expire(now, random)) {
@@ -7932,7 +7932,7 @@ class timetable : public flights {
   [[nodiscard]] steady_point next_wake() const noexcept {
     steady_point soonest = steady_point::max();
     if (!background_runs()) return soonest;
-    const bool full = busy() >= slots();
+    const bool full = busy() >= most_fetches();
     for (const auto& [url, on] : urls_.all) {
       if (on->policy.in_flight() || !full)
         soonest = std::min(soonest, on->policy.next_wake());  // a slot that gets free wakes us
@@ -8485,7 +8485,7 @@ class engine_on_threads final : public crews {
       mine = crew_;
       flight_list& jobs = one.front()->foreground ? mine->foreground : mine->background;
       jobs.splice(jobs.end(), one);
-      if (mine->active >= slots()) return;
+      if (mine->active >= most_fetches()) return;
       ++mine->active;
     }
     spawn_worker(*mine);
