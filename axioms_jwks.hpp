@@ -5625,7 +5625,7 @@ class fetch_context {
       if (now >= until) return false;
       const auto end = std::min({until, deadline_, now + std::chrono::milliseconds(10)});
       const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - now).count();
-      const int ready = ::poll(watched.data(), static_cast<nfds_t>(watched.size()), static_cast<int>(left));
+      const int ready = ::poll(watched.data(), static_cast<unsigned>(watched.size()), static_cast<int>(left));
       if (ready < 0 && errno != EINTR) return fail(errc::fetch_failed, "poll: ", errno_text(errno));
       if (ready > 0) return true;
     }
@@ -5992,7 +5992,7 @@ inline int socket_error(int fd) noexcept {
   return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &size) == 0 ? failed : errno;
 }
 
-inline bool would_block(int number) noexcept { return number == EAGAIN || number == EWOULDBLOCK || number == EINTR; }
+inline bool would_block(int number) noexcept { return number == EAGAIN || number == EINTR; }
 
 // A socket that is connected, and the name of its peer for errors.
 struct connected {
@@ -6149,12 +6149,12 @@ class connection {
   // peer sends what it skips (a HelloRequest in a handshake, say), and only what it reads by can make it return.
   ssize_t receive_some(char* out, std::size_t size) const noexcept {
     if (!context_.over() && !fork_gate::closing()) return ::recv(socket_.get(), out, size, 0);
-    errno = EWOULDBLOCK;
+    errno = EAGAIN;
     return -1;
   }
   ssize_t send_some(const char* data, std::size_t size) const noexcept {
     if (!context_.over()) return ::send(socket_.get(), data, size, send_flags);
-    errno = EWOULDBLOCK;
+    errno = EAGAIN;
     return -1;
   }
   // Calls OpenSSL, inside the gate, until it returns 1 or fails; waits between, outside, for what it wants.
