@@ -1,4 +1,4 @@
-// axioms_jwks.hpp - keeps the JSON Web Key Sets (JWKS, RFC 7517) of identity providers for C++20:
+// axioms_jwks.hpp - verifies tokens with the JSON Web Key Sets (JWKS, RFC 7517) of identity providers, for C++20:
 // fetched over HTTP(S), checked, cached with a TTL, refreshed in the background, ready as OpenSSL keys.
 //
 // Version 0.1.0
@@ -235,7 +235,7 @@ inline namespace AXIOMS_JWKS_ABI {
 ///
 /// Usable as a std::error_code: `std::error_code ec = axioms::errc::timed_out;`.
 enum class errc {
-  invalid_config = 1,  ///< an option of jwks_config breaks its rule; the description names it
+  invalid_config = 1,  ///< an option breaks its rule, which the description names; or no URL is configured
   invalid_url,         ///< not an absolute http(s) URL, or one with user-info, control bytes, too long
   unsupported_scheme,  ///< a scheme other than https (and http, unless `require_https`)
   resolve_failed,      ///< the host name has no address
@@ -245,7 +245,7 @@ enum class errc {
   timed_out,           ///< `fetch_timeout` or `unknown_kid_wait` was over
   cancelled,           ///< the caller's stop token asked
   shut_down,           ///< the manager is shut down, or the process was forked
-  http_status,         ///< a status other than 200 (or 304 where it was asked for)
+  http_status,         ///< a status other than 200 and 203 (or 304 where it was asked for)
   response_too_large,  ///< head or body is over its limit
   not_a_key_set,       ///< the body is not a JSON object with an array `keys` (RFC 7517 section 5)
   no_usable_key,       ///< a key set in which every member had to be skipped
@@ -332,9 +332,9 @@ struct challenge {
 
 /// What went wrong, as a value.
 struct error {
-  errc code{};              ///< which of the closed list
-  std::string description;  ///< one sentence for logs: may hold URLs, never key bytes, tokens or credentials
-  int http_status = 0;      ///< status of the response that failed, 0 if there was none
+  errc code{};                ///< which of the closed list
+  std::string description{};  ///< one sentence for logs: may hold URLs, never key bytes, tokens or credentials
+  int http_status = 0;        ///< status of the response that failed, 0 if there was none
 
   /// The OAuth 2.0 error code to answer a request with (RFC 6749 section 5.2, RFC 6750 section 3.1); empty for
   /// token_missing.
@@ -1036,16 +1036,7 @@ concept fetcher = requires(F& f, const fetch_request& request, stop_token stop) 
 
 namespace detail {
 
-// What a fetcher is made from, if it says so; else a type that nobody has.
-template <class Fetcher>
-struct fetcher_options {
-  using type = fetcher_options;
-};
-template <class Fetcher>
-  requires requires { typename Fetcher::options_type; }
-struct fetcher_options<Fetcher> {
-  using type = typename Fetcher::options_type;
-};
+// Fetchers that say what they are made from.
 template <class Fetcher>
 concept made_from_options = std::constructible_from<Fetcher, typename Fetcher::options_type>;
 
@@ -1063,7 +1054,7 @@ concept async_fetcher = requires(F& f, fetch_request request, stop_token stop, d
 /// Where a manager reads the time and how it waits, so that a test can own both.
 ///
 /// - `now() -> std::chrono::steady_clock::time_point`: must never go back.
-/// - `system_now() -> std::chrono::system_clock::time_point`: for HTTP dates only.
+/// - `system_now() -> std::chrono::system_clock::time_point`: for tokens, HTTP dates and saved documents.
 /// - `wait_until(std::unique_lock<std::mutex>&, std::condition_variable_any&, stop_token, deadline, ready) -> bool`:
 ///   waits until ready(), the deadline or a stop, and returns ready(); `time_point::max()` is no deadline.
 ///   axioms::wait_until() does it in real time. A clock that is moved by hand must lose no advance between its check
@@ -1182,11 +1173,11 @@ struct jwks_stats {
 
 /// The state of one URL, for a readiness probe or a dashboard.
 struct jwks_health {
-  bool ready = false;                       ///< a lookup would get a document now
-  bool stale = false;                       ///< that document is past its `cache_ttl`
-  bool insecure_transport = false;          ///< the URL is http: anybody on the path can exchange the keys
-  std::chrono::milliseconds age{0};         ///< of the document; 0 if there is none
-  std::optional<axioms::error> last_error;  ///< of the last fetch, none if it succeeded
+  bool ready = false;                         ///< a lookup would get a document now
+  bool stale = false;                         ///< that document is past its `cache_ttl`
+  bool insecure_transport = false;            ///< the URL is http: anybody on the path can exchange the keys
+  std::chrono::milliseconds age{0};           ///< of the document; 0 if there is none
+  std::optional<axioms::error> last_error{};  ///< of the last fetch, none if it succeeded
   int consecutive_failures = 0;
   /// Of a fetch, by the manager's clock as in jwks_event: now while one runs; max(): none is planned.
   std::chrono::steady_clock::time_point next_attempt = std::chrono::steady_clock::time_point::max();
@@ -1415,8 +1406,8 @@ struct key_query {
 /// A member of a key set that is not used, and why.
 struct skipped_key {
   std::size_t index = 0;  ///< its place in `keys`
-  std::string kid;        ///< empty if it has none; from outside: quote before showing
-  std::string reason;
+  std::string kid{};      ///< empty if it has none; from outside: quote before showing
+  std::string reason{};
 };
 
 /// What jwk_set::parse() accepts beyond the default.
@@ -2470,7 +2461,7 @@ class io_of final : public engine_io {
   bool fetch(const fetch_request& request, const stop_token& stop, landing&& call) noexcept override {
     AXIOMS_JWKS_TRY {
       if constexpr (OnLoop) {
-        users_->first.async_fetch(request, stop, std::move(call));
+        users_->first.async_fetch(fetch_request(request), stop, std::move(call));
       } else {
         call(users_->first(request, stop));
       }
@@ -2521,6 +2512,7 @@ class engine : public std::enable_shared_from_this<engine> {
 
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] bool forked() const noexcept { return epoch_ != fork_epoch(); }
+  [[nodiscard]] bool idle() const noexcept { return state_.load(std::memory_order_acquire) == life::idle; }
   [[nodiscard]] bool running() const noexcept { return state_.load(std::memory_order_acquire) == life::running; }
   [[nodiscard]] bool read_clock(steady_point& now) noexcept { return io_->now(now); }
   [[nodiscard]] bool read_clock(wall_point& now) noexcept { return io_->now(now); }
@@ -2783,9 +2775,10 @@ class basic_jwks_manager : public jwks_manager_verbs {
   explicit basic_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
       : jwks_manager_verbs(std::false_type(), std::move(fetch), std::move(time)) {}
   /// A fetcher with these options, as in `jwks_manager keys({.ca_file = "/etc/ssl/private_ca.pem"})`.
-  explicit basic_jwks_manager(typename detail::fetcher_options<Fetcher>::type options,
-                              Clock time = Clock()) requires detail::made_from_options<Fetcher>
-      : basic_jwks_manager(Fetcher(std::move(options)), std::move(time)) {}
+  template <class Made = Fetcher>
+    requires detail::made_from_options<Made>
+  explicit basic_jwks_manager(typename Made::options_type options, Clock time = Clock())
+      : basic_jwks_manager(Made(std::move(options)), std::move(time)) {}
   ~basic_jwks_manager() { engine_.close(); }
 
   /// Starts the manager: checks @p config, fetches its URL (unless `prefetch` is false), then refreshes it in the
@@ -2795,9 +2788,9 @@ class basic_jwks_manager : public jwks_manager_verbs {
   /// nothing. Documents that were looked up before stay cached.
   ///
   /// Blocks: for the prefetch, at most `fetch_timeout`.
-  /// Errors: invalid_config, invalid_url, unsupported_scheme: nothing was started. no_resources: no thread could be
-  ///         started. cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was asked
-  ///         before the call). shut_down: shutdown() was called meanwhile.
+  /// Errors: invalid_config, invalid_url, unsupported_scheme, no_resources (no thread could be started): the manager
+  ///         does not run. cancelled: @p stop ended the wait for the prefetch (the manager runs, unless the stop was
+  ///         asked before the call). shut_down: shutdown() was called meanwhile.
   result<void> initialize(jwks_config config, stop_token stop = {}) {
     return detail::answer_of<result<void>>(engine_.get().ask({.what = detail::verb::initialize}, stop,
                                                              std::make_shared<const jwks_config>(std::move(config))));
@@ -3183,9 +3176,10 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   explicit basic_async_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
       : jwks_manager_verbs(on_loop(), std::move(fetch), std::move(time)) {}
   /// As that of basic_jwks_manager.
-  explicit basic_async_jwks_manager(typename detail::fetcher_options<Fetcher>::type options,
-                                    Clock time = Clock()) requires detail::made_from_options<Fetcher>
-      : basic_async_jwks_manager(Fetcher(std::move(options)), std::move(time)) {}
+  template <class Made = Fetcher>
+    requires detail::made_from_options<Made>
+  explicit basic_async_jwks_manager(typename Made::options_type options, Clock time = Clock())
+      : basic_async_jwks_manager(Made(std::move(options)), std::move(time)) {}
   ~basic_async_jwks_manager() { engine_.close(); }
 
   /// Where continuations run that no executor was given for. Threads: set it before the first verb.
@@ -3211,10 +3205,10 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
     options.stop = stop_ref();  // it is not to be cancelled
     return {shell_, {.what = detail::verb::shutdown}, options};
   }
-  template <detail::completes Callback>
-  void async_shutdown(Callback callback, async_options options = {}) {
-    options.stop = stop_ref();
-    call<void>({.what = detail::verb::shutdown}, std::move(callback), options);
+  template <detail::completes Callback, async_how How = async_options>
+  void async_shutdown(Callback callback, How how = {}) {
+    const executor_ref executor = detail::taken_apart(how).first;
+    call<void>({.what = detail::verb::shutdown}, std::move(callback), async_options{.executor = executor});
   }
 
   /// As basic_jwks_manager::get_jwks().
@@ -3761,23 +3755,36 @@ using async_token_verifier = basic_token_verifier<async_jwks_manager>;
 /// The one async manager of this process, as above.
 [[nodiscard]] async_jwks_manager& default_async_jwks_manager();
 
+namespace detail {
+[[nodiscard]] jwks_config short_config(std::string_view jwks_url, seconds refresh_interval, seconds cache_ttl,
+                                       bool prefetch);
+}
+
 /// default_jwks_manager().initialize(); the options take effect unless that manager runs already.
 ///
 /// Blocks and Errors: as basic_jwks_manager::initialize().
 result<void> initialize_jwks_manager(jwks_config config, httplib_options options = {});
-/// The short form, for a URL and the three options that are set most.
-result<void> initialize_jwks_manager(std::string jwks_url,
+/// The short form, for a URL and the three options that are set most. A template, so that braces always mean a
+/// jwks_config: g++ 12 calls `{.jwks_url = url}` ambiguous otherwise.
+template <std::convertible_to<std::string_view> Url>
+result<void> initialize_jwks_manager(const Url& jwks_url,
                                      std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
-                                     std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true);
+                                     std::chrono::seconds cache_ttl = std::chrono::seconds(7200),
+                                     bool prefetch = true) {
+  return initialize_jwks_manager(detail::short_config(jwks_url, refresh_interval, cache_ttl, prefetch));
+}
 /// default_jwks_manager().shutdown().
 void shutdown_jwks_manager() noexcept;
 
 /// The awaitable twins, on default_async_jwks_manager().
 [[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(jwks_config config,
                                                                           httplib_options options = {});
+template <std::convertible_to<std::string_view> Url>
 [[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(
-    std::string jwks_url, std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
-    std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true);
+    const Url& jwks_url, std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
+    std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true) {
+  return initialize_async_jwks_manager(detail::short_config(jwks_url, refresh_interval, cache_ttl, prefetch));
+}
 [[nodiscard]] async_operation<void> shutdown_async_jwks_manager();
 
 #endif
@@ -4050,16 +4057,18 @@ inline error insecure_url_error(std::string_view url) {
 }
 
 AXIOMS_JWKS_INLINE std::uint64_t default_random() noexcept {
-  // splitmix64 over a counter: no lock, and a forked child goes its own way with the next seed.
-  static std::atomic<std::uint64_t> state{[] {
-    std::uint64_t seed = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+  // splitmix64 over a counter: no lock, and a forked child goes its own way with the next seed. Nor a guard round the
+  // first value, which a child would find taken for ever.
+  static constinit std::atomic<std::uint64_t> state{0};
+  if (std::uint64_t none = 0; state.load(std::memory_order_relaxed) == none) {
+    auto seed = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
     AXIOMS_JWKS_TRY {
       std::random_device device;
       seed ^= (static_cast<std::uint64_t>(device()) << 32U) ^ device();
     }
     AXIOMS_JWKS_CATCH_ALL {}  // no entropy source: the time has to do, jitter is no secret
-    return seed;
-  }()};
+    state.compare_exchange_strong(none, seed | 1U, std::memory_order_relaxed);
+  }
   std::uint64_t z =
       state.fetch_add(0x9e3779b97f4a7c15U, std::memory_order_relaxed) + fork_epoch() * 0xd1342543de82ef95U;
   z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
@@ -5447,7 +5456,10 @@ AXIOMS_JWKS_INLINE bool fork_gate::closing() noexcept { return gate.load(std::me
 
 AXIOMS_JWKS_INLINE void watch_forks() noexcept {
 #if defined(__unix__) || defined(__APPLE__)
-  static const int registered = ::pthread_atfork(
+  // Without a guard, which a child could find taken for ever. To be registered twice does no harm.
+  static constinit std::atomic<bool> registered{false};
+  if (registered.load(std::memory_order_acquire)) return;
+  ::pthread_atfork(
       [] {
         gate.fetch_add(one_fork);
         while (gate.load() % one_fork > (gate_depth > 0 ? 1U : 0U)) pause_at_gate();
@@ -5457,7 +5469,7 @@ AXIOMS_JWKS_INLINE void watch_forks() noexcept {
         gate.store(gate_depth > 0 ? 1 : 0);
         fork_counter.fetch_add(1, std::memory_order_relaxed);
       });
-  static_cast<void>(registered);
+  registered.store(true, std::memory_order_release);
 #endif
 }
 
@@ -6012,7 +6024,9 @@ AXIOMS_JWKS_INLINE int begin_attempt(fetch_context& context, attempt& fresh, std
   fresh.socket = open_socket(fresh.to->storage.ss_family);
   if (!fresh.socket) return errno;
   const auto now = std::chrono::steady_clock::now();
-  const bool limited = limit > std::chrono::milliseconds(0) && limit < context.deadline() - now;
+  // As nanoseconds a limit of milliseconds::max() would overflow.
+  const auto left = std::chrono::floor<std::chrono::milliseconds>(context.deadline() - now);
+  const bool limited = limit > std::chrono::milliseconds(0) && limit < left;
   fresh.until = limited ? now + limit : fetch_time::max();
   const auto* address = reinterpret_cast<const sockaddr*>(&fresh.to->storage);
   if (::connect(fresh.socket.get(), address, fresh.to->size) == 0) return 0;
@@ -7511,9 +7525,8 @@ class waiting_callers : public engine_state {
     if (who.for_token) --who.on->token_waiters;
     who.finished = true;
     if (who.forgiving && who.out.failure && who.out.failure->code != errc::cancelled &&
-        who.out.failure->code != errc::shut_down && who.out.failure->code != errc::no_resources) {
+        who.out.failure->code != errc::shut_down)
       who.out.failure.reset();  // on_event and health() tell it
-    }
     // Elsewhere than where continuations may run, one without an executor is handed over.
     waiter_list* const later = !todo.here && who.wants_manager_thread() ? deferred() : nullptr;
     waiter_list& to = later != nullptr ? *later : todo.finished;
@@ -7775,11 +7788,7 @@ class flights : public lookups {
       }
     }
     AXIOMS_JWKS_CATCH_ALL { brought = failure_of(memory_error()); }
-    const std::uint64_t random = draw();
-    static_cast<void>(read_clock(now));  // judging has taken its time
-    visit todo(*this);
-    if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
-    return false;
+    return end(what, wall, std::move(brought)), false;
   }
   void fetch(const std::shared_ptr<flight>& what) noexcept {
     const bool called = io_->fetch(what->request, what->stop.get_token(), landing{weak_from_this(), what});
@@ -7787,6 +7796,14 @@ class flights : public lookups {
   }
 
  protected:
+  // Whatever it was to ask for next.
+  void end(const std::shared_ptr<flight>& what, wall_point wall, verdict&& brought) noexcept {
+    steady_point now = what->begun;
+    const std::uint64_t random = draw();
+    static_cast<void>(read_clock(now));  // judging has taken its time
+    visit todo(*this);
+    if (!what->on->gone) receive(what, now, wall, random, brought, todo);  // else shut down or dropped meanwhile
+  }
   void flight_failed(entry& on, steady_point now, int status, milliseconds duration, errands& todo) noexcept {
     ++stats_.failed;
     tell(on, {{.kind = jwks_event_kind::failed, .status = status, .duration = duration}}, on.policy.last_error(), todo);
@@ -8269,6 +8286,8 @@ class engine_life : public saved_documents {
       // From here on nothing fails.
       todo.released.push_back(std::exchange(config_, config));
       rules_ = rules;
+      // What threads keep was found by the old ones.
+      for (const auto& [url, on] : urls_.all) on->cell->version.fetch_add(1, std::memory_order_release);
       for (kept_url& each : looked_up) {
         if (each.refused) {
           turn_away(*each.on, &*each.refused, todo);
@@ -8521,9 +8540,8 @@ class engine_on_threads final : public crews {
       stranded.swap(mine.foreground);
       stranded.splice(stranded.end(), mine.background);
     }
-    for (const auto& what : stranded) {
-      while (arrive(what, short_error(errc::no_resources, 0, "a thread for the fetch could not be started"))) {}
-    }
+    for (const auto& what : stranded)
+      end(what, {}, failure_of(short_error(errc::no_resources, 0, "a thread for the fetch could not be started")));
   }
 
   void work(crew& mine) noexcept {
@@ -8629,6 +8647,12 @@ class engine_on_loop final : public engine_life {
 };
 
 AXIOMS_JWKS_INLINE std::shared_ptr<engine> make_engine(bool on_loop) {
+  {
+    // What is registered later runs earlier at exit: OpenSSL must not clean up before a static manager is destroyed. Of
+    // no option nothing would come.
+    const fork_gate inside;
+    OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CRYPTO_STRINGS, nullptr);
+  }
   if (on_loop) return std::make_shared<engine_on_loop>();
   return std::make_shared<engine_on_threads>();
 }
@@ -8955,11 +8979,11 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<t
                             " stands in two rules; issuers must differ");
     }
     ++before;
+    if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     if (each.rfc9068) {
       each.types = {"at+jwt"};
       for (const char* name : {"sub", "client_id", "iat", "jti"}) each.required_claims.emplace_back(name);
     }
-    if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     for (auto& type : each.types) type = media_type(type);
   }
   if (!broken && with_memo && rules[0].memo > 0) memo = std::make_unique<token_memo>(rules[0].memo);
@@ -9419,13 +9443,13 @@ AXIOMS_JWKS_INLINE void token_check::take(outcome&& came) {
     if (came.failure || !came.changed) end(bad_signature_error());
     return;
   }
-  if (came.failure) return end(*std::move(came.failure));
   brought_ = std::move(came.document);
-  if (needs_ != need::key) return;
-  // The set's own handle, if the key is in it.
-  if (auto own = brought_ ? brought_->keys().select(query_of(*header_, nullptr)) : result<key_ptr>(axioms::error{});
-      own)
-    came.key = *std::move(own);
+  if (needs_ == need::key && brought_ != nullptr) {
+    // The set's own handle, if the key is in it; and of two thumbprints the one that the set has.
+    const jwk_set& keys = brought_->keys();
+    if (auto own = keys.select(query_of(*header_, &keys))) return static_cast<void>(key_ = *std::move(own));
+  }
+  if (came.failure) return end(*std::move(came.failure));
   key_ = std::move(came.key);
 }
 
@@ -9435,6 +9459,7 @@ AXIOMS_JWKS_INLINE void token_check::take(outcome&& came) {
 AXIOMS_JWKS_INLINE jwks_ptr served_now(engine& core, const question& asked) {
   url_asked where = std::optional<parsed_url>();
   if (auto now = answer_at_once<result<jwks_ptr>>(core, asked, where); now && *now) return **std::move(now);
+  if (core.idle()) return nullptr;  // what was imported is to be looked up: that begins its background refresh
   return core.peek(asked).value_or(nullptr);
 }
 
@@ -9691,8 +9716,6 @@ AXIOMS_JWKS_INLINE result<std::string> verify_signature(std::string_view jws, co
 namespace detail {
 
 struct process_wide {
-  // OpenSSL first: what is registered later runs earlier at exit, so the fetches have ended when OpenSSL cleans up.
-  static void initialise_openssl() noexcept { OPENSSL_init_ssl(0, nullptr); }
   static void shut_down(async_jwks_manager& manager) noexcept { manager.shutdown_and_join(); }
   static void shut_down(jwks_manager& manager) noexcept { manager.shutdown(); }
 
@@ -9703,13 +9726,15 @@ struct process_wide {
   };
   template <class Manager>
   static slot<Manager>& get() {
-    static slot<Manager>& only = []() -> slot<Manager>& {
-      initialise_openssl();
-      auto* made = new slot<Manager>;  // never deleted: other threads may use it while the process exits
-      std::atexit([] { shut_down(get<Manager>().manager); });
-      return *made;
-    }();
-    return only;
+    // Never deleted: other threads may use it while the process exits. And no guard that a forked child could find taken.
+    static constinit std::atomic<slot<Manager>*> only{nullptr};
+    slot<Manager>* seen = only.load(std::memory_order_acquire);
+    if (seen != nullptr) return *seen;
+    auto made = std::make_unique<slot<Manager>>();
+    if (!only.compare_exchange_strong(seen, made.get(), std::memory_order_acq_rel)) return *seen;
+    // After OpenSSL, which every engine initialises: what is registered later runs earlier.
+    std::atexit([] { shut_down(get<Manager>().manager); });
+    return *made.release();
   }
   template <class Manager>
   static Manager& with(httplib_options&& options) {
@@ -9718,6 +9743,14 @@ struct process_wide {
     return only.manager;
   }
 };
+
+AXIOMS_JWKS_INLINE jwks_config short_config(std::string_view jwks_url, seconds refresh_interval, seconds cache_ttl,
+                                            bool prefetch) {
+  return {.jwks_url = std::string(jwks_url),
+          .refresh_interval = refresh_interval,
+          .cache_ttl = cache_ttl,
+          .prefetch = prefetch};
+}
 
 }  // namespace detail
 
@@ -9729,27 +9762,11 @@ AXIOMS_JWKS_INLINE async_jwks_manager& default_async_jwks_manager() {
 AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(jwks_config config, httplib_options options) {
   return detail::process_wide::with<jwks_manager>(std::move(options)).initialize(std::move(config));
 }
-AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(std::string jwks_url, std::chrono::seconds refresh_interval,
-                                                        std::chrono::seconds cache_ttl, bool prefetch) {
-  return initialize_jwks_manager({.jwks_url = std::move(jwks_url),
-                                  .refresh_interval = refresh_interval,
-                                  .cache_ttl = cache_ttl,
-                                  .prefetch = prefetch});
-}
 AXIOMS_JWKS_INLINE void shutdown_jwks_manager() noexcept { default_jwks_manager().shutdown(); }
 
 AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(jwks_config config,
                                                                                httplib_options options) {
   return detail::process_wide::with<async_jwks_manager>(std::move(options)).initialize(std::move(config));
-}
-AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(std::string jwks_url,
-                                                                               std::chrono::seconds refresh_interval,
-                                                                               std::chrono::seconds cache_ttl,
-                                                                               bool prefetch) {
-  return initialize_async_jwks_manager({.jwks_url = std::move(jwks_url),
-                                        .refresh_interval = refresh_interval,
-                                        .cache_ttl = cache_ttl,
-                                        .prefetch = prefetch});
 }
 AXIOMS_JWKS_INLINE async_operation<void> shutdown_async_jwks_manager() {
   return default_async_jwks_manager().shutdown();

@@ -464,6 +464,8 @@ TEST_CASE("one address has connect_timeout") {
   CHECK(one.took < 300ms * slow);
   request.timeout = 100ms;
   CHECK(fetch(request).code() == errc::timed_out);
+  request.connect_timeout = std::chrono::milliseconds::max();
+  CHECK(fetch(request).code() == errc::timed_out);
 }
 
 TEST_CASE("the addresses of a name are tried in turn, first one of each family") {

@@ -1032,7 +1032,7 @@ TEST_CASE("a continuation may destroy the manager that imports a document for it
   CHECK(manager == nullptr);
 }
 
-// Red when settle() or place() forget to tell it.
+// Red when conclude() does not tell it.
 TEST_CASE("stale is told once, also when the one who began the renewal gets the old document first") {
   manual_clock clock;
   fake_fetcher provider;

@@ -124,6 +124,14 @@ TEST_CASE("a thread that cannot be started is no_resources, an outage, and the m
   r.clock.advance(10s);
   CHECK(r.manager.get_jwks(url).has_value());
 
+  rig prefetching;
+  threads_left = 1;
+  CHECK(prefetching.manager.initialize(config_for(url)).has_value());  // a failed prefetch is success
+  CHECK(prefetching.manager.running());
+  REQUIRE(prefetching.manager.health().last_error.has_value());
+  CHECK(prefetching.manager.health().last_error->code == errc::no_resources);
+  threads_left = -1;
+
   rig listening;
   auto config = config_for(url);
   config.on_event = [](const jwks_event&) {};
@@ -132,6 +140,28 @@ TEST_CASE("a thread that cannot be started is no_resources, an outage, and the m
   CHECK_FALSE(listening.manager.running());
   threads_left = -1;
   CHECK(listening.manager.initialize(config).has_value());
+}
+
+TEST_CASE("a flight without a thread has asked for nothing: it fails once, and the next one reads the metadata again") {
+  rig r;
+  axioms::jwks_config config;
+  config.issuer = "https://idp.example.com";
+  config.discovery = true;
+  config.random = [] { return std::uint64_t{0}; };
+  const std::string metadata = *config.resolved_url();
+  r.provider.always_at(
+      metadata,
+      support::response(200, R"({"issuer":"https://idp.example.com","jwks_uri":"https://idp.example.com/k"})"));
+  r.start(config);
+  threads_left = 0;
+  axioms::result<void> refused;
+  REQUIRE(eventually([&] { return !(refused = r.manager.refresh()); }));  // the prefetch's thread may still be there
+  threads_left = -1;
+  CHECK(refused.error().code == errc::no_resources);
+  CHECK(r.manager.stats().failed == 1);
+  const std::size_t before = r.provider.requests();
+  REQUIRE(r.manager.refresh().has_value());
+  CHECK(r.provider.request(before).url == metadata);
 }
 #endif
 #endif

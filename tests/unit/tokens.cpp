@@ -145,6 +145,23 @@ TEST_CASE("with nothing cached a good token costs one request, whether its kid i
   }
 }
 
+// Red when take() goes by what was asked, and not by the set that came.
+TEST_CASE(
+    "a token that names its key by both thumbprints is verified by the one that is published, from the first on") {
+  const signing_key key("ES256", "");
+  const std::string named = replaced(set_of_keys({&key}), R"({"kty")", R"({"x5t":"short","kty")");
+  rig r;
+  r.provider.always(response(200, named));
+  axioms::basic_token_verifier verifier(r.manager, plain_rules());
+  auto config = config_for(url);
+  config.prefetch = false;
+  r.start(config);
+  const std::string text =
+      key.sign(R"({"alg":"ES256","typ":"JWT","x5t":"short","x5t#S256":"long"})", claims_at(r.clock.system_now()));
+  for (int i = 0; i < 2; ++i) CHECK(code_of(verifier.verify(text)) == errc{});
+  CHECK(r.provider.requests() == 1);
+}
+
 // Red when the set is asked for its kid alone, or when the manager is asked.
 TEST_CASE("a known kid with another algorithm causes no request") {
   verifying v;
@@ -215,6 +232,22 @@ TEST_CASE("a stale set verifies, and past the outage window nothing does") {
   CHECK(gone.error().status_code() == 503);
 }
 
+// Red when a set is served that no lookup has asked for.
+TEST_CASE("a token that is verified by an imported set begins its background refresh, without initialize") {
+  rig before, r;
+  before.provider.always(response(200, set_of_keys({&key_one()})));
+  REQUIRE(before.manager.get_jwks(url));
+  REQUIRE(r.manager.import_cache(before.manager.export_cache()));
+  token_rules rules = plain_rules();
+  rules.jwks_url = url;
+  const axioms::basic_token_verifier verifier(r.manager, std::move(rules));
+  CHECK(code_of(verifier.verify(key_one().token(claims_at(r.clock.system_now())))) == errc{});
+  CHECK(r.provider.requests() == 0);
+  r.settle(1);
+  r.clock.advance(3600s);
+  CHECK(r.provider.await_requests(1));
+}
+
 TEST_CASE("shut down, a verifier says so") {
   verifying v;
   const std::string token = v.good();
@@ -270,6 +303,21 @@ TEST_CASE("without a kid the few keys that fit are tried in turn, and too many a
   CHECK(code_of(verify_token(token, set(3), plain_rules(), noon)) == errc::bad_signature);
   CHECK(code_of(verify_token(token, set(5), plain_rules(), noon)) == errc::key_ambiguous);
   CHECK(code_of(verify_token(token, jwk_set(), plain_rules(), noon)) == errc::key_not_found);
+}
+
+// RFC 9068 section 4: any other typ is refused, also one that SPIFFE allows. Red when JOSE is added after the profile.
+TEST_CASE("rfc9068 overrides the types of a trust domain too") {
+  token_rules rules{.audience = {audience}, .trust_domain = "example.com"};
+  const std::string claims =
+      replaced(claims_at(noon, R"(,"client_id":"a","jti":"7")"), "user-1", "spiffe://example.com/a");
+  const auto code = [&](const std::string& typ) {
+    return code_of(pure(key_one().sign(R"({"alg":"ES256","kid":"one","typ":")" + typ + "\"}", claims), rules));
+  };
+  CHECK(code("JOSE") == errc{});
+  CHECK(code("at+jwt") == errc{});
+  rules.rfc9068 = true;
+  CHECK(code("JOSE") == errc::token_type_mismatch);
+  CHECK(code("at+jwt") == errc{});
 }
 
 // ---- waiting without blocking --------------------------------------------------------------------
