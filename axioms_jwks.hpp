@@ -4530,13 +4530,17 @@ AXIOMS_JWKS_INLINE std::optional<std::string> key_bytes(std::string_view text) {
   return digits.empty() ? std::nullopt : base64url_decode(digits, true);
 }
 
-AXIOMS_JWKS_INLINE std::string base64url_encode(std::string_view bytes) {
+AXIOMS_JWKS_INLINE std::string base64_encode(std::string_view bytes) {
   std::string out((bytes.size() + 2) / 3 * 4 + 1, '\0');
-  const int length =
-      EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                      reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<int>(bytes.size()));
-  out.resize(static_cast<std::size_t>(std::max(length, 0)));
-  while (!out.empty() && out.back() == '=') out.pop_back();
+  EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(bytes.data()),
+                  static_cast<int>(bytes.size()));
+  out.pop_back();  // the zero byte behind it
+  return out;
+}
+
+AXIOMS_JWKS_INLINE std::string base64url_encode(std::string_view bytes) {
+  std::string out = base64_encode(bytes);
+  out.erase(out.find_last_not_of('=') + 1);
   for (char& c : out) c = c == '+' ? '-' : c == '/' ? '_' : c;
   return out;
 }
@@ -5029,7 +5033,7 @@ AXIOMS_JWKS_INLINE signature_state jwk_builder::digest_signature(const jwk& key,
 AXIOMS_JWKS_INLINE signature_state jwk_builder::message_signature(const jwk& key, std::string_view message,
                                                                   std::string_view signature) {
   const auto bytes = [](std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); };
-  const std::unique_ptr<EVP_MD_CTX, openssl_free<&EVP_MD_CTX_free>> context(EVP_MD_CTX_new());
+  const digest_context context(EVP_MD_CTX_new());
   if (!context ||
       EVP_DigestVerifyInit_ex(context.get(), nullptr, nullptr, nullptr, nullptr, key.key_.get(), nullptr) != 1)
     return signature_state::failed;
@@ -5866,14 +5870,9 @@ struct named_file {
   }
 };
 
-inline bio_ptr memory_bio(const std::string& text) {
-  constexpr std::size_t most = std::numeric_limits<int>::max();
-  return bio_ptr(BIO_new_mem_buf(text.data(), static_cast<int>(std::min(text.size(), most))));
-}
-
 inline result<std::vector<x509_ptr>> read_certificates(const std::string& pem, std::string_view name) {
   std::vector<x509_ptr> out;
-  const bio_ptr text = memory_bio(pem);
+  const bio_ptr text(BIO_new_mem_buf(pem.c_str(), -1));
   while (text) {
     x509_ptr certificate(PEM_read_bio_X509(text.get(), nullptr, no_passphrase, nullptr));
     if (!certificate) break;
@@ -5919,7 +5918,7 @@ inline result<void> trust(SSL_CTX* tls, const std::string& pem, std::string_view
 inline result<void> use_client_certificate(SSL_CTX* tls, const named_file& certificate, const named_file& secret) {
   const auto chain = read_certificates(certificate.text, certificate.name);
   if (!chain) return chain.error();
-  const bio_ptr text = memory_bio(secret.text);
+  const bio_ptr text(BIO_new_mem_buf(secret.text.c_str(), -1));
   const std::unique_ptr<EVP_PKEY, pkey_free> key(
       text ? PEM_read_bio_PrivateKey(text.get(), nullptr, no_passphrase, nullptr) : nullptr);
   bool used = key && SSL_CTX_use_certificate(tls, chain->front().get()) == 1;
@@ -6543,11 +6542,7 @@ AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> parse_proxy(const fetch_co
   if (const auto at = text.rfind('@'); at != std::string_view::npos) {
     const std::string credentials = percent_decoded(text.substr(0, at));
     if (credentials.size() > 1024) return refuse();
-    std::string encoded(4 * ((credentials.size() + 2) / 3) + 1, '\0');
-    EVP_EncodeBlock(reinterpret_cast<unsigned char*>(encoded.data()),
-                    reinterpret_cast<const unsigned char*>(credentials.data()), static_cast<int>(credentials.size()));
-    encoded.pop_back();
-    route.authorization = concat("Basic ", encoded);
+    route.authorization = concat("Basic ", base64_encode(credentials));
     text.remove_prefix(at + 1);
   }
   auto where = parse_url(concat("http://", text));
