@@ -2106,7 +2106,8 @@ class httplib_fetcher {
   /// Reads the files that the options name, never the system's certificates. initialize() and add() of the managers
   /// call it.
   ///
-  /// Errors: invalid_config: a file is missing or no good, the key is not the certificate's, an origin is none.
+  /// Errors: invalid_config: a file is missing or no good, the key is not the certificate's, an origin or the proxy is
+  ///         none.
   [[nodiscard]] result<void> check() const;
 
  private:
@@ -6525,30 +6526,24 @@ inline std::string percent_decoded(std::string_view text) {
 }
 
 // The text may hold a password: no error repeats any of it.
-AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> parse_proxy(const fetch_context& context, std::string_view text,
-                                                                  std::string_view origin) {
-  const auto refuse = [&] {
-    return context.fail(errc::connect_failed, "the proxy from ", origin,
-                        " is not of the form http://[user:password@]host[:port]");
-  };
-  text = trim(text);
-  if (text.empty()) return std::optional<proxy_route>();
+inline constexpr std::string_view not_a_proxy = " is not of the form http://[user:password@]host[:port]";
+AXIOMS_JWKS_INLINE std::optional<proxy_route> parse_proxy(std::string_view text) {
   if (const auto scheme = text.find("://"); scheme != std::string_view::npos) {
-    if (!iequals(text.substr(0, scheme), "http")) return refuse();
+    if (!iequals(text.substr(0, scheme), "http")) return std::nullopt;
     text.remove_prefix(scheme + 3);
   }
   text = text.substr(0, text.find_first_of("/?#"));
   proxy_route route;
   if (const auto at = text.rfind('@'); at != std::string_view::npos) {
     const std::string credentials = percent_decoded(text.substr(0, at));
-    if (credentials.size() > 1024) return refuse();
+    if (credentials.size() > 1024) return std::nullopt;
     route.authorization = concat("Basic ", base64_encode(credentials));
     text.remove_prefix(at + 1);
   }
   auto where = parse_url(concat("http://", text));
-  if (!where) return refuse();
+  if (!where) return std::nullopt;
   route.where = *std::move(where);
-  return std::optional(std::move(route));
+  return route;
 }
 
 inline bool in_network(const std::string& host, std::string_view network, std::string_view prefix) {
@@ -6642,6 +6637,9 @@ struct httplib_setup {
     if (!wrong && !options.client_key_file.empty() && options.client_cert_file.empty()) {
       wrong = make_error(errc::invalid_config, "client_key_file needs client_cert_file");
     }
+    if (const auto proxy = trim(options.proxy); !wrong && !proxy.empty() && !parse_proxy(proxy)) {
+      wrong = make_error(errc::invalid_config, "proxy", not_a_proxy);
+    }
   }
 
   const std::uint64_t owner;  // for its resolver threads
@@ -6681,10 +6679,14 @@ class httplib_state {
 AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> choose_proxy(const fetch_context& context,
                                                                    const httplib_setup& setup, const parsed_url& url) {
   const auto& [http, https, bypass] = setup.environment;
-  if (!setup.options.proxy.empty()) return parse_proxy(context, setup.options.proxy, "httplib_options::proxy");
-  const bool direct = !setup.options.proxy_from_environment ||
-                      any_item(bypass, ", \t", [&](std::string_view entry) { return entry_matches(entry, url); });
-  return parse_proxy(context, direct ? "" : url.https ? https : http, "the environment");
+  const bool given = !setup.options.proxy.empty();
+  const auto matches = [&](std::string_view entry) { return entry_matches(entry, url); };
+  const std::string_view named = trim(given ? setup.options.proxy : url.https ? https : http);
+  if (named.empty() || (!given && (!setup.options.proxy_from_environment || any_item(bypass, ", \t", matches))))
+    return std::optional<proxy_route>();
+  auto route = parse_proxy(named);
+  if (!route) return context.fail(errc::connect_failed, "the proxy from the environment", not_a_proxy);
+  return route;
 }
 
 // The reference @p location as seen from @p base (RFC 3986 section 5.2), not yet checked.

@@ -1060,6 +1060,18 @@ TEST_CASE("options that cannot be right are invalid_config, of check() and of ea
   options = direct();
   options.client_key_file = "/some/key.pem";
   CHECK(httplib_fetcher(options).check().error().code == errc::invalid_config);
+  for (const char* bad : {"https://me:s3cret@127.0.0.1:1", "socks5://me:s3cret@127.0.0.1", "http://me:s3cret@",
+                          "me:s3cret@127.0.0.1:99999", "http://[::1"}) {
+    options = direct();
+    options.proxy = bad;
+    const auto checked = httplib_fetcher(options).check();
+    REQUIRE_FALSE(checked);
+    CHECK(checked.error().code == errc::invalid_config);
+    CHECK(checked.error().description.find("s3cret") == std::string::npos);
+    CHECK(fetch(server.url(), options).code() == errc::invalid_config);
+  }
+  options.proxy = " http://me:s3cret@127.0.0.1 ";
+  CHECK(httplib_fetcher(options).check());
   CHECK(server.requests() == 1);
 }
 
@@ -1156,18 +1168,24 @@ TEST_CASE("a proxy is asked in absolute form for http, and for a tunnel for http
         errc::tls_failed);  // the certificate is checked in the tunnel too
 }
 
-TEST_CASE("a proxy that refuses, is missing or badly written is a connect_failed without its password") {
+TEST_CASE(
+    "a proxy that refuses or is missing is a connect_failed without its password, a bad one of the environment too") {
   const raw_server refusing(reply("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"));
   httplib_options options = direct();
   for (const std::string& proxy :
-       {"http://me:secret@127.0.0.1:" + std::to_string(refusing.port()), std::string("http://me:secret@127.0.0.1:1"),
-        std::string("https://me:secret@127.0.0.1:1"), std::string("socks5://me:secret@127.0.0.1"),
-        std::string("http://me:secret@"), std::string("me:secret@127.0.0.1:99999")}) {
+       {"http://me:secret@127.0.0.1:" + std::to_string(refusing.port()), std::string("http://me:secret@127.0.0.1:1")}) {
     options.proxy = proxy;
     const outcome got = fetch("https://idp.test/", options);
     CHECK_MESSAGE(got.code() == errc::connect_failed, got.text());
     CHECK_MESSAGE(got.text().find("secret") == std::string::npos, got.text());
   }
+  for (const char* name : {"no_proxy", "NO_PROXY"}) ::unsetenv(name);
+  const set_environment bad("https_proxy", "socks5://me:secret@127.0.0.1");
+  const httplib_fetcher fetcher{};
+  CHECK(fetcher.check());  // it may never be used
+  const outcome got = timed_fetch(fetcher, request_for("https://idp.test/"));
+  CHECK_MESSAGE(got.code() == errc::connect_failed, got.text());
+  CHECK_MESSAGE(got.text().find("secret") == std::string::npos, got.text());
 }
 
 TEST_CASE("the environment names the proxy, and what goes past it, as it is when the fetcher is made") {
