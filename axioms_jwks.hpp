@@ -2075,8 +2075,8 @@ struct httplib_options {
   /// Further origins, `scheme://host[:port]`, that may see the credentials, as that of a `jwks_uri` elsewhere. Default:
   /// none.
   std::vector<std::string> credential_origins{};
-  /// Further request headers, asked for once per fetch that may send them, from the fetching thread, so that a token
-  /// can be renewed; default: none. At most 64 KiB together. What it throws becomes `fetch_failed`.
+  /// Further request headers, asked for once per fetch that may send them, from the fetching threads, several at once,
+  /// so that a token can be renewed; default: none. At most 64 KiB together. What it throws becomes `fetch_failed`.
   std::function<std::vector<std::pair<std::string, std::string>>()> headers{};
 };
 
@@ -4002,7 +4002,9 @@ AXIOMS_JWKS_INLINE std::optional<std::chrono::system_clock::time_point> parse_ht
   if (clock.size() != 8 || clock[2] != ':' || clock[5] != ':') return std::nullopt;
   const int hour = number(clock.substr(0, 2)), minute = number(clock.substr(3, 2)), second = number(clock.substr(6, 2));
   int years = number(year);
-  if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60 || years < 0 || number(day) < 1)
+  const int days = number(day);  // at most 31, for std::chrono::day keeps eight bits
+  if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60 || years < 0 || days < 1 ||
+      days > 31)
     return std::nullopt;
 
   const auto today = std::chrono::year_month_day(std::chrono::floor<std::chrono::days>(now));
@@ -4014,7 +4016,7 @@ AXIOMS_JWKS_INLINE std::optional<std::chrono::system_clock::time_point> parse_ht
     return std::nullopt;
   }
   const auto date = std::chrono::year(years) / std::chrono::month(static_cast<unsigned>(month_at / 3 + 1)) /
-                    std::chrono::day(static_cast<unsigned>(number(day)));
+                    std::chrono::day(static_cast<unsigned>(days));
   if (!date.ok() || years < 1970 || years > 2200) return std::nullopt;
   return std::chrono::sys_days(date) + std::chrono::hours(hour) + std::chrono::minutes(minute) +
          std::chrono::seconds(second);
