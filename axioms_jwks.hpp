@@ -2058,9 +2058,12 @@ struct httplib_access;
 /// How httplib_fetcher reaches a provider. There is no option that turns certificate checks off.
 ///
 /// Files are read at the first https fetch, and by check(); a bad one is that fetch's `tls_failed`, and the next fetch
-/// reads it again. "Credentials" are `headers` and the client certificate: they go to the origin of the URL that the
-/// application named (fetch_request::origin) and to `credential_origins`, nowhere else. Each hop of a redirect is
-/// judged by its own origin, and after one that may not see them no later one does.
+/// reads it again. So they are after each fetch that ended with `tls_failed` or a status of 4xx: certificates may be
+/// replaced on disk. What cannot be used then is passed over.
+///
+/// "Credentials" are `headers` and the client certificate: they go to the origin of the URL that the application named
+/// (fetch_request::origin) and to `credential_origins`, nowhere else. Each hop of a redirect is judged by its own
+/// origin, and after one that may not see them no later one does.
 struct httplib_options {
   std::string ca_file{};  ///< PEM file of trusted certificates, in place of the system's; default: the system's
   std::string ca_pem{};   ///< the same as text; what stands in either is trusted, an intermediate or a leaf, too
@@ -5831,11 +5834,13 @@ using x509_store_ptr = std::unique_ptr<X509_STORE, openssl_free<&X509_STORE_free
 using bio_ptr = std::unique_ptr<BIO, openssl_free<&BIO_free>>;
 
 // Something loaded once and then shared, published by one compare-exchange: two threads may both load it, one of them
-// wins. There is no lock that a forked child could find held.
+// wins. There is no lock that a forked child could find held. A copy has loaded nothing yet.
 template <class Pointer>
 class shared_load {
  public:
   using element = typename Pointer::element_type;
+  shared_load() noexcept = default;
+  shared_load(const shared_load&) noexcept {}
   ~shared_load() { Pointer(object_.load(std::memory_order_acquire)); }
 
   template <class Load>
@@ -6644,12 +6649,18 @@ struct httplib_setup {
     }
   }
 
+  [[nodiscard]] result<SSL_CTX*> tls() const {
+    return tls_.get([this] { return make_tls(options); });
+  }
+
   const std::uint64_t owner;  // for its resolver threads
   const httplib_options options;
   const proxy_environment environment;
   std::vector<std::string> credential_origins;
   std::optional<error> wrong;  // with the options
-  mutable shared_load<ssl_ctx_ptr> tls;
+
+ private:
+  mutable shared_load<ssl_ctx_ptr> tls_;
 };
 
 inline std::atomic<std::uint64_t> fetchers_made{0};
@@ -6665,14 +6676,24 @@ class httplib_state {
     const std::lock_guard lock(mutex_);
     return current_;
   }
-  void set(httplib_options options) {
-    auto other = std::make_shared<const httplib_setup>(id_, std::move(options));
-    const fork_gate inside;
-    const std::lock_guard lock(mutex_);
-    current_.swap(other);  // the old one goes when the mutex is free
+  void set(httplib_options options) { put(std::make_shared<const httplib_setup>(id_, std::move(options))); }
+  // Reads the files that @p old has read again: they may have been replaced since. Those that are no good, or not to be
+  // read any more, are not taken.
+  void renew(const std::shared_ptr<const httplib_setup>& old) {
+    if (old->options.ca_file.empty() && old->options.client_cert_file.empty()) return;
+    const clean_error_queue queue;
+    const auto fresh = std::make_shared<const httplib_setup>(*old);
+    if (fresh->tls()) put(fresh, old.get());
   }
 
  private:
+  // The old one goes when the mutex is free.
+  void put(std::shared_ptr<const httplib_setup> other, const httplib_setup* in_place_of = nullptr) {
+    const fork_gate inside;
+    const std::lock_guard lock(mutex_);
+    if (in_place_of == nullptr || in_place_of == current_.get()) current_.swap(other);
+  }
+
   const std::uint64_t id_;
   mutable std::mutex mutex_;  // guards current_
   std::shared_ptr<const httplib_setup> current_;
@@ -6807,7 +6828,7 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, cons
   if (!proxy) return proxy.error();
   SSL_CTX* tls = nullptr;
   if (url.https) {
-    auto loaded = setup.tls.get([&] { return make_tls(setup.options); });
+    const auto loaded = setup.tls();
     if (!loaded) return context.fail(loaded.error().code, loaded.error().description);
     tls = *loaded;
   }
@@ -6884,8 +6905,12 @@ AXIOMS_JWKS_INLINE httplib_fetcher::httplib_fetcher(httplib_options options)
 
 AXIOMS_JWKS_INLINE result<fetch_response> httplib_fetcher::operator()(const fetch_request& request,
                                                                       stop_token stop) const {
-  const auto setup = state_->current();  // this handle may be assigned to in the meantime
-  return detail::fetch(*setup, request, std::move(stop));
+  const auto state = state_;  // this handle may be assigned to in the meantime
+  const auto setup = state->current();
+  auto answer = detail::fetch(*setup, request, std::move(stop));
+  // A client certificate that has expired may be refused by either.
+  if (answer ? answer->status / 100 == 4 : answer.error().code == errc::tls_failed) state->renew(setup);
+  return answer;
 }
 
 AXIOMS_JWKS_INLINE result<void> httplib_fetcher::check() const {

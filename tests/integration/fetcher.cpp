@@ -876,6 +876,49 @@ TEST_CASE("a client certificate is shown to a server that asks, and a bad one is
   CHECK(fetch(server.url(), options).code() == errc::tls_failed);
 }
 
+TEST_CASE("files that are replaced on disk are used after a fetch that failed for the old ones, if they are any good") {
+  const throwaway_ca before, after;
+  const loopback_server old(before.issue(), answer_key_set), renewed(after.issue(), answer_key_set);
+  const temp_file authority(before.pem());
+  httplib_options options = direct();
+  options.ca_file = authority.path();
+  const httplib_fetcher fetcher(options);
+  const auto get = [&](const loopback_server& from) { return timed_fetch(fetcher, request_for(from.url())); };
+  CHECK(get(old).status() == 200);
+  authority.write(after.pem());
+  CHECK(get(old).status() == 200);  // nothing has failed
+  CHECK(get(renewed).code() == errc::tls_failed);
+  CHECK(get(renewed).status() == 200);
+  authority.write("garbage");
+  CHECK(get(old).code() == errc::tls_failed);
+  CHECK(get(renewed).status() == 200);
+}
+
+TEST_CASE("a client certificate that is replaced on disk is shown after the old one was refused") {
+  const throwaway_ca ca;
+  const server_identity expired = ca.issue({.common_name = "expired"}), good = ca.issue({.common_name = "good"});
+  raw_server::options how;
+  how.ask_client = true;
+  // As nginx does it: TLS goes on, and the request is answered with 400.
+  const raw_server server(
+      ca.issue(),
+      [&](raw_connection& connection) {
+        if (!connection.read_request()) return;
+        const bool refused = connection.client_name().find("good") == std::string::npos;
+        connection.send(refused ? "HTTP/1.1 400 Bad Request\r\n\r\n" : with_length("{}"));
+      },
+      how);
+  const temp_file both(expired.chain_pem + expired.key_pem);
+  httplib_options options = trusting(ca);
+  options.client_cert_file = both.path();
+  const httplib_fetcher fetcher(options);
+  const auto status = [&] { return timed_fetch(fetcher, request_for(server.url())).status(); };
+  CHECK(status() == 400);
+  both.write(good.chain_pem + good.key_pem);
+  CHECK(status() == 400);
+  CHECK(status() == 200);
+}
+
 TEST_CASE("redirects are followed five times") {
   const throwaway_ca ca;
   loopback_server server(ca.issue(), answer_key_set);
