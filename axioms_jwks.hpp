@@ -6290,6 +6290,10 @@ inline std::string_view real_coding(std::string_view list) noexcept {
 
 // What a server sends: first the heads, which are read here, then the body, for cpp-httplib to read. Its virtual
 // functions are those of every release since 0.11.4, none of which has them all: hence no `override`.
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsuggest-override"
+#endif
 class response_stream : public httplib::Stream {
  public:
   response_stream(connection& link, const fetch_context& context, std::size_t max_body) noexcept
@@ -6454,6 +6458,9 @@ class response_stream : public httplib::Stream {
   bool ended_ = false;
   std::optional<error> failure_;
 };
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 
 // - exchange -
 
