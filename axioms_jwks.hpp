@@ -6638,8 +6638,10 @@ AXIOMS_JWKS_INLINE result<void> open_tunnel(fetch_context& context, connection& 
 // The options of a fetcher and what has been made of them.
 struct httplib_setup {
   httplib_setup(std::uint64_t fetcher, httplib_options given)
-      : owner(fetcher), options(std::move(given)), environment(proxy_environment::read()) {
-    for (const std::string& each : options.credential_origins) {
+      : owner(fetcher),
+        options(std::make_shared<const httplib_options>(std::move(given))),
+        environment(proxy_environment::read()) {
+    for (const std::string& each : options->credential_origins) {
       const auto url = parse_url(each);
       if (url && url->target == "/") {
         credential_origins.emplace_back(origin_of(url->normalized));
@@ -6648,20 +6650,20 @@ struct httplib_setup {
                            "credential_origins holds no origin: ", url ? quote(each) : url.error().description);
       }
     }
-    if (!wrong && !options.client_key_file.empty() && options.client_cert_file.empty()) {
+    if (!wrong && !options->client_key_file.empty() && options->client_cert_file.empty()) {
       wrong = make_error(errc::invalid_config, "client_key_file needs client_cert_file");
     }
-    if (const auto proxy = trim(options.proxy); !wrong && !proxy.empty() && !parse_proxy(proxy)) {
+    if (const auto proxy = trim(options->proxy); !wrong && !proxy.empty() && !parse_proxy(proxy)) {
       wrong = make_error(errc::invalid_config, "proxy", not_a_proxy);
     }
   }
 
   [[nodiscard]] result<SSL_CTX*> tls() const {
-    return tls_.get([this] { return make_tls(options); });
+    return tls_.get([this] { return make_tls(*options); });
   }
 
-  const std::uint64_t owner;  // for its resolver threads
-  const httplib_options options;
+  const std::uint64_t owner;                             // for its resolver threads
+  const std::shared_ptr<const httplib_options> options;  // headers() is never copied: it may be running
   const proxy_environment environment;
   std::vector<std::string> credential_origins;
   std::optional<error> wrong;  // with the options
@@ -6687,7 +6689,7 @@ class httplib_state {
   // Reads the files that @p old has read again: they may have been replaced since. Those that are no good, or not to be
   // read any more, are not taken.
   void renew(const std::shared_ptr<const httplib_setup>& old) {
-    if (old->options.ca_file.empty() && old->options.client_cert_file.empty()) return;
+    if (old->options->ca_file.empty() && old->options->client_cert_file.empty()) return;
     const clean_error_queue queue;
     const auto fresh = std::make_shared<const httplib_setup>(*old);
     if (fresh->tls()) put(fresh, old.get());
@@ -6709,10 +6711,10 @@ class httplib_state {
 AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> choose_proxy(const fetch_context& context,
                                                                    const httplib_setup& setup, const parsed_url& url) {
   const auto& [http, https, bypass] = setup.environment;
-  const bool given = !setup.options.proxy.empty();
+  const bool given = !setup.options->proxy.empty();
   const auto matches = [&](std::string_view entry) { return entry_matches(entry, url); };
-  const std::string_view named = trim(given ? setup.options.proxy : url.https ? https : http);
-  if (named.empty() || (!given && (!setup.options.proxy_from_environment || any_item(bypass, ", \t", matches))))
+  const std::string_view named = trim(given ? setup.options->proxy : url.https ? https : http);
+  if (named.empty() || (!given && (!setup.options->proxy_from_environment || any_item(bypass, ", \t", matches))))
     return std::optional<proxy_route>();
   auto route = parse_proxy(named);
   if (!route) return context.fail(errc::connect_failed, "the proxy from the environment", not_a_proxy);
@@ -6877,7 +6879,7 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_setup& setup, cons
            std::find(more.begin(), more.end(), origin) != more.end();
   };
   bool same_origin = true, identified = may_see(origin_of(url->normalized));
-  auto extra = identified ? application_headers(context, setup.options) : header_list();
+  auto extra = identified ? application_headers(context, *setup.options) : header_list();
   if (!extra) return std::move(extra).error();
   for (int redirects = 0;; ++redirects) {
     auto answer =
@@ -6924,7 +6926,7 @@ AXIOMS_JWKS_INLINE result<void> httplib_fetcher::check() const {
   const auto setup = state_->current();
   if (setup->wrong) return *setup->wrong;
   const detail::clean_error_queue queue;
-  const auto tls = detail::make_tls(setup->options, false);
+  const auto tls = detail::make_tls(*setup->options, false);
   if (!tls) return error{errc::invalid_config, tls.error().description, 0};
   return {};
 }

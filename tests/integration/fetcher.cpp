@@ -876,13 +876,24 @@ TEST_CASE("a client certificate is shown to a server that asks, and a bad one is
   CHECK(fetch(server.url(), options).code() == errc::tls_failed);
 }
 
+struct counts_copies {
+  explicit counts_copies(int& where) : copies(&where) {}
+  counts_copies(const counts_copies& other) : copies(other.copies) { ++*copies; }
+  counts_copies& operator=(const counts_copies&) = delete;
+  std::vector<std::pair<std::string, std::string>> operator()() const { return {}; }
+  int* copies;
+};
+
 TEST_CASE("files that are replaced on disk are used after a fetch that failed for the old ones, if they are any good") {
   const throwaway_ca before, after;
   const loopback_server old(before.issue(), answer_key_set), renewed(after.issue(), answer_key_set);
   const temp_file authority(before.pem());
   httplib_options options = direct();
   options.ca_file = authority.path();
-  const httplib_fetcher fetcher(options);
+  int copies = 0;
+  options.headers = counts_copies(copies);
+  const httplib_fetcher fetcher(std::move(options));
+  const int made = copies;
   const auto get = [&](const loopback_server& from) { return timed_fetch(fetcher, request_for(from.url())); };
   CHECK(get(old).status() == 200);
   authority.write(after.pem());
@@ -892,6 +903,7 @@ TEST_CASE("files that are replaced on disk are used after a fetch that failed fo
   authority.write("garbage");
   CHECK(get(old).code() == errc::tls_failed);
   CHECK(get(renewed).status() == 200);
+  CHECK(copies == made);  // another fetch may be in headers() meanwhile
 }
 
 TEST_CASE("a client certificate that is replaced on disk is shown after the old one was refused") {
