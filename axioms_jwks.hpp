@@ -3368,7 +3368,7 @@ struct token_rules {
   std::size_t max_token_bytes = 16384;
   /// How many verified tokens are remembered, beside 16 by each thread: with the same text, byte for byte, one is good
   /// again without its signature, as long as the key set that verified it is the one to be had, and its dates allow.
-  /// Takes 4 to 6 KiB a token. 0: none. 0 to 1 Mi. Default 0.
+  /// Takes about 4 KiB a token. 0: none. 0 to 1 Mi. Default 0.
   std::size_t memo = 0;
 
   /// Reads AXIOMS_ISS_URL, else AXIOMS_DOMAIN (https:// is put before it), AXIOMS_AUDIENCE, AXIOMS_TOKEN_TYPS,

@@ -403,7 +403,7 @@ TEST_CASE("a refresh reads the metadata again, by their own validators, and foll
   CHECK(eventually([&] { return r.manager.get_key(kid("k2")).has_value(); }));
 }
 
-// Red when receive() or tick() does not tell discovery how the flight ended.
+// Red when begin() trusts young metadata for a refresh, and for one after a failed flight.
 TEST_CASE("a jwks_uri that stops working is looked up again at the next try" * doctest::test_suite("slow")) {
   discovered r;
   r.start(discovering());
@@ -612,7 +612,7 @@ TEST_CASE("a document found by discovery survives a restart during an outage of 
   CHECK(r.manager.get_key(kid("k1")).has_value());
 }
 
-// Red when goes_on() does not ask whether its flight is still the one.
+// Red when who waits is not finished with shut_down.
 TEST_CASE("shutdown between metadata and key set ends the flight") {
   discovered r;
   r.provider.hold();
@@ -626,7 +626,7 @@ TEST_CASE("shutdown between metadata and key set ends the flight") {
   CHECK(r.provider.requests() == 1);
 }
 
-// Red when goes_on() does not ask whether there is still somebody whose flight it is.
+// Red when neither goes_on() nor arrive() asks whether there is still somebody whose flight it is.
 TEST_CASE("metadata that come too late, after shutdown or past the deadline, cause no further request") {
   manual_clock clock;
   fake_fetcher provider;

@@ -357,7 +357,7 @@ TEST_CASE("without prefetch nothing that was imported is fetched before one refr
   CHECK(provider.requests() == 2);
 }
 
-// Red when put() does not wake the scheduler.
+// Red when restored_attempt() counts from the present.
 TEST_CASE("what is imported while the manager runs is refreshed when it would have been without a restart") {
   manual_clock clock;
   fake_fetcher provider;
