@@ -10,10 +10,10 @@ namespace {
 
 using names = std::vector<std::string>;
 
-std::string quoted(std::string_view text) { return '"' + std::string(text) + '"'; }
+std::string in_quotes(std::string_view text) { return '"' + std::string(text) + '"'; }
 std::string braced(const names& all) {
   std::string out;
-  for (const auto& each : all) out += (out.empty() ? "{" : ", ") + quoted(each);
+  for (const auto& each : all) out += (out.empty() ? "{" : ", ") + in_quotes(each);
   return out + '}';
 }
 
@@ -25,7 +25,7 @@ class initializers {
     text_.append("`.").append(option).append(" = ").append(value).append("`");
   }
   void text(std::string_view option, const std::string& value) {
-    if (!value.empty()) add(option, quoted(value));
+    if (!value.empty()) add(option, in_quotes(value));
   }
   void list(std::string_view option, const names& values, const names& otherwise = {}) {
     if (values != otherwise) add(option, braced(values));
@@ -51,7 +51,7 @@ std::string shown(const axioms::token_rules& rules) {
   out.list("audience", rules.audience);
   out.text("jwks_url", rules.jwks_url);
   for (const auto& [claim, values] : rules.required_values)
-    out.add("required_values", "{{" + quoted(claim) + ", " + braced(values) + "}}");
+    out.add("required_values", "{{" + in_quotes(claim) + ", " + braced(values) + "}}");
   out.text("audience_claim", rules.audience_claim);
   out.text("trust_domain", rules.trust_domain);
   out.list("role_claims", rules.role_claims, otherwise.role_claims);
