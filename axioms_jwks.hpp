@@ -1,4 +1,4 @@
-// axioms_jwks.hpp - keeps the JSON Web Key Sets (JWKS, RFC 7517) of identity providers for C++20:
+// axioms_jwks.hpp - verifies tokens with the JSON Web Key Sets (JWKS, RFC 7517) of identity providers, for C++20:
 // fetched over HTTP(S), checked, cached with a TTL, refreshed in the background, ready as OpenSSL keys.
 //
 // Version 0.1.0
@@ -235,7 +235,7 @@ inline namespace AXIOMS_JWKS_ABI {
 ///
 /// Usable as a std::error_code: `std::error_code ec = axioms::errc::timed_out;`.
 enum class errc {
-  invalid_config = 1,  ///< an option of jwks_config breaks its rule; the description names it
+  invalid_config = 1,  ///< an option breaks its rule, which the description names; or no URL is configured
   invalid_url,         ///< not an absolute http(s) URL, or one with user-info, control bytes, too long
   unsupported_scheme,  ///< a scheme other than https (and http, unless `require_https`)
   resolve_failed,      ///< the host name has no address
@@ -245,7 +245,7 @@ enum class errc {
   timed_out,           ///< `fetch_timeout` or `unknown_kid_wait` was over
   cancelled,           ///< the caller's stop token asked
   shut_down,           ///< the manager is shut down, or the process was forked
-  http_status,         ///< a status other than 200 (or 304 where it was asked for)
+  http_status,         ///< a status other than 200 and 203 (or 304 where it was asked for)
   response_too_large,  ///< head or body is over its limit
   not_a_key_set,       ///< the body is not a JSON object with an array `keys` (RFC 7517 section 5)
   no_usable_key,       ///< a key set in which every member had to be skipped
@@ -332,9 +332,9 @@ struct challenge {
 
 /// What went wrong, as a value.
 struct error {
-  errc code{};              ///< which of the closed list
-  std::string description;  ///< one sentence for logs: may hold URLs, never key bytes, tokens or credentials
-  int http_status = 0;      ///< status of the response that failed, 0 if there was none
+  errc code{};                ///< which of the closed list
+  std::string description{};  ///< one sentence for logs: may hold URLs, never key bytes, tokens or credentials
+  int http_status = 0;        ///< status of the response that failed, 0 if there was none
 
   /// The OAuth 2.0 error code to answer a request with (RFC 6749 section 5.2, RFC 6750 section 3.1); empty for
   /// token_missing.
@@ -1036,16 +1036,7 @@ concept fetcher = requires(F& f, const fetch_request& request, stop_token stop) 
 
 namespace detail {
 
-// What a fetcher is made from, if it says so; else a type that nobody has.
-template <class Fetcher>
-struct fetcher_options {
-  using type = fetcher_options;
-};
-template <class Fetcher>
-  requires requires { typename Fetcher::options_type; }
-struct fetcher_options<Fetcher> {
-  using type = typename Fetcher::options_type;
-};
+// Fetchers that say what they are made from.
 template <class Fetcher>
 concept made_from_options = std::constructible_from<Fetcher, typename Fetcher::options_type>;
 
@@ -1063,7 +1054,7 @@ concept async_fetcher = requires(F& f, fetch_request request, stop_token stop, d
 /// Where a manager reads the time and how it waits, so that a test can own both.
 ///
 /// - `now() -> std::chrono::steady_clock::time_point`: must never go back.
-/// - `system_now() -> std::chrono::system_clock::time_point`: for HTTP dates only.
+/// - `system_now() -> std::chrono::system_clock::time_point`: for tokens, HTTP dates and saved documents.
 /// - `wait_until(std::unique_lock<std::mutex>&, std::condition_variable_any&, stop_token, deadline, ready) -> bool`:
 ///   waits until ready(), the deadline or a stop, and returns ready(); `time_point::max()` is no deadline.
 ///   axioms::wait_until() does it in real time. A clock that is moved by hand must lose no advance between its check
@@ -1182,11 +1173,11 @@ struct jwks_stats {
 
 /// The state of one URL, for a readiness probe or a dashboard.
 struct jwks_health {
-  bool ready = false;                       ///< a lookup would get a document now
-  bool stale = false;                       ///< that document is past its `cache_ttl`
-  bool insecure_transport = false;          ///< the URL is http: anybody on the path can exchange the keys
-  std::chrono::milliseconds age{0};         ///< of the document; 0 if there is none
-  std::optional<axioms::error> last_error;  ///< of the last fetch, none if it succeeded
+  bool ready = false;                         ///< a lookup would get a document now
+  bool stale = false;                         ///< that document is past its `cache_ttl`
+  bool insecure_transport = false;            ///< the URL is http: anybody on the path can exchange the keys
+  std::chrono::milliseconds age{0};           ///< of the document; 0 if there is none
+  std::optional<axioms::error> last_error{};  ///< of the last fetch, none if it succeeded
   int consecutive_failures = 0;
   /// Of a fetch, by the manager's clock as in jwks_event: now while one runs; max(): none is planned.
   std::chrono::steady_clock::time_point next_attempt = std::chrono::steady_clock::time_point::max();
@@ -1415,8 +1406,8 @@ struct key_query {
 /// A member of a key set that is not used, and why.
 struct skipped_key {
   std::size_t index = 0;  ///< its place in `keys`
-  std::string kid;        ///< empty if it has none; from outside: quote before showing
-  std::string reason;
+  std::string kid{};      ///< empty if it has none; from outside: quote before showing
+  std::string reason{};
 };
 
 /// What jwk_set::parse() accepts beyond the default.
@@ -2066,9 +2057,12 @@ struct httplib_access;
 /// How httplib_fetcher reaches a provider. There is no option that turns certificate checks off.
 ///
 /// Files are read at the first https fetch, and by check(); a bad one is that fetch's `tls_failed`, and the next fetch
-/// reads it again. "Credentials" are `headers` and the client certificate: they go to the origin of the URL that the
-/// application named (fetch_request::origin) and to `credential_origins`, nowhere else. Each hop of a redirect is
-/// judged by its own origin, and after one that may not see them no later one does.
+/// reads it again. So they are after each fetch that ended with `tls_failed` or a status of 4xx: certificates may be
+/// replaced on disk. What cannot be used then is passed over.
+///
+/// "Credentials" are `headers` and the client certificate: they go to the origin of the URL that the application named
+/// (fetch_request::origin) and to `credential_origins`, nowhere else. Each hop of a redirect is judged by its own
+/// origin, and after one that may not see them no later one does.
 struct httplib_options {
   std::string ca_file{};  ///< PEM file of trusted certificates, in place of the system's; default: the system's
   std::string ca_pem{};   ///< the same as text; what stands in either is trusted, an intermediate or a leaf, too
@@ -2083,8 +2077,8 @@ struct httplib_options {
   /// Further origins, `scheme://host[:port]`, that may see the credentials, as that of a `jwks_uri` elsewhere. Default:
   /// none.
   std::vector<std::string> credential_origins{};
-  /// Further request headers, asked for once per fetch that may send them, from the fetching thread, so that a token
-  /// can be renewed; default: none. At most 64 KiB together. What it throws becomes `fetch_failed`.
+  /// Further request headers, asked for once per fetch that may send them, from the fetching threads, several at once,
+  /// so that a token can be renewed; default: none. At most 64 KiB together. What it throws becomes `fetch_failed`.
   std::function<std::vector<std::pair<std::string, std::string>>()> headers{};
 };
 
@@ -2114,7 +2108,8 @@ class httplib_fetcher {
   /// Reads the files that the options name, never the system's certificates. initialize() and add() of the managers
   /// call it.
   ///
-  /// Errors: invalid_config: a file is missing or no good, the key is not the certificate's, an origin is none.
+  /// Errors: invalid_config: a file is missing or no good, the key is not the certificate's, an origin or the proxy is
+  ///         none.
   [[nodiscard]] result<void> check() const;
 
  private:
@@ -2308,9 +2303,9 @@ struct hit_slot {
 
 // As many as a manager keeps looked-up URLs, so that going round all of them costs no lock either.
 struct hit_cache {
-  std::array<hit_slot, max_looked_up_urls> slots;
+  std::array<hit_slot, max_looked_up_urls> places;
   std::array<std::uint8_t, 2 * max_looked_up_urls> buckets{};  // the first slot of each, counted from 1
-  hit_slot* recent = slots.data();
+  hit_slot* recent = places.data();
   std::size_t oldest = 0;
   sparing_clock clock;
 };
@@ -2469,7 +2464,7 @@ class io_of final : public engine_io {
   bool fetch(const fetch_request& request, const stop_token& stop, landing&& call) noexcept override {
     AXIOMS_JWKS_TRY {
       if constexpr (OnLoop) {
-        users_->first.async_fetch(request, stop, std::move(call));
+        users_->first.async_fetch(fetch_request(request), stop, std::move(call));
       } else {
         call(users_->first(request, stop));
       }
@@ -2520,6 +2515,7 @@ class engine : public std::enable_shared_from_this<engine> {
 
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] bool forked() const noexcept { return epoch_ != fork_epoch(); }
+  [[nodiscard]] bool idle() const noexcept { return state_.load(std::memory_order_acquire) == life::idle; }
   [[nodiscard]] bool running() const noexcept { return state_.load(std::memory_order_acquire) == life::running; }
   [[nodiscard]] bool read_clock(steady_point& now) noexcept { return io_->now(now); }
   [[nodiscard]] bool read_clock(wall_point& now) noexcept { return io_->now(now); }
@@ -2783,9 +2779,10 @@ class basic_jwks_manager : public jwks_manager_verbs {
   explicit basic_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
       : jwks_manager_verbs(std::false_type(), std::move(fetch), std::move(time)) {}
   /// A fetcher with these options, as in `jwks_manager keys({.ca_file = "/etc/ssl/private_ca.pem"})`.
-  explicit basic_jwks_manager(typename detail::fetcher_options<Fetcher>::type options,
-                              Clock time = Clock()) requires detail::made_from_options<Fetcher>
-      : basic_jwks_manager(Fetcher(std::move(options)), std::move(time)) {}
+  template <class Made = Fetcher>
+    requires detail::made_from_options<Made>
+  explicit basic_jwks_manager(typename Made::options_type options, Clock time = Clock())
+      : basic_jwks_manager(Made(std::move(options)), std::move(time)) {}
   ~basic_jwks_manager() { engine_.close(); }
 
   /// Starts the manager: checks @p config, fetches its URL (unless `prefetch` is false), then refreshes it in the
@@ -3183,9 +3180,10 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
   explicit basic_async_jwks_manager(Fetcher fetch = Fetcher(), Clock time = Clock())
       : jwks_manager_verbs(on_loop(), std::move(fetch), std::move(time)) {}
   /// As that of basic_jwks_manager.
-  explicit basic_async_jwks_manager(typename detail::fetcher_options<Fetcher>::type options,
-                                    Clock time = Clock()) requires detail::made_from_options<Fetcher>
-      : basic_async_jwks_manager(Fetcher(std::move(options)), std::move(time)) {}
+  template <class Made = Fetcher>
+    requires detail::made_from_options<Made>
+  explicit basic_async_jwks_manager(typename Made::options_type options, Clock time = Clock())
+      : basic_async_jwks_manager(Made(std::move(options)), std::move(time)) {}
   ~basic_async_jwks_manager() { engine_.close(); }
 
   /// Where continuations run that no executor was given for. Threads: set it before the first verb.
@@ -3211,10 +3209,10 @@ class basic_async_jwks_manager : public jwks_manager_verbs {
     options.stop = stop_ref();  // it is not to be cancelled
     return {shell_, {.what = detail::verb::shutdown}, options};
   }
-  template <detail::completes Callback>
-  void async_shutdown(Callback callback, async_options options = {}) {
-    options.stop = stop_ref();
-    call<void>({.what = detail::verb::shutdown}, std::move(callback), options);
+  template <detail::completes Callback, async_how How = async_options>
+  void async_shutdown(Callback callback, How how = {}) {
+    const executor_ref executor = detail::taken_apart(how).first;
+    call<void>({.what = detail::verb::shutdown}, std::move(callback), async_options{.executor = executor});
   }
 
   /// As basic_jwks_manager::get_jwks().
@@ -3369,7 +3367,7 @@ struct token_rules {
   std::size_t max_token_bytes = 16384;
   /// How many verified tokens are remembered, beside 16 by each thread: with the same text, byte for byte, one is good
   /// again without its signature, as long as the key set that verified it is the one to be had, and its dates allow.
-  /// Takes 4 to 6 KiB a token. 0: none. 0 to 1 Mi. Default 0.
+  /// Takes about 4 KiB a token. 0: none. 0 to 1 Mi. Default 0.
   std::size_t memo = 0;
 
   /// Reads AXIOMS_ISS_URL, else AXIOMS_DOMAIN (https:// is put before it), AXIOMS_AUDIENCE, AXIOMS_TOKEN_TYPS,
@@ -3761,23 +3759,36 @@ using async_token_verifier = basic_token_verifier<async_jwks_manager>;
 /// The one async manager of this process, as above.
 [[nodiscard]] async_jwks_manager& default_async_jwks_manager();
 
+namespace detail {
+[[nodiscard]] jwks_config short_config(std::string_view jwks_url, seconds refresh_interval, seconds cache_ttl,
+                                       bool prefetch);
+}
+
 /// default_jwks_manager().initialize(); the options take effect unless that manager runs already.
 ///
 /// Blocks and Errors: as basic_jwks_manager::initialize().
 result<void> initialize_jwks_manager(jwks_config config, httplib_options options = {});
-/// The short form, for a URL and the three options that are set most.
-result<void> initialize_jwks_manager(std::string jwks_url,
+/// The short form, for a URL and the three options that are set most. A template, so that braces always mean a
+/// jwks_config: g++ 12 calls `{.jwks_url = url}` ambiguous otherwise.
+template <std::convertible_to<std::string_view> Url>
+result<void> initialize_jwks_manager(const Url& jwks_url,
                                      std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
-                                     std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true);
+                                     std::chrono::seconds cache_ttl = std::chrono::seconds(7200),
+                                     bool prefetch = true) {
+  return initialize_jwks_manager(detail::short_config(jwks_url, refresh_interval, cache_ttl, prefetch));
+}
 /// default_jwks_manager().shutdown().
 void shutdown_jwks_manager() noexcept;
 
 /// The awaitable twins, on default_async_jwks_manager().
 [[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(jwks_config config,
                                                                           httplib_options options = {});
+template <std::convertible_to<std::string_view> Url>
 [[nodiscard]] async_operation<result<void>> initialize_async_jwks_manager(
-    std::string jwks_url, std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
-    std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true);
+    const Url& jwks_url, std::chrono::seconds refresh_interval = std::chrono::seconds(3600),
+    std::chrono::seconds cache_ttl = std::chrono::seconds(7200), bool prefetch = true) {
+  return initialize_async_jwks_manager(detail::short_config(jwks_url, refresh_interval, cache_ttl, prefetch));
+}
 [[nodiscard]] async_operation<void> shutdown_async_jwks_manager();
 
 #endif
@@ -3994,7 +4005,9 @@ AXIOMS_JWKS_INLINE std::optional<std::chrono::system_clock::time_point> parse_ht
   if (clock.size() != 8 || clock[2] != ':' || clock[5] != ':') return std::nullopt;
   const int hour = number(clock.substr(0, 2)), minute = number(clock.substr(3, 2)), second = number(clock.substr(6, 2));
   int years = number(year);
-  if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60 || years < 0 || number(day) < 1)
+  const int days = number(day);  // at most 31, for std::chrono::day keeps eight bits
+  if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60 || years < 0 || days < 1 ||
+      days > 31)
     return std::nullopt;
 
   const auto today = std::chrono::year_month_day(std::chrono::floor<std::chrono::days>(now));
@@ -4006,7 +4019,7 @@ AXIOMS_JWKS_INLINE std::optional<std::chrono::system_clock::time_point> parse_ht
     return std::nullopt;
   }
   const auto date = std::chrono::year(years) / std::chrono::month(static_cast<unsigned>(month_at / 3 + 1)) /
-                    std::chrono::day(static_cast<unsigned>(number(day)));
+                    std::chrono::day(static_cast<unsigned>(days));
   if (!date.ok() || years < 1970 || years > 2200) return std::nullopt;
   return std::chrono::sys_days(date) + std::chrono::hours(hour) + std::chrono::minutes(minute) +
          std::chrono::seconds(second);
@@ -4523,13 +4536,17 @@ AXIOMS_JWKS_INLINE std::optional<std::string> key_bytes(std::string_view text) {
   return digits.empty() ? std::nullopt : base64url_decode(digits, true);
 }
 
-AXIOMS_JWKS_INLINE std::string base64url_encode(std::string_view bytes) {
+AXIOMS_JWKS_INLINE std::string base64_encode(std::string_view bytes) {
   std::string out((bytes.size() + 2) / 3 * 4 + 1, '\0');
-  const int length =
-      EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                      reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<int>(bytes.size()));
-  out.resize(static_cast<std::size_t>(std::max(length, 0)));
-  while (!out.empty() && out.back() == '=') out.pop_back();
+  EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(bytes.data()),
+                  static_cast<int>(bytes.size()));
+  out.pop_back();  // the zero byte behind it
+  return out;
+}
+
+AXIOMS_JWKS_INLINE std::string base64url_encode(std::string_view bytes) {
+  std::string out = base64_encode(bytes);
+  out.erase(out.find_last_not_of('=') + 1);
   for (char& c : out) c = c == '+' ? '-' : c == '/' ? '_' : c;
   return out;
 }
@@ -5023,7 +5040,7 @@ AXIOMS_JWKS_INLINE signature_state jwk_builder::digest_signature(const jwk& key,
 AXIOMS_JWKS_INLINE signature_state jwk_builder::message_signature(const jwk& key, std::string_view message,
                                                                   std::string_view signature) {
   const auto bytes = [](std::string_view text) { return reinterpret_cast<const unsigned char*>(text.data()); };
-  const std::unique_ptr<EVP_MD_CTX, openssl_free<&EVP_MD_CTX_free>> context(EVP_MD_CTX_new());
+  const digest_context context(EVP_MD_CTX_new());
   if (!context ||
       EVP_DigestVerifyInit_ex(context.get(), nullptr, nullptr, nullptr, nullptr, key.key_.get(), nullptr) != 1)
     return signature_state::failed;
@@ -5636,7 +5653,7 @@ class fetch_context {
       if (now >= until) return false;
       const auto end = std::min({until, deadline_, now + std::chrono::milliseconds(10)});
       const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - now).count();
-      const int ready = ::poll(watched.data(), static_cast<nfds_t>(watched.size()), static_cast<int>(left));
+      const int ready = ::poll(watched.data(), static_cast<unsigned>(watched.size()), static_cast<int>(left));
       if (ready < 0 && errno != EINTR) return fail(errc::fetch_failed, "poll: ", errno_text(errno));
       if (ready > 0) return true;
     }
@@ -5823,11 +5840,13 @@ using x509_store_ptr = std::unique_ptr<X509_STORE, openssl_free<&X509_STORE_free
 using bio_ptr = std::unique_ptr<BIO, openssl_free<&BIO_free>>;
 
 // Something loaded once and then shared, published by one compare-exchange: two threads may both load it, one of them
-// wins. There is no lock that a forked child could find held.
+// wins. There is no lock that a forked child could find held. A copy has loaded nothing yet.
 template <class Pointer>
 class shared_load {
  public:
   using element = typename Pointer::element_type;
+  shared_load() noexcept = default;
+  shared_load(const shared_load&) noexcept {}
   ~shared_load() { Pointer(object_.load(std::memory_order_acquire)); }
 
   template <class Load>
@@ -5865,14 +5884,9 @@ struct named_file {
   }
 };
 
-inline bio_ptr memory_bio(const std::string& text) {
-  constexpr std::size_t most = std::numeric_limits<int>::max();
-  return bio_ptr(BIO_new_mem_buf(text.data(), static_cast<int>(std::min(text.size(), most))));
-}
-
 inline result<std::vector<x509_ptr>> read_certificates(const std::string& pem, std::string_view name) {
   std::vector<x509_ptr> out;
-  const bio_ptr text = memory_bio(pem);
+  const bio_ptr text(BIO_new_mem_buf(pem.c_str(), -1));
   while (text) {
     x509_ptr certificate(PEM_read_bio_X509(text.get(), nullptr, no_passphrase, nullptr));
     if (!certificate) break;
@@ -5918,7 +5932,7 @@ inline result<void> trust(SSL_CTX* tls, const std::string& pem, std::string_view
 inline result<void> use_client_certificate(SSL_CTX* tls, const named_file& certificate, const named_file& secret) {
   const auto chain = read_certificates(certificate.text, certificate.name);
   if (!chain) return chain.error();
-  const bio_ptr text = memory_bio(secret.text);
+  const bio_ptr text(BIO_new_mem_buf(secret.text.c_str(), -1));
   const std::unique_ptr<EVP_PKEY, pkey_free> key(
       text ? PEM_read_bio_PrivateKey(text.get(), nullptr, no_passphrase, nullptr) : nullptr);
   bool used = key && SSL_CTX_use_certificate(tls, chain->front().get()) == 1;
@@ -6003,7 +6017,7 @@ inline int socket_error(int fd) noexcept {
   return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &size) == 0 ? failed : errno;
 }
 
-inline bool would_block(int number) noexcept { return number == EAGAIN || number == EWOULDBLOCK || number == EINTR; }
+inline bool would_block(int number) noexcept { return number == EAGAIN || number == EINTR; }
 
 // A socket that is connected, and the name of its peer for errors.
 struct connected {
@@ -6162,12 +6176,12 @@ class connection {
   // peer sends what it skips (a HelloRequest in a handshake, say), and only what it reads by can make it return.
   ssize_t receive_some(char* out, std::size_t size) const noexcept {
     if (!context_.over() && !fork_gate::closing()) return ::recv(socket_.get(), out, size, 0);
-    errno = EWOULDBLOCK;
+    errno = EAGAIN;
     return -1;
   }
   ssize_t send_some(const char* data, std::size_t size) const noexcept {
     if (!context_.over()) return ::send(socket_.get(), data, size, send_flags);
-    errno = EWOULDBLOCK;
+    errno = EAGAIN;
     return -1;
   }
   // Calls OpenSSL, inside the gate, until it returns 1 or fails; waits between, outside, for what it wants.
@@ -6282,6 +6296,10 @@ inline std::string_view real_coding(std::string_view list) noexcept {
 
 // What a server sends: first the heads, which are read here, then the body, for cpp-httplib to read. Its virtual
 // functions are those of every release since 0.11.4, none of which has them all: hence no `override`.
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsuggest-override"
+#endif
 class response_stream : public httplib::Stream {
  public:
   response_stream(connection& link, const fetch_context& context, std::size_t max_body) noexcept
@@ -6446,6 +6464,9 @@ class response_stream : public httplib::Stream {
   bool ended_ = false;
   std::optional<error> failure_;
 };
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 
 // - exchange -
 
@@ -6458,7 +6479,7 @@ class httplib_messages : private httplib::ClientImpl {
     lift_limit(static_cast<httplib::ClientImpl&>(*this));
   }
   bool run(httplib::Stream& stream, httplib::Request& request, httplib::Response& response) {
-    httplib::Error ignored = httplib::Error::Success;  // its values differ between releases; the stream knows better
+    httplib::Error ignored{};  // its values differ between releases; the stream knows better
     return process_request(stream, request, response, true, ignored);
   }
 
@@ -6525,34 +6546,24 @@ inline std::string percent_decoded(std::string_view text) {
 }
 
 // The text may hold a password: no error repeats any of it.
-AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> parse_proxy(const fetch_context& context, std::string_view text,
-                                                                  std::string_view origin) {
-  const auto refuse = [&] {
-    return context.fail(errc::connect_failed, "the proxy from ", origin,
-                        " is not of the form http://[user:password@]host[:port]");
-  };
-  text = trim(text);
-  if (text.empty()) return std::optional<proxy_route>();
+inline constexpr std::string_view not_a_proxy = " is not of the form http://[user:password@]host[:port]";
+AXIOMS_JWKS_INLINE std::optional<proxy_route> parse_proxy(std::string_view text) {
   if (const auto scheme = text.find("://"); scheme != std::string_view::npos) {
-    if (!iequals(text.substr(0, scheme), "http")) return refuse();
+    if (!iequals(text.substr(0, scheme), "http")) return std::nullopt;
     text.remove_prefix(scheme + 3);
   }
   text = text.substr(0, text.find_first_of("/?#"));
   proxy_route route;
   if (const auto at = text.rfind('@'); at != std::string_view::npos) {
     const std::string credentials = percent_decoded(text.substr(0, at));
-    if (credentials.size() > 1024) return refuse();
-    std::string encoded(4 * ((credentials.size() + 2) / 3) + 1, '\0');
-    EVP_EncodeBlock(reinterpret_cast<unsigned char*>(encoded.data()),
-                    reinterpret_cast<const unsigned char*>(credentials.data()), static_cast<int>(credentials.size()));
-    encoded.pop_back();
-    route.authorization = concat("Basic ", encoded);
+    if (credentials.size() > 1024) return std::nullopt;
+    route.authorization = concat("Basic ", base64_encode(credentials));
     text.remove_prefix(at + 1);
   }
   auto where = parse_url(concat("http://", text));
-  if (!where) return refuse();
+  if (!where) return std::nullopt;
   route.where = *std::move(where);
-  return std::optional(std::move(route));
+  return route;
 }
 
 inline bool in_network(const std::string& host, std::string_view network, std::string_view prefix) {
@@ -6633,8 +6644,10 @@ AXIOMS_JWKS_INLINE result<void> open_tunnel(fetch_context& context, connection& 
 // The options of a fetcher and what has been made of them.
 struct httplib_setup {
   httplib_setup(std::uint64_t fetcher, httplib_options given)
-      : owner(fetcher), options(std::move(given)), environment(proxy_environment::read()) {
-    for (const std::string& each : options.credential_origins) {
+      : owner(fetcher),
+        options(std::make_shared<const httplib_options>(std::move(given))),
+        environment(proxy_environment::read()) {
+    for (const std::string& each : options->credential_origins) {
       const auto url = parse_url(each);
       if (url && url->target == "/") {
         credential_origins.emplace_back(origin_of(url->normalized));
@@ -6643,17 +6656,26 @@ struct httplib_setup {
                            "credential_origins holds no origin: ", url ? quote(each) : url.error().description);
       }
     }
-    if (!wrong && !options.client_key_file.empty() && options.client_cert_file.empty()) {
+    if (!wrong && !options->client_key_file.empty() && options->client_cert_file.empty()) {
       wrong = make_error(errc::invalid_config, "client_key_file needs client_cert_file");
+    }
+    if (const auto proxy = trim(options->proxy); !wrong && !proxy.empty() && !parse_proxy(proxy)) {
+      wrong = make_error(errc::invalid_config, "proxy", not_a_proxy);
     }
   }
 
-  const std::uint64_t owner;  // for its resolver threads
-  const httplib_options options;
+  [[nodiscard]] result<SSL_CTX*> tls() const {
+    return tls_.get([this] { return make_tls(*options); });
+  }
+
+  const std::uint64_t owner;                             // for its resolver threads
+  const std::shared_ptr<const httplib_options> options;  // headers() is never copied: it may be running
   const proxy_environment environment;
   std::vector<std::string> credential_origins;
   std::optional<error> wrong;  // with the options
-  mutable shared_load<ssl_ctx_ptr> tls;
+
+ private:
+  mutable shared_load<ssl_ctx_ptr> tls_;
 };
 
 inline std::atomic<std::uint64_t> fetchers_made{0};
@@ -6669,14 +6691,24 @@ class httplib_state {
     const std::lock_guard lock(mutex_);
     return current_;
   }
-  void set(httplib_options options) {
-    auto other = std::make_shared<const httplib_setup>(id_, std::move(options));
-    const fork_gate inside;
-    const std::lock_guard lock(mutex_);
-    current_.swap(other);  // the old one goes when the mutex is free
+  void set(httplib_options options) { put(std::make_shared<const httplib_setup>(id_, std::move(options))); }
+  // Reads the files that @p old has read again: they may have been replaced since. Those that are no good, or not to be
+  // read any more, are not taken.
+  void renew(const std::shared_ptr<const httplib_setup>& old) {
+    if (old->options->ca_file.empty() && old->options->client_cert_file.empty()) return;
+    const clean_error_queue queue;
+    const auto fresh = std::make_shared<const httplib_setup>(*old);
+    if (fresh->tls()) put(fresh, old.get());
   }
 
  private:
+  // The old one goes when the mutex is free.
+  void put(std::shared_ptr<const httplib_setup> other, const httplib_setup* in_place_of = nullptr) {
+    const fork_gate inside;
+    const std::lock_guard lock(mutex_);
+    if (in_place_of == nullptr || in_place_of == current_.get()) current_.swap(other);
+  }
+
   const std::uint64_t id_;
   mutable std::mutex mutex_;  // guards current_
   std::shared_ptr<const httplib_setup> current_;
@@ -6685,10 +6717,14 @@ class httplib_state {
 AXIOMS_JWKS_INLINE result<std::optional<proxy_route>> choose_proxy(const fetch_context& context,
                                                                    const httplib_setup& setup, const parsed_url& url) {
   const auto& [http, https, bypass] = setup.environment;
-  if (!setup.options.proxy.empty()) return parse_proxy(context, setup.options.proxy, "httplib_options::proxy");
-  const bool direct = !setup.options.proxy_from_environment ||
-                      any_item(bypass, ", \t", [&](std::string_view entry) { return entry_matches(entry, url); });
-  return parse_proxy(context, direct ? "" : url.https ? https : http, "the environment");
+  const bool given = !setup.options->proxy.empty();
+  const auto matches = [&](std::string_view entry) { return entry_matches(entry, url); };
+  const std::string_view named = trim(given ? setup.options->proxy : url.https ? https : http);
+  if (named.empty() || (!given && (!setup.options->proxy_from_environment || any_item(bypass, ", \t", matches))))
+    return std::optional<proxy_route>();
+  auto route = parse_proxy(named);
+  if (!route) return context.fail(errc::connect_failed, "the proxy from the environment", not_a_proxy);
+  return route;
 }
 
 // The reference @p location as seen from @p base (RFC 3986 section 5.2), not yet checked.
@@ -6807,7 +6843,7 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch_hop(fetch_context& context, cons
   if (!proxy) return proxy.error();
   SSL_CTX* tls = nullptr;
   if (url.https) {
-    auto loaded = setup.tls.get([&] { return make_tls(setup.options); });
+    const auto loaded = setup.tls();
     if (!loaded) return context.fail(loaded.error().code, loaded.error().description);
     tls = *loaded;
   }
@@ -6849,7 +6885,7 @@ AXIOMS_JWKS_INLINE result<fetch_response> fetch(const httplib_setup& setup, cons
            std::find(more.begin(), more.end(), origin) != more.end();
   };
   bool same_origin = true, identified = may_see(origin_of(url->normalized));
-  auto extra = identified ? application_headers(context, setup.options) : header_list();
+  auto extra = identified ? application_headers(context, *setup.options) : header_list();
   if (!extra) return std::move(extra).error();
   for (int redirects = 0;; ++redirects) {
     auto answer =
@@ -6884,15 +6920,19 @@ AXIOMS_JWKS_INLINE httplib_fetcher::httplib_fetcher(httplib_options options)
 
 AXIOMS_JWKS_INLINE result<fetch_response> httplib_fetcher::operator()(const fetch_request& request,
                                                                       stop_token stop) const {
-  const auto setup = state_->current();  // this handle may be assigned to in the meantime
-  return detail::fetch(*setup, request, std::move(stop));
+  const auto state = state_;  // this handle may be assigned to in the meantime
+  const auto setup = state->current();
+  auto answer = detail::fetch(*setup, request, std::move(stop));
+  // A client certificate that has expired may be refused by either.
+  if (answer ? answer->status / 100 == 4 : answer.error().code == errc::tls_failed) state->renew(setup);
+  return answer;
 }
 
 AXIOMS_JWKS_INLINE result<void> httplib_fetcher::check() const {
   const auto setup = state_->current();
   if (setup->wrong) return *setup->wrong;
   const detail::clean_error_queue queue;
-  const auto tls = detail::make_tls(setup->options, false);
+  const auto tls = detail::make_tls(*setup->options, false);
   if (!tls) return error{errc::invalid_config, tls.error().description, 0};
   return {};
 }
@@ -6953,8 +6993,8 @@ AXIOMS_JWKS_INLINE const jwk* kept_document::choose(const key_query& query) {
 
 AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept {
   const std::uint64_t hash = hash_of(engine, url);
-  for (std::size_t at = cache.buckets[hash % cache.buckets.size()]; at != 0; at = cache.slots[at - 1].next) {
-    hit_slot& slot = cache.slots[at - 1];
+  for (std::size_t at = cache.buckets[hash % cache.buckets.size()]; at != 0; at = cache.places[at - 1].next) {
+    hit_slot& slot = cache.places[at - 1];
     if (slot.hash == hash && slot.engine == engine && slot.url == url) return cache.recent = &slot;
   }
   return nullptr;
@@ -6962,11 +7002,11 @@ AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, s
 
 // The slot for a URL that has none: the one that was filled first, which leaves its bucket.
 inline hit_slot& reused_slot(hit_cache& cache, std::uint64_t hash) noexcept {
-  hit_slot& slot = cache.slots[cache.oldest];
+  hit_slot& slot = cache.places[cache.oldest];
   const auto number = static_cast<std::uint8_t>(++cache.oldest);
-  cache.oldest %= cache.slots.size();
+  cache.oldest %= cache.places.size();
   std::uint8_t* from = &cache.buckets[slot.hash % cache.buckets.size()];
-  while (*from != 0 && *from != number) from = &cache.slots[*from - 1U].next;
+  while (*from != 0 && *from != number) from = &cache.places[*from - 1U].next;
   if (*from == number) *from = slot.next;
   slot.hash = hash;
   slot.next = std::exchange(cache.buckets[hash % cache.buckets.size()], number);
@@ -6976,7 +7016,7 @@ inline hit_slot& reused_slot(hit_cache& cache, std::uint64_t hash) noexcept {
 // One for all documents of a manager.
 inline std::shared_ptr<hit_counter> counter_of(const hit_cache& cache, std::uint64_t engine,
                                                const std::shared_ptr<hit_counters>& counters) {
-  for (const hit_slot& slot : cache.slots) {
+  for (const hit_slot& slot : cache.places) {
     if (slot.engine == engine) return slot.counter;
   }
   return hit_counters::take(counters);
@@ -7392,7 +7432,7 @@ class engine_state : public engine {
     todo.released.clear();
   }
 
-  [[nodiscard]] std::size_t slots() const noexcept { return config_->max_parallel_fetches; }  // locked
+  [[nodiscard]] std::size_t most_fetches() const noexcept { return config_->max_parallel_fetches; }  // locked
 
   // Guards everything below, and the entries; never held over I/O, parsing or a call of the user's.
   mutable std::mutex mutex_;
@@ -7913,7 +7953,7 @@ class timetable : public flights {
  protected:
   void tick(steady_point now, std::uint64_t random, errands& todo) noexcept {
     if (!background_runs()) return;
-    std::size_t free = slots() - std::min(slots(), busy());
+    std::size_t free = most_fetches() - std::min(most_fetches(), busy());
     for (auto next = urls_.all.begin(); next != urls_.all.end();) {
       const std::shared_ptr<entry> on = (next++)->second;
       if (on->policy.expire(now, random)) {
@@ -7950,7 +7990,7 @@ class timetable : public flights {
   [[nodiscard]] steady_point next_wake() const noexcept {
     steady_point soonest = steady_point::max();
     if (!background_runs()) return soonest;
-    const bool full = busy() >= slots();
+    const bool full = busy() >= most_fetches();
     for (const auto& [url, on] : urls_.all) {
       if (on->policy.in_flight() || !full)
         soonest = std::min(soonest, on->policy.next_wake());  // a slot that gets free wakes us
@@ -8505,7 +8545,7 @@ class engine_on_threads final : public crews {
       mine = crew_;
       flight_list& jobs = one.front()->foreground ? mine->foreground : mine->background;
       jobs.splice(jobs.end(), one);
-      if (mine->active >= slots()) return;
+      if (mine->active >= most_fetches()) return;
       ++mine->active;
     }
     spawn_worker(*mine);
@@ -8980,11 +9020,11 @@ AXIOMS_JWKS_INLINE std::shared_ptr<const token_core> compile_rules(std::vector<t
                             " stands in two rules; issuers must differ");
     }
     ++before;
+    if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     if (each.rfc9068) {
       each.types = {"at+jwt"};
       for (const char* name : {"sub", "client_id", "iat", "jti"}) each.required_claims.emplace_back(name);
     }
-    if (!each.trust_domain.empty()) each.types.emplace_back("JOSE");
     for (auto& type : each.types) type = media_type(type);
   }
   if (!broken && with_memo && rules[0].memo > 0) memo = std::make_unique<token_memo>(rules[0].memo);
@@ -9460,6 +9500,7 @@ AXIOMS_JWKS_INLINE void token_check::take(outcome&& came) {
 AXIOMS_JWKS_INLINE jwks_ptr served_now(engine& core, const question& asked) {
   url_asked where = std::optional<parsed_url>();
   if (auto now = answer_at_once<result<jwks_ptr>>(core, asked, where); now && *now) return **std::move(now);
+  if (core.idle()) return nullptr;  // what was imported is to be looked up: that begins its background refresh
   return core.peek(asked).value_or(nullptr);
 }
 
@@ -9744,6 +9785,14 @@ struct process_wide {
   }
 };
 
+AXIOMS_JWKS_INLINE jwks_config short_config(std::string_view jwks_url, seconds refresh_interval, seconds cache_ttl,
+                                            bool prefetch) {
+  return {.jwks_url = std::string(jwks_url),
+          .refresh_interval = refresh_interval,
+          .cache_ttl = cache_ttl,
+          .prefetch = prefetch};
+}
+
 }  // namespace detail
 
 AXIOMS_JWKS_INLINE jwks_manager& default_jwks_manager() { return detail::process_wide::get<jwks_manager>().manager; }
@@ -9754,27 +9803,11 @@ AXIOMS_JWKS_INLINE async_jwks_manager& default_async_jwks_manager() {
 AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(jwks_config config, httplib_options options) {
   return detail::process_wide::with<jwks_manager>(std::move(options)).initialize(std::move(config));
 }
-AXIOMS_JWKS_INLINE result<void> initialize_jwks_manager(std::string jwks_url, std::chrono::seconds refresh_interval,
-                                                        std::chrono::seconds cache_ttl, bool prefetch) {
-  return initialize_jwks_manager({.jwks_url = std::move(jwks_url),
-                                  .refresh_interval = refresh_interval,
-                                  .cache_ttl = cache_ttl,
-                                  .prefetch = prefetch});
-}
 AXIOMS_JWKS_INLINE void shutdown_jwks_manager() noexcept { default_jwks_manager().shutdown(); }
 
 AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(jwks_config config,
                                                                                httplib_options options) {
   return detail::process_wide::with<async_jwks_manager>(std::move(options)).initialize(std::move(config));
-}
-AXIOMS_JWKS_INLINE async_operation<result<void>> initialize_async_jwks_manager(std::string jwks_url,
-                                                                               std::chrono::seconds refresh_interval,
-                                                                               std::chrono::seconds cache_ttl,
-                                                                               bool prefetch) {
-  return initialize_async_jwks_manager({.jwks_url = std::move(jwks_url),
-                                        .refresh_interval = refresh_interval,
-                                        .cache_ttl = cache_ttl,
-                                        .prefetch = prefetch});
 }
 AXIOMS_JWKS_INLINE async_operation<void> shutdown_async_jwks_manager() {
   return default_async_jwks_manager().shutdown();

@@ -52,6 +52,16 @@ struct af {
     c(axioms::result<axioms::fetch_response>(axioms::error{axioms::errc::connect_failed, "x"}));
   }
 };
+struct af_of_rvalues {
+  template <class C>
+  void async_fetch(axioms::fetch_request&&, axioms::stop_token, C&&) {}
+};
+// All of a manager, as who shortens his builds asks for it.
+template class axioms::basic_jwks_manager<fet, clk>;
+template class axioms::basic_async_jwks_manager<fet, clk>;
+template class axioms::basic_async_jwks_manager<af, mf>;
+template class axioms::basic_async_jwks_manager<af_of_rvalues, mf>;
+static_assert(axioms::async_fetcher<af_of_rvalues>);
 static_assert(axioms::fetcher<fet> && axioms::clock_source<clk> && axioms::async_fetcher<af> &&
               axioms::timer_source<mf> && axioms::clock_source<axioms::steady_clock>);
 struct task {
@@ -74,12 +84,19 @@ task t(axioms::basic_async_jwks_manager<af, mf>& m, ex& e) {
   co_await m.shutdown();
   m.async_get_jwks(
       "https://a/b", [](axioms::result<axioms::jwks_ptr>) {}, tok);
+  m.async_shutdown([] {}, tok);
+  m.async_shutdown([] {}, {.executor = e});
   m.set_executor(e);
 }
 int main(int argc, char**) {
   std::error_code ec = axioms::errc::timed_out;
   (void)ec;
   static_assert(static_cast<int>(axioms::errc::no_resources) == 29);
+  // What is left out is no warning.
+  axioms::error cancelled{axioms::errc::cancelled};
+  (void)axioms::jwks_health{.ready = true};
+  (void)axioms::skipped_key{.index = 1};
+  (void)cancelled;
   axioms::error er{.code = axioms::errc::insufficient_scope, .description = "d", .http_status = 3};
   std::string w = er.www_authenticate("realm");
   std::string_view oe = er.oauth_error();
@@ -156,10 +173,14 @@ int main(int argc, char**) {
   if (argc > 5) {
     auto a = axioms::initialize_jwks_manager("https://a/b", 3600s, 7200s, true);
     auto a2 = axioms::initialize_jwks_manager({.jwks_url = "https://a"}, {.ca_file = "x"});
+    a2 = axioms::initialize_jwks_manager({.jwks_url = "https://a"});
+    a2 = axioms::initialize_jwks_manager(std::string_view("https://a"), 1h);
+    a2 = axioms::initialize_jwks_manager(std::string("https://a"));
     axioms::shutdown_jwks_manager();
     auto& dm = axioms::default_jwks_manager();
     (void)dm.running();
     auto op = axioms::initialize_async_jwks_manager("https://a/b");
+    op = axioms::initialize_async_jwks_manager({.jwks_url = "https://a"});
     auto op2 = axioms::shutdown_async_jwks_manager();
     (void)axioms::default_async_jwks_manager().running();
     (void)a;

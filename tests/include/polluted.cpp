@@ -92,6 +92,13 @@
 #define require(expression, label) expression
 #define check(expression) expression
 #define nil nullptr
+// Those of Qt, and one of X11.
+#define signals public
+#define slots
+#define emit
+#define foreach for
+#define forever for (;;)
+#define Success 0
 
 #include "axioms_jwks.hpp"
 

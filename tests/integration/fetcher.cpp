@@ -876,6 +876,61 @@ TEST_CASE("a client certificate is shown to a server that asks, and a bad one is
   CHECK(fetch(server.url(), options).code() == errc::tls_failed);
 }
 
+struct counts_copies {
+  explicit counts_copies(int& where) : copies(&where) {}
+  counts_copies(const counts_copies& other) : copies(other.copies) { ++*copies; }
+  counts_copies& operator=(const counts_copies&) = delete;
+  std::vector<std::pair<std::string, std::string>> operator()() const { return {}; }
+  int* copies;
+};
+
+TEST_CASE("files that are replaced on disk are used after a fetch that failed for the old ones, if they are any good") {
+  const throwaway_ca before, after;
+  const loopback_server old(before.issue(), answer_key_set), renewed(after.issue(), answer_key_set);
+  const temp_file authority(before.pem());
+  httplib_options options = direct();
+  options.ca_file = authority.path();
+  int copies = 0;
+  options.headers = counts_copies(copies);
+  const httplib_fetcher fetcher(std::move(options));
+  const int made = copies;
+  const auto get = [&](const loopback_server& from) { return timed_fetch(fetcher, request_for(from.url())); };
+  CHECK(get(old).status() == 200);
+  authority.write(after.pem());
+  CHECK(get(old).status() == 200);  // nothing has failed
+  CHECK(get(renewed).code() == errc::tls_failed);
+  CHECK(get(renewed).status() == 200);
+  authority.write("garbage");
+  CHECK(get(old).code() == errc::tls_failed);
+  CHECK(get(renewed).status() == 200);
+  CHECK(copies == made);  // another fetch may be in headers() meanwhile
+}
+
+TEST_CASE("a client certificate that is replaced on disk is shown after the old one was refused") {
+  const throwaway_ca ca;
+  const server_identity expired = ca.issue({.common_name = "expired"}), good = ca.issue({.common_name = "good"});
+  raw_server::options how;
+  how.ask_client = true;
+  // As nginx does it: TLS goes on, and the request is answered with 400.
+  const raw_server server(
+      ca.issue(),
+      [&](raw_connection& connection) {
+        if (!connection.read_request()) return;
+        const bool refused = connection.client_name().find("good") == std::string::npos;
+        connection.send(refused ? "HTTP/1.1 400 Bad Request\r\n\r\n" : with_length("{}"));
+      },
+      how);
+  const temp_file both(expired.chain_pem + expired.key_pem);
+  httplib_options options = trusting(ca);
+  options.client_cert_file = both.path();
+  const httplib_fetcher fetcher(options);
+  const auto status = [&] { return timed_fetch(fetcher, request_for(server.url())).status(); };
+  CHECK(status() == 400);
+  both.write(good.chain_pem + good.key_pem);
+  CHECK(status() == 400);
+  CHECK(status() == 200);
+}
+
 TEST_CASE("redirects are followed five times") {
   const throwaway_ca ca;
   loopback_server server(ca.issue(), answer_key_set);
@@ -1060,6 +1115,18 @@ TEST_CASE("options that cannot be right are invalid_config, of check() and of ea
   options = direct();
   options.client_key_file = "/some/key.pem";
   CHECK(httplib_fetcher(options).check().error().code == errc::invalid_config);
+  for (const char* bad : {"https://me:s3cret@127.0.0.1:1", "socks5://me:s3cret@127.0.0.1", "http://me:s3cret@",
+                          "me:s3cret@127.0.0.1:99999", "http://[::1"}) {
+    options = direct();
+    options.proxy = bad;
+    const auto checked = httplib_fetcher(options).check();
+    REQUIRE_FALSE(checked);
+    CHECK(checked.error().code == errc::invalid_config);
+    CHECK(checked.error().description.find("s3cret") == std::string::npos);
+    CHECK(fetch(server.url(), options).code() == errc::invalid_config);
+  }
+  options.proxy = " http://me:s3cret@127.0.0.1 ";
+  CHECK(httplib_fetcher(options).check());
   CHECK(server.requests() == 1);
 }
 
@@ -1156,18 +1223,24 @@ TEST_CASE("a proxy is asked in absolute form for http, and for a tunnel for http
         errc::tls_failed);  // the certificate is checked in the tunnel too
 }
 
-TEST_CASE("a proxy that refuses, is missing or badly written is a connect_failed without its password") {
+TEST_CASE(
+    "a proxy that refuses or is missing is a connect_failed without its password, a bad one of the environment too") {
   const raw_server refusing(reply("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"));
   httplib_options options = direct();
   for (const std::string& proxy :
-       {"http://me:secret@127.0.0.1:" + std::to_string(refusing.port()), std::string("http://me:secret@127.0.0.1:1"),
-        std::string("https://me:secret@127.0.0.1:1"), std::string("socks5://me:secret@127.0.0.1"),
-        std::string("http://me:secret@"), std::string("me:secret@127.0.0.1:99999")}) {
+       {"http://me:secret@127.0.0.1:" + std::to_string(refusing.port()), std::string("http://me:secret@127.0.0.1:1")}) {
     options.proxy = proxy;
     const outcome got = fetch("https://idp.test/", options);
     CHECK_MESSAGE(got.code() == errc::connect_failed, got.text());
     CHECK_MESSAGE(got.text().find("secret") == std::string::npos, got.text());
   }
+  for (const char* name : {"no_proxy", "NO_PROXY"}) ::unsetenv(name);
+  const set_environment bad("https_proxy", "socks5://me:secret@127.0.0.1");
+  const httplib_fetcher fetcher{};
+  CHECK(fetcher.check());  // it may never be used
+  const outcome got = timed_fetch(fetcher, request_for("https://idp.test/"));
+  CHECK_MESSAGE(got.code() == errc::connect_failed, got.text());
+  CHECK_MESSAGE(got.text().find("secret") == std::string::npos, got.text());
 }
 
 TEST_CASE("the environment names the proxy, and what goes past it, as it is when the fetcher is made") {

@@ -263,7 +263,7 @@ class schedule {
 
 }  // namespace
 
-// Red when servable() lets a document live 5 s longer, take_token() never says no, ask() does not heed the backoff, due() does
+// Red when servable() lets a document live 5 s longer, has_one() never says no, ask() does not heed the backoff, due() does
 // not ask for a flight in the air, fail() drops the document, or land() takes an answer that a younger one has overtaken.
 TEST_CASE("no random schedule through a manager breaks a rule of serving, of flights or of budgets") {
   std::uint64_t sequences = 2000;

@@ -178,8 +178,8 @@ class gate {
 
 }  // namespace
 
-// Red when publish() does not count the version up, keep_hit() takes a new slot each time, land() gives two documents one
-// generation, or peek() takes no lock.
+// Red when put() does not count the version up, or gives two documents one generation, keep_hit() takes a new slot each
+// time, or peek() takes no lock.
 TEST_CASE_TEMPLATE(
     "32 threads that look up while documents are replaced always get a whole one, and never an older one", Manager,
     blocking, async) {
@@ -283,7 +283,7 @@ TEST_CASE_TEMPLATE(
   for (const auto& each : wrong) CHECK(each == "");
 }
 
-// One key of each curve is kept to be duplicated (key_without_point): whichever thread makes it, every thread's keys are right.
+// OpenSSL makes what it needs for a curve when the first key of it is made: whichever thread that is.
 TEST_CASE("threads that meet the curves at the same time get keys of their own") {
   const std::array members{std::pair(vectors::p384_jwk, vectors::p384_pem),
                            std::pair(vectors::p521_jwk, vectors::p521_pem),

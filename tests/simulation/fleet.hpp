@@ -1,7 +1,7 @@
 // Many policy cores and what stands round each of them in a manager, on a virtual clock in one thread.
 //
-// The driver does what detail::engine does, in its order: step, serve, ask_for_kid, begin_flight, land, settle,
-// look_once_more, tick. It decides nothing about time, retries or acceptance. What it checks it works out by itself,
+// The driver does what detail::engine does, in its order: decide, conclude, begin_flight, receive, settle, tick. It
+// decides nothing about time, retries or acceptance. What it checks it works out by itself,
 // from what it saw, not from what the core says.
 #ifndef AXIOMS_JWKS_TESTS_SIMULATION_FLEET_HPP
 #define AXIOMS_JWKS_TESTS_SIMULATION_FLEET_HPP
@@ -228,7 +228,7 @@ class fleet {
   /// The document was answered before the withdrawal and landed a latency later; one refresh_interval after that the
   /// next flight begins, and takes another.
   [[nodiscard]] milliseconds fair_withdrawal() const { return interval(play_, config_) + 2 * latency_most; }
-  /// From an unknown kid to its key: one fetch, or two if the first was in the air before (look_once_more).
+  /// From an unknown kid to its key: one fetch, or two if the first was in the air before.
   [[nodiscard]] static milliseconds fair_unknown() { return 2 * latency_most; }
   /// With the budget used up: until there is a token again, until somebody asks (the attacker does, all the time), and
   /// as above.
@@ -491,7 +491,7 @@ class fleet {
     // Red when: fail() drops Retry-After.
     broken_.expect(now >= on.told_until, "a core came back before the time that Retry-After had told it", now);
     if (why == cause::kid) {
-      // Red when: take_token() always says true.
+      // Red when: has_one() always says true.
       broken_.expect(on.budget.take(now, config_.unknown_kid_burst, config_.unknown_kid_interval),
                      "unknown kids made more requests than the budget allows", now);
     }
@@ -638,7 +638,7 @@ class fleet {
         // Red when: servable() forgets the outage_window.
         broken_.expect(never_had || now - on.published >= hard_,
                        "a lookup failed although there was a document that may be served", now);
-        // Red when: blocked_until() keeps the whole backoff although nothing is cached.
+        // Red when: backoff::blocks() keeps the whole backoff although nothing is cached.
         broken_.expect(ill != nullptr && who.asked <= ill->end + config_.fetch_timeout +
                                                           axioms::detail::max_backoff_without_document + latency_most,
                        "a lookup without a document failed although the provider was well", now);
@@ -661,7 +661,7 @@ class fleet {
       case reason::kid_throttled:
         // However busy the core is and however long the outage: while it fails, the background tries as soon as the
         // backoff is over, so an unknown kid begins a flight an interval after the last failure, when there is a token.
-        // Red when: take_token() begins with an empty bucket; ask_for_refetch() looks at no backoff.
+        // Red when: the bucket is empty at first; ask_for_refetch() looks at no backoff.
         broken_.expect(on.attacked, "a core that nobody attacks refused a key for want of budget", now);
         break;
       case reason::kid_not_found:

@@ -250,7 +250,7 @@ class judgement {
       longest = std::max<std::uint64_t>(longest, all[i]);
       if (!special[i]) usual = std::max<std::uint64_t>(usual, all[i]);
     }
-    // Red when: succeed() drops the jitter; take_token() begins with an empty bucket.
+    // Red when: succeed() drops the jitter; the bucket is empty at first.
     bounded("any other time", usual, with_noise(crowd_rate() + attack_rate()));
     line("the highest of all", text(longest), "");
     line("requests in all", text(total), "");
@@ -276,7 +276,7 @@ class judgement {
                            lookup_rate() * new_tokens * (2 + std::log2(std::chrono::duration<double>(width).count())));
         }
         during = retry_rate() + std::max(first, asking);
-        // Red when: backoff_until_ is always half a second ahead.
+        // Red when: backoff::own_end_ is always half a second ahead.
         back = later = retry_rate() + asking;
         break;
       }

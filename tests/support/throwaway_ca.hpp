@@ -31,8 +31,9 @@ class temp_file {
     const char* directory = std::getenv("TMPDIR");
     path_ = std::string(directory != nullptr ? directory : "/tmp") + "/axioms_jwks_test_" + std::to_string(::getpid()) +
             "_" + std::to_string(next++);
-    std::ofstream(path_) << text;
+    write(text);
   }
+  void write(const std::string& text) const { std::ofstream(path_) << text; }
   ~temp_file() { std::remove(path_.c_str()); }
   temp_file(const temp_file&) = delete;
   temp_file& operator=(const temp_file&) = delete;

@@ -997,11 +997,12 @@ TEST_CASE("a continuation that runs while its manager is destroyed starts it no 
   provider.hold();
   using manager_type = axioms::basic_async_jwks_manager<callback_only, manual_clock>;
   std::optional<manager_type> manager(std::in_place, callback_only{provider}, clock);
+  manager_type& going = *manager;
   std::vector<errc> said;
-  manager->async_get_jwks(support::url, [&](auto first) {
+  going.async_get_jwks(support::url, [&](auto first) {
     said.push_back(first ? errc{} : first.error().code);
-    manager->async_initialize(support::config_for(support::url),
-                              [&](auto again) { said.push_back(again ? errc{} : again.error().code); });
+    going.async_initialize(support::config_for(support::url),
+                           [&](auto again) { said.push_back(again ? errc{} : again.error().code); });
   });
   manager.reset();
   CHECK(said == std::vector{errc::shut_down, errc::shut_down});
@@ -1032,7 +1033,7 @@ TEST_CASE("a continuation may destroy the manager that imports a document for it
   CHECK(manager == nullptr);
 }
 
-// Red when settle() or place() forget to tell it.
+// Red when conclude() does not tell it.
 TEST_CASE("stale is told once, also when the one who began the renewal gets the old document first") {
   manual_clock clock;
   fake_fetcher provider;

@@ -403,7 +403,7 @@ TEST_CASE("a refresh reads the metadata again, by their own validators, and foll
   CHECK(eventually([&] { return r.manager.get_key(kid("k2")).has_value(); }));
 }
 
-// Red when land() or tick() does not tell discovery how the flight ended.
+// Red when begin() trusts young metadata for a refresh, and for one after a failed flight.
 TEST_CASE("a jwks_uri that stops working is looked up again at the next try" * doctest::test_suite("slow")) {
   discovered r;
   r.start(discovering());
@@ -612,7 +612,7 @@ TEST_CASE("a document found by discovery survives a restart during an outage of 
   CHECK(r.manager.get_key(kid("k1")).has_value());
 }
 
-// Red when go_on() does not ask whether its flight is still the one.
+// Red when who waits is not finished with shut_down.
 TEST_CASE("shutdown between metadata and key set ends the flight") {
   discovered r;
   r.provider.hold();
@@ -626,7 +626,7 @@ TEST_CASE("shutdown between metadata and key set ends the flight") {
   CHECK(r.provider.requests() == 1);
 }
 
-// Red when go_on() does not ask whether there is still somebody whose flight it is.
+// Red when neither goes_on() nor arrive() asks whether there is still somebody whose flight it is.
 TEST_CASE("metadata that come too late, after shutdown or past the deadline, cause no further request") {
   manual_clock clock;
   fake_fetcher provider;
@@ -744,7 +744,7 @@ TEST_CASE("metadata that cannot be read are tried by every flight while the key 
   }
 }
 
-// Red when arrive() and go_on() judge what another configuration asked for.
+// Red when next_request() goes on with what another configuration asked for.
 TEST_CASE("a flight begins anew when the configuration that sent it is replaced") {
   discovered_loop l;
   l.provider.hold();

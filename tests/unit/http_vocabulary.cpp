@@ -355,6 +355,7 @@ TEST_CASE("text that is no HTTP date is none") {
                                      "Sun, 00 Nov 1994 08:49:37 GMT",
                                      "Sun, 32 Nov 1994 08:49:37 GMT",
                                      "Sun, 31 Nov 1994 08:49:37 GMT",
+                                     "Sun, 262 Nov 1994 08:49:37 GMT",
                                      "Sun, 06 Nvo 1994 08:49:37 GMT",
                                      "Sun, 06 anf 1994 08:49:37 GMT",
                                      "Sun, 06 Nov 1994 24:00:00 GMT",

@@ -383,7 +383,7 @@ TEST_CASE("with the option the curve is bound to ES256K as the others are to the
   CHECK(none.error().code == errc::key_not_found);  // it is accepted, only not there
 }
 
-// Red when build_ml_dsa() leaves alg out of what is published: the thumbprint and the JSON lack it.
+// Red when build() leaves alg out of what is published: the thumbprint and the JSON lack it.
 TEST_CASE("an ML-DSA key is used where OpenSSL has the algorithm, and skipped with that reason where not") {
   const error_queue_is_empty afterwards;
   for (const ml_dsa_vector& at : ml_dsa_vectors) {
@@ -1302,7 +1302,7 @@ TEST_CASE("a kid is compared byte by byte") {
   }
 }
 
-// Red when identified_by compares with the kids alone.
+// Red when has_x5t() is not asked.
 TEST_CASE("a key that has only an x5t is found by it, as the tokens of ADFS name it") {
   const jwk_set set =
       parsed({with(vectors::rsa_jwk, R"("x5t":"VEbUnvyMZM2oIaIjULA9n6pCpQQ","use":"sig","alg":"RS256")"),

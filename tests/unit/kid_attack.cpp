@@ -49,7 +49,7 @@ struct world {
 
 // Ten minutes of it, in which a key is published. The attacker is always first to ask when a token falls into the bucket.
 //
-// Red when take_token() gives one token too many, or when every question that it refuses puts off the next token.
+// Red when the bucket gives one token too many, or when every question that it refuses puts off the next token.
 TEST_CASE("a million random kids cause no more requests than the budget, and a new key is found within one interval" *
           doctest::test_suite("slow")) {
   constexpr std::chrono::milliseconds interval = 30s, step = 100ms, attack = 600s, published_after = 300s + 50ms;

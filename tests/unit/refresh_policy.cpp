@@ -154,7 +154,7 @@ TEST_CASE("past cache_ttl the one who starts the renewal waits and everybody els
   CHECK(w.ask() == answer::fresh);
 }
 
-// Red when ask() forgets `blocked` for a stale document.
+// Red when ask() does not look at the backoff for a stale document.
 TEST_CASE("during a backoff everybody gets the stale document at once") {
   world w;
   w.fetch(document());
@@ -363,7 +363,7 @@ TEST_CASE("a Retry-After is honoured up to retry_after_max") {
   CHECK(none.until_next() == 500ms);
 }
 
-// Red when blocked_until() leaves retry_after_until_ out, or caps it to 10 s.
+// Red when backoff::blocks() leaves asked_end_ out, or caps it to 10 s.
 TEST_CASE("a Retry-After holds with nothing cached, too") {
   world w;
   w.fetch(failure(120s));
@@ -373,7 +373,7 @@ TEST_CASE("a Retry-After holds with nothing cached, too") {
   CHECK(w.ask() == answer::start);
 }
 
-// Red when fail() keeps the old retry_after_until_.
+// Red when fail() keeps the old asked_end_.
 TEST_CASE("the next failure without a Retry-After forgets the last one") {
   world w;
   w.fetch(failure(3600s));
@@ -708,7 +708,7 @@ TEST_CASE("a late answer makes no set young") {
   CHECK(w.ask_kid("a", 16) == kid_answer::throttled);
 }
 
-// Red when the remainder of an interval is lost (bucket_at_ = now), or earned tokens are not capped to the burst.
+// Red when the remainder of an interval is lost (level() always says since now), or earned tokens are not capped to the burst.
 TEST_CASE("the budget earns one flight per interval, and part of an interval is not lost") {
   world w;
   w.fetch(document());
@@ -732,7 +732,7 @@ TEST_CASE("the budget earns one flight per interval, and part of an interval is 
   CHECK(w.ask_kid("a") == kid_answer::throttled);
 }
 
-// Red when a full bucket goes on earning (the line that moves bucket_at_ is gone).
+// Red when a full bucket goes on earning (level() always says since_ and what was earned).
 TEST_CASE("a full budget earns nothing") {
   world w;
   w.fetch(document());
@@ -1209,7 +1209,7 @@ TEST_CASE("without a withdrawn_key_grace a key that left the set is gone at once
   CHECK(w.policy.withdrawn_keys() == 0);
 }
 
-// Red when select() compares with <= or leaves out grace_, and when replace_keys() keeps nothing.
+// Red when select() compares with <= or leaves out grace_, and when replace() keeps nothing.
 TEST_CASE("a withdrawn key is given for withdrawn_key_grace and not a tick longer") {
   rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300s; });
   w.publish({"a", "b"});
@@ -1221,7 +1221,7 @@ TEST_CASE("a withdrawn key is given for withdrawn_key_grace and not a tick longe
   CHECK(w.pick("a") == "unknown");
 }
 
-// Red when replace_keys() does not leave out what is published again, or sets `since` anew for a key that stays away.
+// Red when replace() does not leave out what is published again, or sets `since` anew for a key that stays away.
 TEST_CASE("the grace counts from the set that lacked the key first, and again after the key came back") {
   rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300s; });
   w.publish({"a", "b"});
@@ -1253,7 +1253,7 @@ TEST_CASE("a key of the set comes before a withdrawn one, and a withdrawn one se
   CHECK(w.pick("a", "HS256") == "unsupported_algorithm");
 }
 
-// Red when replace_keys() does not ask servable().
+// Red when replace() does not ask servable().
 TEST_CASE("keys of a document that was served no more do not come back with the next one") {
   rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 100000s; });
   w.publish({"a"});
@@ -1273,7 +1273,7 @@ TEST_CASE("a shorter withdrawn_key_grace holds at once") {
   CHECK(w.pick("a") == "unknown");
 }
 
-// Red when replace_keys() keeps what is published again, or what no query can get any more.
+// Red when replace() keeps what is published again, or what no query can get any more.
 TEST_CASE("a key that came back and one whose grace is over take no room") {
   rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300s; });
   w.publish({"a", "b"});
@@ -1287,7 +1287,7 @@ TEST_CASE("a key that came back and one whose grace is over take no room") {
   CHECK(w.policy.withdrawn_keys() == 0);
 }
 
-// Red when replace_keys() has no limit, or drops the youngest.
+// Red when replace() has no limit, or drops the youngest.
 TEST_CASE("256 withdrawn keys are kept, and the oldest goes" * doctest::test_suite("slow")) {
   rotating_world w([](jwks_config& c) { c.withdrawn_key_grace = 300000s; });
   for (int i = 0; i <= 258; ++i) {
@@ -1313,7 +1313,7 @@ TEST_CASE("a 304 and a failure neither withdraw a key nor end a grace") {
 }
 
 // An oracle that knows only who was in which set, and when.
-// Red when replace_keys() forgets to erase, erases too much, or select() mistakes the time.
+// Red when replace() forgets to erase, erases too much, or select() mistakes the time.
 TEST_CASE("no random rotation ends a grace too soon or lets it last too long" * doctest::test_suite("slow")) {
   for (std::uint64_t seed = 0; seed < 50; ++seed) {
     std::uint64_t state = seed * 0x9e3779b97f4a7c15U + 1;
@@ -1780,7 +1780,7 @@ class schedule {
 
 }  // namespace
 
-// Red when ask() starts beside a flight, servable() forgets the TTL, fail() drops the document, or take_token() never says no.
+// Red when ask() starts beside a flight, servable() forgets the TTL, fail() drops the document, or has_one() never says no.
 TEST_CASE("no random schedule breaks a rule of serving, of flights or of budgets") {
   std::uint64_t sequences = 200;
   if (const char* asked = ::getenv("AXIOMS_JWKS_TEST_SEQUENCES")) sequences = std::strtoull(asked, nullptr, 10);
@@ -1793,7 +1793,7 @@ TEST_CASE("no random schedule breaks a rule of serving, of flights or of budgets
   }
 }
 
-// Red when: fail()'s least delay is backoff_initial_ / 2, which is 0 for 1 ms.
+// Red when: fail()'s least delay is initial_ / 2, which is 0 for 1 ms.
 TEST_CASE("the shortest backoff is never zero, or a failing provider would be asked in a tight loop") {
   axioms::jwks_config config;
   config.backoff_initial = config.backoff_max = std::chrono::milliseconds(1);

@@ -214,7 +214,7 @@ TEST_CASE_TEMPLATE("nothing cached, last fetch failed: the same error at once un
   CHECK(w.provider.requests() == failures + 1);
 }
 
-// Red when begin_flight() forgets either validator, publish() keeps the version, or a 304 is counted as fetched.
+// Red when begin_flight() forgets either validator, put() keeps the version, or a 304 is counted as fetched.
 TEST_CASE_TEMPLATE(
     "refresh_interval after the last success: a conditional request in the background, nobody waits for it", World,
     on_threads, on_loop) {
@@ -312,7 +312,7 @@ TEST_CASE_TEMPLATE(
   CHECK(w.provider.requests() == 3);
 }
 
-// Red when fail() does not double, forgets backoff_max or drops the document, or serve() does not count a stale answer.
+// Red when fail() does not double, forgets backoff_max or drops the document, or conclude() does not count a stale answer.
 TEST_CASE_TEMPLATE("past cache_ttl, provider down: the old document for outage_window, and a try per backoff", World,
                    on_threads, on_loop) {
   World w;
@@ -413,7 +413,7 @@ TEST_CASE_TEMPLATE("a key set with some bad members: the good keys, and the othe
   CHECK(w.manager.health().consecutive_failures == 0);
 }
 
-// Red when publish() keeps the version.
+// Red when put() keeps the version.
 TEST_CASE_TEMPLATE("rotation: the next background refresh brings the new key and takes the withdrawn one away at once",
                    World, on_threads, on_loop) {
   World w;
@@ -434,7 +434,7 @@ TEST_CASE_TEMPLATE("rotation: the next background refresh brings the new key and
   CHECK(held->kid() == "k1");  // whoever holds it may go on
 }
 
-// Red when ask_for_kid() sets no deadline, settle() does not remember a missing kid, or negative_kid_ttl is 29 s.
+// Red when keep_waiting() sets no deadline, settle() does not remember a missing kid, or negative_kid_ttl is 29 s.
 TEST_CASE_TEMPLATE("unknown kid: one shared refetch, at most unknown_kid_wait; still unknown is remembered for 30 s",
                    World, on_threads, on_loop) {
   World w;
@@ -473,7 +473,7 @@ TEST_CASE_TEMPLATE("unknown kid: one shared refetch, at most unknown_kid_wait; s
   }
 }
 
-// Red when take_token() never says no, or fills the bucket at once.
+// Red when has_one() never says no, or fills the bucket at once.
 TEST_CASE_TEMPLATE("unknown kids: at most 3 requests, then 1 per 30 s, however many are tried", World, on_threads,
                    on_loop) {
   World w;
@@ -496,7 +496,7 @@ TEST_CASE_TEMPLATE("unknown kids: at most 3 requests, then 1 per 30 s, however m
   CHECK(w.manager.stats().throttled == static_cast<std::uint64_t>(tried) - 5);
 }
 
-// Red when serve() asks for every key that select() refuses.
+// Red when select() calls every kid unknown whose key it refuses.
 TEST_CASE_TEMPLATE("a kid that is known never causes a request, also not with a wrong alg", World, on_threads,
                    on_loop) {
   World w;

@@ -41,7 +41,7 @@ std::string saved_by(rig& r) {
 
 // ---- static sources ------------------------------------------------------------------------------
 
-// Red when step() lets a refresh of a pinned document wait, or the policy forgets pinned_ anywhere.
+// Red when decide() lets a refresh of a pinned document wait, or the policy forgets pinned_ anywhere.
 TEST_CASE("a static source is served without any request, before initialize and after, however old it is") {
   rig r;
   REQUIRE(r.manager.add_static(other, key_set({"s"})).has_value());
@@ -80,7 +80,7 @@ TEST_CASE("require_https ends lookups of a static http set in a thread that has 
   CHECK(document.error().code == errc::unsupported_scheme);
 }
 
-// Red when settle_in() or configure() unpins, or try_start() fetches what is there.
+// Red when take_over() or configure() unpins, or try_start() fetches what is there.
 TEST_CASE("a static source of the configured URL stays what it is, and initialize fetches nothing") {
   rig r;
   REQUIRE(r.manager.add_static(url, key_set({"s"})).has_value());
@@ -94,7 +94,7 @@ TEST_CASE("a static source of the configured URL stays what it is, and initializ
   CHECK(r.provider.requests() == 0);
 }
 
-// Red when a hit is kept past the next add_static(), or load() keeps the generation.
+// Red when a hit is kept past the next add_static(), or put() keeps the generation.
 TEST_CASE("add_static again replaces the set, and a listener is told which keys came and went") {
   rig r;
   std::mutex mutex;
@@ -357,7 +357,7 @@ TEST_CASE("without prefetch nothing that was imported is fetched before one refr
   CHECK(provider.requests() == 2);
 }
 
-// Red when load() does not wake the scheduler.
+// Red when restored_attempt() counts from the present.
 TEST_CASE("what is imported while the manager runs is refreshed when it would have been without a restart") {
   manual_clock clock;
   fake_fetcher provider;
@@ -374,7 +374,7 @@ TEST_CASE("what is imported while the manager runs is refreshed when it would ha
   CHECK(provider.request(2).url == other);
 }
 
-// Red when any check of import_cache() or of saved_document::read() is left out.
+// Red when any check of import_cache() or of judge_saved() is left out.
 TEST_CASE("a text that is no exported cache is an error, and nothing is taken") {
   const std::string good = saved_cache(url, today, key_set({"k"}));
   const auto with = [&](std::string_view from, std::string_view to) {
@@ -447,7 +447,7 @@ TEST_CASE("a validator from an exported cache cannot split a request") {
   CHECK(r.provider.request(0).etag.empty());
 }
 
-// Red when import_document() makes entries without asking make_room's count, only_configured_urls or require_https.
+// Red when restore() does not ask whether the table is full, or judge_saved() not what the rules refuse.
 TEST_CASE("an import brings no more than 64 URLs, and none that the configuration refuses" *
           doctest::test_suite("slow")) {
   std::string text = R"({"axioms_jwks_cache":1,"documents":[)";
@@ -517,7 +517,7 @@ TEST_CASE("a manager that is shut down exports nothing and imports nothing") {
 
 // ---- withdrawn keys ------------------------------------------------------------------------------
 
-// Red when serve() or settle() asks the set alone.
+// Red when decide() asks the set alone.
 TEST_CASE("with a withdrawn_key_grace a key that left the set is still given, without a request, and then gone") {
   rig r;
   auto config = config_for(url);
@@ -535,7 +535,7 @@ TEST_CASE("with a withdrawn_key_grace a key that left the set is still given, wi
   CHECK(r.provider.requests() == 3);  // an unknown kid like any other now
 }
 
-// Red when settle() asks the set alone.
+// Red when decide() asks the set alone.
 TEST_CASE("a caller that waits for a fetch gets a key that this fetch withdraws, within the grace") {
   rig r;
   auto config = config_for(url);

@@ -232,6 +232,22 @@ TEST_CASE("a stale set verifies, and past the outage window nothing does") {
   CHECK(gone.error().status_code() == 503);
 }
 
+// Red when a set is served that no lookup has asked for.
+TEST_CASE("a token that is verified by an imported set begins its background refresh, without initialize") {
+  rig before, r;
+  before.provider.always(response(200, set_of_keys({&key_one()})));
+  REQUIRE(before.manager.get_jwks(url));
+  REQUIRE(r.manager.import_cache(before.manager.export_cache()));
+  token_rules rules = plain_rules();
+  rules.jwks_url = url;
+  const axioms::basic_token_verifier verifier(r.manager, std::move(rules));
+  CHECK(code_of(verifier.verify(key_one().token(claims_at(r.clock.system_now())))) == errc{});
+  CHECK(r.provider.requests() == 0);
+  r.settle(1);
+  r.clock.advance(3600s);
+  CHECK(r.provider.await_requests(1));
+}
+
 TEST_CASE("shut down, a verifier says so") {
   verifying v;
   const std::string token = v.good();
@@ -287,6 +303,21 @@ TEST_CASE("without a kid the few keys that fit are tried in turn, and too many a
   CHECK(code_of(verify_token(token, set(3), plain_rules(), noon)) == errc::bad_signature);
   CHECK(code_of(verify_token(token, set(5), plain_rules(), noon)) == errc::key_ambiguous);
   CHECK(code_of(verify_token(token, jwk_set(), plain_rules(), noon)) == errc::key_not_found);
+}
+
+// RFC 9068 section 4: any other typ is refused, also one that SPIFFE allows. Red when JOSE is added after the profile.
+TEST_CASE("rfc9068 overrides the types of a trust domain too") {
+  token_rules rules{.audience = {audience}, .trust_domain = "example.com"};
+  const std::string claims =
+      replaced(claims_at(noon, R"(,"client_id":"a","jti":"7")"), "user-1", "spiffe://example.com/a");
+  const auto code = [&](const std::string& typ) {
+    return code_of(pure(key_one().sign(R"({"alg":"ES256","kid":"one","typ":")" + typ + "\"}", claims), rules));
+  };
+  CHECK(code("JOSE") == errc{});
+  CHECK(code("at+jwt") == errc{});
+  rules.rfc9068 = true;
+  CHECK(code("JOSE") == errc::token_type_mismatch);
+  CHECK(code("at+jwt") == errc{});
 }
 
 // ---- waiting without blocking --------------------------------------------------------------------
