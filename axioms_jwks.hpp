@@ -1413,6 +1413,7 @@ struct skipped_key {
 /// What jwk_set::parse() accepts beyond the default.
 struct jwk_options {
   bool allow_es256k = false;  ///< secp256k1 keys for ES256K (RFC 8812)
+  bool operator==(const jwk_options&) const noexcept = default;
 };
 
 /// The usable keys of a JWK Set (RFC 7517 section 5). Immutable.
@@ -1568,9 +1569,7 @@ struct verdict {
 
 // A body that is equal to the served one confirms it like a 304. One that the keys of were read by other options does
 // not.
-[[nodiscard]] inline bool is_same(const document_content& brought, const document_content& served) noexcept {
-  return brought.body == served.body && brought.url == served.url && brought.keys.size() == served.keys.size();
-}
+[[nodiscard]] bool is_same(const document_content& brought, const document_content& served) noexcept;
 
 // How old a document is that an earlier process fetched, which only the wall clock can tell. Errors: that clock makes
 // no sense. A document from the future is no younger than now: the clock may have been stepped back a little.
@@ -4660,6 +4659,7 @@ struct jwk_builder {
                                     [](const key_ptr& key) { return key->curve() == opt_in_curve; });
     return set;
   }
+  static jwk_options options_of(const jwk_set& set) noexcept { return {.allow_es256k = set.allow_es256k_}; }
   // The algorithm goes with the kind of key and with the key's own alg; EdDSA and Ed25519 name the same (RFC 9864).
   static bool fits(const jwk& key, std::string_view alg, key_kinds kinds) noexcept {
     return (key.kind_ & kinds) != 0 && (key.alg_.empty() || same_name(key.alg_, alg) || key.kty_ == "OKP");
@@ -5206,6 +5206,11 @@ AXIOMS_JWKS_INLINE verdict judge(const fetch_request& request, result<fetch_resp
   }
   AXIOMS_JWKS_CATCH_ALL { out = failure_of(memory_error()); }
   return out;
+}
+
+AXIOMS_JWKS_INLINE bool is_same(const document_content& brought, const document_content& served) noexcept {
+  return brought.body == served.body && brought.url == served.url &&
+         jwk_builder::options_of(brought.keys) == jwk_builder::options_of(served.keys);
 }
 
 AXIOMS_JWKS_INLINE result<seconds> age_of_saved(wall_point now, std::int64_t fetched_at) {
@@ -7455,7 +7460,9 @@ inline void aim(flight& what, entry& on, discovery_policy::step next, steady_poi
     request.accept = "application/json";
   } else {
     request.url = on.discovery ? on.discovery->jwks_uri() : on.url;
-    if (on.document && on.document->url() == request.url) {  // what came from elsewhere, nothing there can confirm
+    // What came from elsewhere, or was read by other options, nothing there can confirm.
+    if (on.document && on.document->url() == request.url &&
+        jwk_builder::options_of(on.document->keys()) == what.accepts) {
       what.basis = on.content();
       request.etag = on.etag;
       request.last_modified = on.last_modified;

@@ -163,6 +163,22 @@ TEST_CASE("allow_es256k is an option of each URL") {
   CHECK((*key)->thumbprint() == vectors::secp256k1_thumbprint);
 }
 
+// Red when aim() sends the validators of a document that was read without the option: a 304 would confirm it for ever.
+TEST_CASE("allow_es256k that comes later has the set read again, also from a provider that answers 304") {
+  rig r;
+  const std::string body = set_of({with(vectors::secp256k1_jwk, R"("kid":"k","alg":"ES256K")"), std::string(rfc8037)});
+  r.provider.always(response(200, body, {{"ETag", "\"1\""}}));
+  REQUIRE(r.manager.get_jwks(url).has_value());
+  auto config = config_for(url);
+  config.allow_es256k = true;
+  r.start(config);
+  for (const bool again : {false, true}) {
+    REQUIRE(r.manager.refresh().has_value());
+    CHECK(r.provider.request(r.provider.requests() - 1).etag.empty() == !again);
+    CHECK(r.manager.get_key({.kid = "k", .alg = "ES256K"}).has_value());
+  }
+}
+
 // Red when the flight does not carry the option to judge(), or an answer that is called back is judged without it.
 TEST_CASE("an async manager obeys allow_es256k, on threads and on a loop") {
   const auto thumbprint_by = [](auto fetch, bool allowed) {
