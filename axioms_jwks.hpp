@@ -7693,7 +7693,8 @@ class lookups : public waiting_callers {
       out.ready = on.policy.servable(now);
       out.stale = on.policy.stale(now);
       out.insecure_transport = on.insecure && !on.policy.pinned();
-      if (on.document) out.age = std::chrono::duration_cast<milliseconds>(now - on.policy.fetched_at());
+      const steady_point fetched = on.policy.fetched_at();  // after now, if it landed since that was read
+      if (on.document) out.age = std::chrono::duration_cast<milliseconds>(std::max(now, fetched) - fetched);
       out.last_error = on.policy.last_error();
       out.consecutive_failures = on.policy.consecutive_failures();
       out.next_attempt = on.policy.in_flight() ? now : on.policy.next_attempt();
