@@ -432,6 +432,41 @@ TEST_CASE("a jwks_uri that stops working is looked up again at the next try" * d
   CHECK(eventually([&] { return r.manager.get_key(kid("k2")).has_value(); }));
 }
 
+// Red when receive() does not tell discovery how the flight ended, or tick() of one that was overdue: the metadata would be left alone
+// for a minute after they failed once.
+TEST_CASE("metadata that are down for a moment while the key set is gone are read again with the next try" *
+          doctest::test_suite("slow")) {
+  discovered r;
+  r.start(discovering());
+  bool hangs = false;
+  SUBCASE("it is gone") { r.provider.always_at(keys_url, response(404)); }
+  SUBCASE("it hangs") {
+    hangs = true;
+    r.provider.hold(keys_url);
+  }
+  const auto fails_after = [&](std::chrono::seconds time, int failures) {
+    r.settle(1);
+    r.clock.advance(time);
+    const auto requests = static_cast<std::size_t>(2 * failures + 2);
+    REQUIRE(r.provider.await_requests(requests));
+    if (hangs) {
+      r.settle(1);
+      r.clock.advance(10s);
+      REQUIRE(r.provider.await_ended(requests));
+    }
+    REQUIRE(eventually([&] { return r.manager.health().consecutive_failures == failures; }));
+  };
+  fails_after(3600s, 1);
+  r.provider.always_at(openid_url, response(429));
+  fails_after(10s, 2);
+  r.provider.always_at(openid_url, response(200, metadata_of(issuer, moved_url)));
+  r.provider.always_at(moved_url, ok({"k2"}));
+  r.settle(1);
+  r.clock.advance(20s);
+  REQUIRE(r.provider.await_requests(8));
+  CHECK(r.asked() == urls{openid_url, keys_url, openid_url, keys_url, openid_url, keys_url, openid_url, moved_url});
+}
+
 // Red when a failure of the metadata fails the flight, or nobody is told of it.
 TEST_CASE("while the metadata are down the keys are refreshed from where they were, and a listener is told") {
   discovered r;
