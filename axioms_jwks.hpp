@@ -6943,6 +6943,11 @@ namespace detail {
 
 // -- engine: what a thread keeps --
 
+// By the low half: a size is no wider on every machine.
+constexpr std::size_t place_of(std::uint64_t hash, std::size_t places) noexcept {
+  return static_cast<std::uint32_t>(hash) % places;
+}
+
 // Eight bytes at a time: a URL is hashed in less time than two of them are compared.
 inline std::uint64_t hash_of(std::uint64_t engine, std::string_view url) noexcept {
   std::uint64_t hash = engine ^ (url.size() * 0x9e3779b97f4a7c15U);
@@ -6993,7 +6998,7 @@ AXIOMS_JWKS_INLINE const jwk* kept_document::choose(const key_query& query) {
 
 AXIOMS_JWKS_INLINE hit_slot* find_slot(hit_cache& cache, std::uint64_t engine, std::string_view url) noexcept {
   const std::uint64_t hash = hash_of(engine, url);
-  for (std::size_t at = cache.buckets[hash % cache.buckets.size()]; at != 0; at = cache.places[at - 1].next) {
+  for (std::size_t at = cache.buckets[place_of(hash, cache.buckets.size())]; at != 0; at = cache.places[at - 1].next) {
     hit_slot& slot = cache.places[at - 1];
     if (slot.hash == hash && slot.engine == engine && slot.url == url) return cache.recent = &slot;
   }
@@ -7005,11 +7010,11 @@ inline hit_slot& reused_slot(hit_cache& cache, std::uint64_t hash) noexcept {
   hit_slot& slot = cache.places[cache.oldest];
   const auto number = static_cast<std::uint8_t>(++cache.oldest);
   cache.oldest %= cache.places.size();
-  std::uint8_t* from = &cache.buckets[slot.hash % cache.buckets.size()];
+  std::uint8_t* from = &cache.buckets[place_of(slot.hash, cache.buckets.size())];
   while (*from != 0 && *from != number) from = &cache.places[*from - 1U].next;
   if (*from == number) *from = slot.next;
   slot.hash = hash;
-  slot.next = std::exchange(cache.buckets[hash % cache.buckets.size()], number);
+  slot.next = std::exchange(cache.buckets[place_of(hash, cache.buckets.size())], number);
   return slot;
 }
 
@@ -8833,7 +8838,7 @@ class token_memo {
   [[nodiscard]] std::shared_ptr<const token_content> find_shared(engine& core, std::string_view text,
                                                                  std::uint64_t index);
   [[nodiscard]] std::uint64_t index_of(std::string_view text) const noexcept;
-  [[nodiscard]] set& set_of(std::uint64_t index) noexcept { return sets_[index % sets_.size()]; }
+  [[nodiscard]] set& set_of(std::uint64_t index) noexcept { return sets_[place_of(index, sets_.size())]; }
 
   const std::uint64_t id_, seed_;
   std::vector<set> sets_;
